@@ -1,0 +1,37 @@
+"""What every test may use: the shared data, where it stands, and tiny models."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def base_folder() -> Path:
+    """The small GPT-NeoX base that ships with Roslin."""
+    return ROOT / "src" / "roslin" / "assets" / "base"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data beside the checkout (dolly-15k, tokenizers). Clones without it leave these tests out; CI must have it."""
+    if SHARED_DATA.is_dir():
+        return SHARED_DATA
+    if os.environ.get("CI"):
+        pytest.fail(f"CI is set, and the shared data is missing: {SHARED_DATA}")
+    return pytest.skip("needs the shared data (databricks-dolly-15k, the Pythia tokenizer), which clones do not have")
+
+
+@pytest.fixture(scope="session")
+def dolly_15k(shared_data: Path) -> Path:
+    """All of databricks-dolly-15k."""
+    return shared_data / "records" / "databricks-dolly-15k.jsonl"
+
+
+@pytest.fixture(scope="session")
+def pythia_tokenizer(shared_data: Path) -> Path:
+    """The GPT-NeoX-20B / Pythia tokenizer, as one tokenizer.json."""
+    return shared_data / "tokenizer" / "20B_tokenizer.json"
