@@ -6,10 +6,7 @@ Source: databrickslabs/dolly, training/consts.py and training/generate.py. The t
 import re
 from dataclasses import dataclass
 
-INTRO = (
-    "Below is an instruction that describes a task. "
-    "Write a response that appropriately completes the request."
-)
+INTRO = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
 INSTRUCTION_KEY = "### Instruction:"
 INPUT_KEY = "Input:"
 RESPONSE_KEY = "### Response:"

@@ -1,0 +1,135 @@
+"""Decoding on a CPU: Roslin's engine beside transformers' generate, on the shipped base, alternating in one run.
+
+    python bench/cpu_decode.py [--rounds 7] [--threads 2] [--new-tokens 128] [--prompt-tokens 60]
+
+Each row measures both sides in turn, `rounds` times, and prints medians. Both run the same dtype, the same prompts and
+the same number of new tokens (neither may stop early). "first token" is a request for one new token. GB/s counts the
+weights read for each step of the batch (all but the embedding), which bounds a single stream.
+"""
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import transformers
+
+from roslin.engine import GREEDY, Engine, Request, Sampling
+from roslin.model import Decoder, find_model, load_decoder
+
+DOLLY = {"do_sample": True, "temperature": 1.0, "top_p": 0.92, "top_k": 0}
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    batch: int
+    new_tokens: int
+    sampled: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    dtype: str
+    case: Case
+    roslin: float
+    peer: float
+
+    @property
+    def ratio(self) -> float:
+        return self.peer / self.roslin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="base")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--new-tokens", type=int, default=128)
+    parser.add_argument("--prompt-tokens", type=int, default=60)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    cases = [
+        Case("single stream, greedy", 1, options.new_tokens, sampled=False),
+        Case("single stream, Dolly's sampling", 1, options.new_tokens, sampled=True),
+        Case("batch of 16, greedy", 16, options.new_tokens, sampled=False),
+        Case("batch of 16, Dolly's sampling", 16, options.new_tokens, sampled=True),
+        Case("first token", 1, 1, sampled=False),
+    ]
+    print_head(options)
+    for dtype in (torch.float32, torch.bfloat16):
+        folder = find_model(options.model)
+        decoder = load_decoder(folder, dtype=dtype)
+        peer = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        for case in cases:
+            print_row(measure(case, decoder, peer, options.rounds, options.prompt_tokens), weights(decoder))
+
+
+def measure(case: Case, decoder: Decoder, peer: transformers.PreTrainedModel, rounds: int, prompt: int) -> Row:
+    torch.manual_seed(0)
+    vocabulary = decoder.config.vocab_rows
+    ids_BT = torch.randint(1, vocabulary, (case.batch, prompt))
+    engine = Engine(decoder, vocabulary)
+    mine, theirs = [], []
+    for _ in range(rounds + 1):
+        mine.append(seconds(lambda: run_roslin(engine, case, ids_BT)))
+        theirs.append(seconds(lambda: run_peer(peer, case, ids_BT)))
+    # The first round warms both up.
+    return Row(str(decoder.dtype)[6:], case, statistics.median(mine[1:]), statistics.median(theirs[1:]))
+
+
+def run_roslin(engine: Engine, case: Case, ids_BT: torch.Tensor) -> None:
+    sampling = Sampling(seed=0) if case.sampled else GREEDY
+    done = engine.run([Request(ids, case.new_tokens, sampling) for ids in ids_BT.tolist()])
+    assert sum(len(c.ids) for c in done) == case.batch * case.new_tokens
+
+
+def run_peer(peer: transformers.PreTrainedModel, case: Case, ids_BT: torch.Tensor) -> None:
+    how = DOLLY if case.sampled else {"do_sample": False}
+    out_BT = peer.generate(
+        ids_BT,
+        attention_mask=torch.ones_like(ids_BT),
+        max_new_tokens=case.new_tokens,
+        min_new_tokens=case.new_tokens,
+        pad_token_id=0,
+        **how,
+    )
+    assert out_BT.shape[1] == ids_BT.shape[1] + case.new_tokens
+
+
+def seconds(work: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def weights(decoder: Decoder) -> int:
+    """Bytes of the weights that every step reads."""
+    total = sum(p.numel() * p.element_size() for p in decoder.parameters())
+    return total - decoder.embedding.weight.numel() * decoder.dtype.itemsize
+
+
+def print_head(options: argparse.Namespace) -> None:
+    print(f"{time.strftime('%Y-%m-%d')}, {platform.processor() or platform.machine()}, {options.threads} threads,", end=" ")
+    print(f"torch {torch.__version__}, transformers {transformers.__version__}, model {options.model}:", end=" ")
+    print(f"prompt {options.prompt_tokens}, new {options.new_tokens}, medians of {options.rounds}\n")
+    print("| dtype | case | Roslin | transformers | ratio | Roslin GB/s |\n|---|---|---|---|---|---|")
+
+
+def print_row(row: Row, weight_bytes: int) -> None:
+    tokens = row.case.batch * row.case.new_tokens
+    if row.case.new_tokens == 1:
+        mine, theirs = f"{row.roslin * 1e3:.1f} ms", f"{row.peer * 1e3:.1f} ms"
+    else:
+        mine, theirs = f"{tokens / row.roslin:.0f} tokens/s", f"{tokens / row.peer:.0f} tokens/s"
+    speed = weight_bytes * row.case.new_tokens / row.roslin / 1e9
+    print(f"| {row.dtype} | {row.case.name} | {mine} | {theirs} | {row.ratio:.2f} | {speed:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,9 @@
+"""Where the command line writes: progress on stderr, results on stdout."""
+
+from rich.console import Console
+
+
+def progress_console() -> Console:
+    """The console for what is going on; lines are not wrapped when stderr is a file."""
+    console = Console(stderr=True, highlight=False)
+    return console if console.is_terminal else Console(stderr=True, highlight=False, width=400)

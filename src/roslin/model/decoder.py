@@ -1,0 +1,112 @@
+"""The decoder in plain torch: the reference that every fast path must equal.
+
+It works on a flat stream of N tokens without a batch axis or padding. Packed training rows, padded batches with the
+padding taken out, and one decode step of many sequences are all the same to it: `attend` decides who sees whom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from roslin.model.rotary import Rotary, Turns
+
+if TYPE_CHECKING:
+    from roslin.model.config import ModelConfig
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, q_NHK, k_NHK, v_NHK), with positions turned in, to what each token gathers: out_NHK."""
+
+
+class Block(nn.Module):
+    """One layer: attention and MLP, beside each other or one after the other.
+
+    `qkv` is one matrix [3·H·K, D] whose rows are all queries, then all keys, then all values.
+    """
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        attention = config.heads * config.head_dim
+        self.layer = layer
+        self.norm1 = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.norm2 = None if config.shared_norm else nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.qkv = nn.Linear(config.width, 3 * attention, bias=config.attention_bias)
+        self.out = nn.Linear(attention, config.width, bias=config.attention_bias)
+        self.up = nn.Linear(config.width, config.inner)
+        self.down = nn.Linear(config.inner, config.width)
+        self._qkv_shape = (-1, 3, config.heads, config.head_dim)
+        self._parallel = config.parallel_residual
+        self._gelu = "tanh" if config.activation == "gelu_new" else "none"
+
+    def forward(self, x_ND: Tensor, turns: Turns, attend: Attend) -> Tensor:
+        """The stream after this layer, [N, D]."""
+        normed_ND = self.norm1(x_ND)
+        attended_ND = self._attention(normed_ND, turns, attend)
+        if not self._parallel:
+            x_ND = x_ND + attended_ND
+            return x_ND + self._mlp(self._second_norm(x_ND, normed_ND))
+        return x_ND + attended_ND + self._mlp(self._second_norm(x_ND, normed_ND))
+
+    def _attention(self, normed_ND: Tensor, turns: Turns, attend: Attend) -> Tensor:
+        qkv_N3HK = turns.apply(self.qkv(normed_ND).view(self._qkv_shape))
+        q_NHK, k_NHK, v_NHK = qkv_N3HK.unbind(1)
+        out_ND: Tensor = self.out(attend(self.layer, q_NHK, k_NHK, v_NHK).flatten(1))
+        return out_ND
+
+    def _second_norm(self, x_ND: Tensor, normed_ND: Tensor) -> Tensor:
+        return normed_ND if self.norm2 is None else self.norm2(x_ND)
+
+    def _mlp(self, normed_ND: Tensor) -> Tensor:
+        out_ND: Tensor = self.down(F.gelu(self.up(normed_ND), approximate=self._gelu))
+        return out_ND
+
+
+class Decoder(nn.Module):
+    """Token ids to hidden states to logits."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_rows, config.width)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.head = nn.Linear(config.width, config.vocab_rows, bias=config.head_bias)
+        self._rotary = Rotary(config)
+        self.tie()
+
+    def tie(self) -> None:
+        """Make the head use the embedding's rows, where the configuration says so."""
+        if self.config.tied_head:
+            self.head.weight = self.embedding.weight
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights, which is that of the arithmetic."""
+        return self.embedding.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.weight.device
+
+    def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
+        """The hidden states after the final norm, [N, D]. Positions must be below the model's."""
+        x_ND = self.embedding(ids_N)
+        turns = self._rotary.turns(positions_N, x_ND.dtype)
+        for block in self.blocks:
+            x_ND = block(x_ND, turns, attend)
+        normed_ND: Tensor = self.norm(x_ND)
+        return normed_ND
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """The logits of every row of the head, [N, V]."""
+        logits_NV: Tensor = self.head(hidden_ND)
+        return logits_NV
+
+    def forward(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
+        """Ids straight to logits, [N, V]."""
+        return self.logits(self.hidden(ids_N, positions_N, attend))

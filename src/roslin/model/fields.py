@@ -1,0 +1,97 @@
+"""Reading the fields of a configuration: each by its type, with every fault collected before any is raised."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from roslin.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+T = TypeVar("T")
+
+
+class Fields:
+    """The values of one JSON object, and the faults found while reading them.
+
+    A reader returns a harmless stand-in after a fault, so that reading goes on and `raise_faults` tells all.
+    A value of null counts as absent, as transformers writes it for "the default".
+    """
+
+    def __init__(self, values: Mapping[str, Any], source: str, faults: list[str] | None = None) -> None:
+        self._values = values
+        self._source = source
+        self._faults: list[str] = [] if faults is None else faults
+
+    def raise_faults(self) -> None:
+        """Raise InputError if anything was wrong."""
+        if self._faults:
+            raise InputError("\n".join([f"{self._source} cannot be used:", *(f"  {fault}" for fault in self._faults)]))
+
+    def size(self, key: str, default: int | None = None) -> int:
+        """A whole number above zero."""
+        value = self._value(key, default)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+        return self._fault(key, value, "a whole number above 0", 1)
+
+    def number(self, key: str, default: float) -> float:
+        """A number above zero."""
+        value = self._value(key, default)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+            return float(value)
+        return self._fault(key, value, "a number above 0", 1.0)
+
+    def flag(self, key: str, default: bool) -> bool:
+        """True or false."""
+        value = self._value(key, default)
+        return value if isinstance(value, bool) else self._fault(key, value, "true or false", default)
+
+    def choice(self, key: str, choices: Mapping[str, T], default: str) -> T:
+        """One of the names in `choices`, as what it stands for."""
+        value = self._value(key, default)
+        if isinstance(value, str) and value in choices:
+            return choices[value]
+        return self._fault(key, value, f"one of {', '.join(choices)}", choices[default])
+
+    def token(self, key: str, default: int) -> int | None:
+        """A token id; the first where the file lists several; None where it says null."""
+        value = self._values.get(key, default)
+        if isinstance(value, list) and value:
+            value = value[0]
+        if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+            return value
+        return self._fault(key, value, "a token id, a list of them, or null", None)
+
+    def divided(self, key: str, whole: int, parts_key: str, parts: int) -> int:
+        """`whole` / `parts`, which must come out even."""
+        if whole % parts:
+            self._faults.append(f"{key}: {whole} does not divide by {parts_key} {parts}")
+        return max(whole // parts, 1)
+
+    def rotary_dims(self, key: str, dims: int, head_dim: int) -> int:
+        """How many dimensions of a head turn: an even number, at most all of them."""
+        if dims % 2 or not 0 < dims <= head_dim:
+            self._faults.append(f"{key}: turns {dims} of a head's {head_dim} dimensions; Roslin needs an even number")
+        return dims
+
+    def rope(self) -> Fields:
+        """The fields of `rope_parameters` (transformers 5) or `rope_scaling` (4); scaled positions are a fault."""
+        key = "rope_parameters" if self._values.get("rope_parameters") else "rope_scaling"
+        rope = self._value(key, {})
+        if not isinstance(rope, dict):
+            rope = self._fault(key, rope, "an object", {})
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default":
+            self._faults.append(f"{key}: rope type {kind!r} is not supported; Roslin runs unscaled positions only")
+        return Fields(rope, self._source, self._faults)
+
+    def _value(self, key: str, default: Any) -> Any:
+        value = self._values.get(key)
+        return default if value is None else value
+
+    def _fault(self, key: str, value: object, wanted: str, stand_in: T) -> T:
+        found = "is missing" if value is None else f"is {value!r}"
+        self._faults.append(f"{key}: {found}; it must be {wanted}")
+        return stand_in

@@ -1,0 +1,156 @@
+"""Weights in: a transformers-layout folder to a decoder, with about one copy of the weights in memory."""
+
+from __future__ import annotations
+
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import torch
+from torch import Tensor, nn
+
+from roslin.errors import InputError
+from roslin.model.config import ModelConfig
+from roslin.model.decoder import Decoder
+from roslin.model.families import FAMILIES, Family, Source
+from roslin.model.stored import StoredTensor, stored_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+# In the order in which transformers looks for them.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+FAULTS_SHOWN = 20
+
+
+def load_config(folder: Path) -> ModelConfig:
+    """The configuration in a model folder. Raises InputError if it is missing or not one that Roslin runs."""
+    return ModelConfig.from_hf(_json_object(Path(folder) / "config.json"), str(Path(folder) / "config.json"))
+
+
+def load_decoder(folder: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Decoder:
+    """The decoder in a model folder: safetensors or .bin, one file or shards.
+
+    `dtype` None keeps the files' own (the widest, should they mix). Raises InputError naming every shard that is
+    missing or damaged, and every tensor that is missing, unknown, of the wrong shape or not made of plain numbers.
+    """
+    folder = Path(folder)
+    config = load_config(folder)
+    with torch.device("meta"):
+        decoder = Decoder(config)
+    family = FAMILIES[config.family]
+    stored = _checked(folder, decoder, family, _all_stored(folder, family))
+    dtype = dtype or reduce(torch.promote_types, (tensor.dtype for tensor in stored.values()))
+    for name, parameter in list(decoder.named_parameters()):
+        source = family.source(name)
+        place = torch.empty(parameter.shape, dtype=dtype, device=device)
+        _fill(place, config, source, [stored[theirs] for theirs in source.names])
+        _assign(decoder, name, place)
+    decoder.tie()
+    return decoder
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        values = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: a model folder holds config.json, weights and a tokenizer.") from None
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} does not hold a JSON object.")
+    return values
+
+
+def _weight_paths(folder: Path) -> list[Path]:
+    for name in WEIGHT_FILES:
+        path = folder / name
+        if path.is_file():
+            return _shards(path) if name.endswith(".json") else [path]
+    raise InputError(f"{folder} holds no weights: none of {', '.join(WEIGHT_FILES)} is there.")
+
+
+def _shards(index: Path) -> list[Path]:
+    weight_map = _json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InputError(f"{index} has no weight_map that says which file holds which tensor.")
+    names = sorted({str(name) for name in weight_map.values()})
+    if outside := [name for name in names if Path(name).name != name]:
+        raise InputError(f"{index} points outside its folder: {', '.join(outside)}.")
+    return [index.parent / name for name in names]
+
+
+def _all_stored(folder: Path, family: Family) -> dict[str, StoredTensor]:
+    """Every tensor of the folder's weight files by its canonical name, but for what the family ignores."""
+    stored: dict[str, StoredTensor] = {}
+    faults = []
+    for path in _weight_paths(folder):
+        try:
+            tensors = stored_tensors(path)
+        except FileNotFoundError:
+            faults.append(f"{path.name} is missing, which the index names")
+        except InputError as error:
+            faults.append(str(error))
+        else:
+            names = {name: family.canonical(name) for name in tensors if not family.ignored.search(name)}
+            stored |= {canonical: tensors[name] for name, canonical in names.items()}
+    _raise_faults(folder, faults)
+    return stored
+
+
+def _checked(
+    folder: Path, decoder: Decoder, family: Family, stored: Mapping[str, StoredTensor]
+) -> Mapping[str, StoredTensor]:
+    """The tensors that the decoder takes, each there and of its shape."""
+    shapes = dict(_expected_shapes(decoder, family))
+    spare = set(family.source("head.weight").names) if decoder.config.tied_head else set()
+    faults = [f"{name} is missing" for name in shapes if name not in stored]
+    faults += [
+        f"{tensor.path.name}: {name} is not known" for name, tensor in stored.items() if name not in {*shapes, *spare}
+    ]
+    for name in shapes.keys() & stored.keys():
+        tensor = stored[name]
+        if tensor.shape != shapes[name]:
+            found, wanted = list(tensor.shape), list(shapes[name])
+            faults.append(f"{tensor.path.name}: {name} has the shape {found}; config.json makes it {wanted}")
+        elif not tensor.dtype.is_floating_point:
+            faults.append(f"{tensor.path.name}: {name} holds {tensor.dtype}; Roslin loads floating-point weights")
+    _raise_faults(folder, faults)
+    return {name: stored[name] for name in shapes}
+
+
+def _expected_shapes(decoder: Decoder, family: Family) -> Iterable[tuple[str, tuple[int, ...]]]:
+    for name, parameter in decoder.named_parameters():
+        source = family.source(name)
+        rows, *rest = parameter.shape
+        for theirs in source.names:
+            yield theirs, (rows // len(source.names), *rest)
+
+
+def _raise_faults(folder: Path, faults: list[str]) -> None:
+    if not faults:
+        return
+    shown = [f"  {fault}" for fault in sorted(faults)[:FAULTS_SHOWN]]
+    more = [f"  and {len(faults) - FAULTS_SHOWN} more of the kind"] if len(faults) > FAULTS_SHOWN else []
+    raise InputError("\n".join([f"The weights in {folder} do not fit:", *shown, *more]))
+
+
+def _fill(place: Tensor, config: ModelConfig, source: Source, stored: list[StoredTensor]) -> None:
+    if source.per_head:
+        rest = place.shape[1:]
+        by_head = stored[0].read().reshape(config.heads, 3, config.head_dim, *rest)
+        place.view(3, config.heads, config.head_dim, *rest).copy_(by_head.transpose(0, 1))
+        return
+    for part, tensor in zip(place.chunk(len(stored)), stored, strict=True):
+        tensor.read_into(part)
+
+
+def _assign(decoder: Decoder, name: str, tensor: Tensor) -> None:
+    path, _, attribute = name.rpartition(".")
+    setattr(decoder.get_submodule(path), attribute, nn.Parameter(tensor))

@@ -1,0 +1,170 @@
+"""Tensors as they lie in weight files: where each begins, so that it can be read straight into its place.
+
+Both formats keep raw little-endian numbers: safetensors behind a JSON header, torch's .bin in an uncompressed zip
+archive. Reading by offset needs no second copy of the weights in memory, mapped or not.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import torch
+from torch import Tensor
+
+from roslin.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from typing import BinaryIO
+
+# The names of safetensors' header, for the dtypes that weights and old mask buffers come in.
+SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+SAFETENSORS_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
+GIT_LFS_MARK = b"version https://git-lfs"
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor in a file: its shape and where its numbers are, in bytes from the file's start."""
+
+    path: Path
+    offset: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def read(self) -> Tensor:
+        """The tensor, in fresh memory."""
+        span = 1 + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
+        numbers = torch.empty(span, dtype=self.dtype)
+        self._fill(numbers)
+        return numbers.as_strided(self.shape, self.stride)
+
+    def read_into(self, place: Tensor) -> None:
+        """Read into `place`, which has this shape; straight, where dtype, device and layout allow."""
+        straight = place.dtype == self.dtype and place.device.type == "cpu" and place.is_contiguous()
+        if straight and place.stride() == self.stride:
+            self._fill(place)
+        else:
+            place.copy_(self.read())
+
+    def _fill(self, numbers: Tensor) -> None:
+        left = numbers.view(-1).view(torch.uint8).numpy().data
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.offset)
+            while left:
+                count = file.readinto(left)
+                if not count:
+                    raise InputError(f"{self.path} was cut short while it was read.")
+                left = left[count:]
+
+
+def stored_tensors(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of a .safetensors or .bin file by name. Raises InputError for a file that is cut short or is none."""
+    with path.open("rb") as file:
+        if file.read(len(GIT_LFS_MARK)) == GIT_LFS_MARK:
+            raise InputError(f"{path.name} is only a pointer to the weights: run `git lfs pull`, or download the file")
+    return _in_safetensors(path) if path.suffix == ".safetensors" else _in_zip(path)
+
+
+def _in_safetensors(path: Path) -> dict[str, StoredTensor]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header_size = int.from_bytes(file.read(8), "little")
+        if 8 + header_size > size:
+            raise InputError(f"{path.name} is cut short or no safetensors file: {size:,} bytes do not hold its header")
+        header = _header(path, file.read(header_size))
+    start = 8 + header_size
+    end = start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    if end > size:
+        raise InputError(f"{path.name} is cut short: it has {size:,} of {end:,} bytes; download it again")
+    return {name: _entry(path, start, name, entry) for name, entry in header.items()}
+
+
+def _header(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        header = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"{path.name} is no safetensors file: its header is not JSON ({error})") from None
+    header.pop("__metadata__", None)
+    return dict(header)
+
+
+def _entry(path: Path, start: int, name: str, entry: Mapping[str, Any]) -> StoredTensor:
+    dtype = SAFETENSORS_DTYPES.get(entry["dtype"])
+    if dtype is None:
+        raise InputError(f"{path.name}: {name} has the number format {entry['dtype']}, which Roslin does not read")
+    shape = tuple(entry["shape"])
+    return StoredTensor(path, start + entry["data_offsets"][0], dtype, shape, _contiguous(shape))
+
+
+def _in_zip(path: Path) -> dict[str, StoredTensor]:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path.name} is cut short, or was not written by torch 1.6 or later; download it again")
+    try:
+        # Fake tensors have no memory, and torch notes in each where its numbers are in the file.
+        with FakeTensorMode():
+            state = torch.load(path, weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path.name} cannot be read as torch weights: {str(error).splitlines()[0]}") from None
+    return {name: _in_archive(path, tensor) for name, tensor in state.items() if isinstance(tensor, Tensor)}
+
+
+def _in_archive(path: Path, tensor: Tensor) -> StoredTensor:
+    start = tensor.untyped_storage()._checkpoint_offset
+    if start is None:
+        raise InputError(f"{path.name} does not say where its tensors are; save it again with a current torch")
+    offset = start + int(tensor.storage_offset()) * tensor.element_size()
+    return StoredTensor(path, offset, tensor.dtype, tuple(tensor.shape), tensor.stride())
+
+
+def _contiguous(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A tensor to write: its name, shape and dtype are in the header before its numbers exist."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def write_header(file: BinaryIO, slots: Sequence[Slot]) -> None:
+    """Begin a safetensors file whose tensors are these, in this order."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for slot in slots:
+        span = [offset, offset + slot.size]
+        header[slot.name] = {"dtype": SAFETENSORS_NAMES[slot.dtype], "shape": slot.shape, "data_offsets": span}
+        offset += slot.size
+    text = orjson.dumps(header)
+    text += b" " * (-len(text) % 8)  # the numbers begin on a multiple of 8
+    file.write(len(text).to_bytes(8, "little") + text)
+
+
+def write_tensor(file: BinaryIO, tensor: Tensor) -> None:
+    """Append one tensor's numbers."""
+    file.write(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

@@ -1,0 +1,51 @@
+"""Fitting the rows of the embedding and the head to a tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from roslin.model.decoder import Decoder
+
+ROW_MULTIPLE = 64
+"""Grown vocabularies end on a multiple of this, for which matrix kernels are made."""
+
+
+@torch.no_grad()
+def fit_vocabulary(
+    decoder: Decoder, tokenizer_size: int, new_ids: Sequence[int], init: Literal["mean", "keep"]
+) -> None:
+    """Give every token of a tokenizer a row, and the tokens just added to it a start.
+
+    Rows that are there stay, used or padding. Where there are fewer than `tokenizer_size`, rows are added up to a
+    multiple of 64, each the mean of the used rows: those of ids below `tokenizer_size` that are not new. `mean` sets
+    the rows of `new_ids` to that mean as well; `keep` leaves those that were there. The same holds for the embedding,
+    the head and the head's bias. The parameters are replaced: call this before making an optimizer.
+    """
+    rows = decoder.config.vocab_rows
+    used = torch.ones(min(rows, tokenizer_size), dtype=torch.bool, device=decoder.device)
+    used[[token for token in new_ids if token < len(used)]] = False
+    grown = rows if tokenizer_size <= rows else -(-tokenizer_size // ROW_MULTIPLE) * ROW_MULTIPLE
+    reset = list(new_ids) if init == "mean" else []
+    decoder.embedding.weight = _fitted(decoder.embedding.weight, used, grown, reset)
+    if not decoder.config.tied_head:
+        decoder.head.weight = _fitted(decoder.head.weight, used, grown, reset)
+    if decoder.config.head_bias:
+        decoder.head.bias = _fitted(decoder.head.bias, used, grown, reset)
+    decoder.embedding.num_embeddings = decoder.head.out_features = grown
+    decoder.config = replace(decoder.config, vocab_rows=grown)
+    decoder.tie()
+
+
+def _fitted(weight: Tensor, used: Tensor, rows: int, reset: Sequence[int]) -> nn.Parameter:
+    mean = weight[: len(used)][used].mean(0, dtype=torch.float32).to(weight.dtype)
+    added = mean.expand(rows - len(weight), *weight.shape[1:])
+    fitted = torch.cat([weight, added]) if len(added) else weight.detach()
+    fitted[list(reset)] = mean
+    return nn.Parameter(fitted, requires_grad=weight.requires_grad)

@@ -1,0 +1,179 @@
+"""The model card: what a tuned model is, what it was made of, how well it does and how sure that is, and its limits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from roslin.statistics import Interval
+
+
+@dataclass(frozen=True)
+class LossComparison:
+    """Held-out loss (nats an answer token) of the base and of the tuned model on the same records."""
+
+    records: int
+    before: Interval
+    after: Interval
+    change: Interval
+    """Paired over the records: after minus before."""
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """All that a card states. Nothing in a card is written that is not here."""
+
+    name: str
+    base: str
+    parameters: int
+    languages: Sequence[str]
+    licence: str | None
+    records_source: Sequence[str]
+    records_by_category: Mapping[str, int]
+    dropped: int
+    recipe_yaml: str
+    updates: int
+    epochs_seen: float
+    tokens: int
+    seconds: float
+    hardware: str
+    versions: Mapping[str, str]
+    comparison: LossComparison
+    comparison_without_end: LossComparison
+    by_category: Mapping[str, tuple[float, float]]
+    """Held-out loss before and after, by category."""
+    chosen_on: str
+    """Which records decided when tuning stopped, in words."""
+    notice: str = ""
+    """Attributions that travel with the base's weights."""
+    small: bool = False
+    """Whether the model is so small that it learns form only."""
+
+
+def render_card(facts: CardFacts) -> str:
+    """The card as Markdown with the hub's metadata on top."""
+    sections = [
+        _header(facts),
+        f"# {facts.name}",
+        _summary(facts),
+        _use(facts),
+        _results(facts),
+        _training(facts),
+        _limits(facts),
+        _provenance(facts),
+    ]
+    return "\n\n".join(section.strip() for section in sections if section.strip()) + "\n"
+
+
+def write_card(facts: CardFacts, folder: Path) -> None:
+    """Write README.md, the name under which hubs look for a card."""
+    (folder / "README.md").write_text(render_card(facts), encoding="utf-8")
+
+
+def _header(facts: CardFacts) -> str:
+    data = {
+        "language": list(facts.languages),
+        "license": facts.licence,
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "base_model": facts.base if "/" in facts.base and not Path(facts.base).exists() else None,
+        "tags": ["roslin", "dolly", "instruction-tuned"],
+    }
+    known = {key: value for key, value in data.items() if value}
+    return f"---\n{yaml.safe_dump(known, sort_keys=False).strip()}\n---"
+
+
+def _summary(facts: CardFacts) -> str:
+    records = sum(facts.records_by_category.values())
+    text = (
+        f"An instruction-following model of {_millions(facts.parameters)} parameters, made by tuning `{facts.base}` on "
+        f"{records:,} instruction records with [Roslin](#how-it-was-tuned). It expects Dolly's prompt."
+    )
+    if facts.small:
+        text += (
+            "\n\nA model this small learns the *form* of an answer: to respond to the instruction, and to stop. It "
+            "does not learn facts of the world; treat what it states as invented."
+        )
+    return text
+
+
+def _use(facts: CardFacts) -> str:
+    return f"""## Use
+
+```
+roslin ask {facts.name} "Explain why leaves change colour."
+roslin chat {facts.name}
+```
+
+```python
+from roslin import Roslin
+
+print(Roslin.load("{facts.name}").answer("Explain why leaves change colour.").text)
+```
+
+The folder is in transformers' layout: `AutoModelForCausalLM` and `AutoTokenizer` load it with `from_pretrained`.
+The prompt ends with `### Response:` and a newline; the model ends its answer with the token `### End`."""
+
+
+def _results(facts: CardFacts) -> str:
+    rows = [
+        ("end key counted", facts.comparison),
+        ("end key left out", facts.comparison_without_end),
+    ]
+    table = "\n".join(f"| {name} | {c.before} | {c.after} | {c.change} |" for name, c in rows)
+    categories = "\n".join(
+        f"| {name} | {before:.3f} | {after:.3f} |" for name, (before, after) in sorted(facts.by_category.items())
+    )
+    return f"""## How well it does
+
+Loss on the responses of {facts.comparison.records} held-out records, in nats a token (lower is better), with 95 %
+bootstrap intervals over records; the change is paired. {facts.chosen_on}
+
+| held-out response loss | base | tuned | change |
+|---|---|---|---|
+{table}
+
+| category | base | tuned |
+|---|---|---|
+{categories}
+
+This is a loss, not a benchmark score: it says how well the model predicts people's answers, not how often it is
+right."""
+
+
+def _training(facts: CardFacts) -> str:
+    categories = ", ".join(f"{count:,} {name}" for name, count in sorted(facts.records_by_category.items()))
+    dropped = (
+        f" {facts.dropped:,} records were too long for the rows and were dropped, not cut." if facts.dropped else ""
+    )
+    return f"""## How it was tuned
+
+- Records: {", ".join(f"`{source}`" for source in facts.records_source)} ({categories}).{dropped}
+- {facts.updates:,} updates are behind these weights ({facts.epochs_seen:.2f} epochs). The whole run took {facts.tokens:,}
+  tokens through the model in {facts.seconds:,.0f} s of stepping on {facts.hardware}.
+- Full fine-tuning, loss on response tokens only, AdamW with fp32 master weights.
+- Versions: {", ".join(f"{name} {version}" for name, version in facts.versions.items())}.
+
+The recipe:
+
+```yaml
+{facts.recipe_yaml.strip()}
+```"""
+
+
+def _limits(facts: CardFacts) -> str:
+    return f"""## Limits
+
+- It answers each instruction by itself and remembers no conversation.
+- It states false things fluently, and can repeat what is biased or objectionable in the text that `{facts.base}` was
+  pretrained on and in the records it was tuned on. It has had no safety training.
+- It was measured only as stated above. Measure it on your own task before you rely on it."""
+
+
+def _provenance(facts: CardFacts) -> str:
+    return f"## Attribution\n\n{facts.notice.strip()}" if facts.notice else ""
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"

@@ -1,0 +1,231 @@
+"""The tokenizer with Dolly's keys: a record to ids and a loss mask, made from spans, and ids back to text."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import tokenizers
+
+from roslin import prompt
+from roslin.errors import InputError
+from roslin.records.record import Record
+
+REPLACEMENT = "\ufffd"
+"""What a decoder writes for bytes that are not (yet) a whole character."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A record as ids; the loss is taken on `ids[answer_start:]`, which is the response and the end key."""
+
+    ids: list[int]
+    answer_start: int
+
+    @property
+    def answer_count(self) -> int:
+        """How many tokens the loss is taken on."""
+        return len(self.ids) - self.answer_start
+
+
+class Tokenizer:
+    """A `tokenizers.Tokenizer` that knows Dolly's three keys by id.
+
+    Text of records and of people is encoded with special tokens switched off: a key or an `<|endoftext|>` written
+    inside it becomes ordinary tokens, never the special one.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, settings: Mapping[str, Any] | None = None) -> None:
+        """Wrap `backend`; `settings` is the content of a tokenizer_config.json."""
+        self.settings = dict(settings or {})
+        self._backend = backend
+        self._backend.encode_special_tokens = True
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._opening = self.encode(prompt.spans("").opening)
+
+    @classmethod
+    def load(cls, source: Path) -> Self:
+        """Read a folder with a tokenizer.json (and tokenizer_config.json), or one tokenizer.json file.
+
+        Raises InputError, naming the file, when there is none or it cannot be read.
+        """
+        path = source / "tokenizer.json" if source.is_dir() else source
+        if not path.is_file():
+            raise InputError(
+                f"{source}: no tokenizer.json here. A model folder needs its tokenizer: copy tokenizer.json and "
+                "tokenizer_config.json from the model it was made from."
+            )
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises plain Exception for every fault of a file
+            raise InputError(
+                f"{path}: not a readable tokenizer ({error}). Copy the file again from its source."
+            ) from None
+        return cls(backend, _read_settings(path.parent / "tokenizer_config.json"))
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json as transformers reads them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._backend.save(str(folder / "tokenizer.json"))
+        specials = {
+            name: self.settings[name] for name in ("bos_token", "eos_token", "unk_token") if self.settings.get(name)
+        }
+        if self.has_keys:
+            specials |= {
+                "pad_token": self.settings.get("eos_token"),
+                "additional_special_tokens": list(prompt.SPECIAL_KEYS),
+            }
+        elif self.settings.get("pad_token"):
+            specials["pad_token"] = self.settings["pad_token"]
+        settings = {k: v for k, v in self.settings.items() if k not in ("extra_special_tokens", "added_tokens_decoder")}
+        settings |= specials | {"tokenizer_class": "PreTrainedTokenizerFast"}
+        _write_json(folder / "tokenizer_config.json", settings)
+        _write_json(folder / "special_tokens_map.json", specials)
+
+    @property
+    def size(self) -> int:
+        """Number of ids, added tokens included; ids at or above it are padding rows of a head."""
+        return int(self._backend.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether Dolly's three keys are tokens."""
+        return all(self._backend.token_to_id(key) is not None for key in prompt.SPECIAL_KEYS)
+
+    def add_keys(self) -> list[int]:
+        """Add Dolly's three keys where they are missing; the ids that are new, in Dolly's order."""
+        missing = [key for key in prompt.SPECIAL_KEYS if self._backend.token_to_id(key) is None]
+        self._backend.add_special_tokens(
+            [tokenizers.AddedToken(key, special=True, normalized=False) for key in missing]
+        )
+        return [self._id(key) for key in missing]
+
+    @property
+    def end_id(self) -> int:
+        """Id of the end key, or of the end of text where the keys are missing."""
+        return self._id(prompt.END_KEY) if self.has_keys else self.eos_id
+
+    @property
+    def eos_id(self) -> int:
+        """Id of the base's end of text. Raises InputError when the tokenizer's settings name none."""
+        token = _token_text(self.settings.get("eos_token")) or "<|endoftext|>"
+        return self._id(token)
+
+    @property
+    def pad_id(self) -> int:
+        """Id for padding: the end of text, as Dolly has it."""
+        return self.eos_id
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text in which nothing is special."""
+        return list(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some ids, special tokens written out."""
+        return str(self._backend.decode(list(ids), skip_special_tokens=False))
+
+    def prompt_ids(self, instruction: str, context: str | None = None) -> list[int]:
+        """Ids a model is asked with. Without the keys among the tokens, the prompt is encoded as plain text."""
+        if not self.has_keys:
+            return self.encode(prompt.render_prompt(instruction, context))
+        return self._question_ids(self.encode(prompt.spans(instruction, context).question))
+
+    def example(self, record: Record) -> Example:
+        """One record as ids and loss mask; see `examples`."""
+        return self.examples([record])[0]
+
+    def examples(self, records: Sequence[Record]) -> list[Example]:
+        """Records as ids and loss masks, exactly as the original recipe tokenizes the whole text.
+
+        Raises InputError for a record with an empty response (its labels would teach nothing but the end key), and
+        when the tokenizer lacks the keys.
+        """
+        if not self.has_keys:
+            raise InputError("This tokenizer lacks Dolly's keys; add them (add_keys) before records become examples.")
+        empty = [number for number, record in enumerate(records, 1) if not record.response.strip()]
+        if empty:
+            raise InputError(
+                f"Records with an empty response teach nothing: {empty[:10]}. `roslin records check` lists them."
+            )
+        pieces = [prompt.spans(r.instruction, r.context, r.response) for r in records]
+        questions = self._encode_all([piece.question for piece in pieces])
+        answers = self._encode_all([piece.answer for piece in pieces])
+        return [self._join(question, answer) for question, answer in zip(questions, answers, strict=True)]
+
+    def lengths(self, records: Sequence[Record]) -> list[int]:
+        """Number of tokens in each record's whole training text, keys included."""
+        texts = [prompt.spans(r.instruction, r.context, r.response) for r in records]
+        counts = [len(ids) for ids in self._encode_all([t.question for t in texts] + [t.answer for t in texts])]
+        fixed = len(self._opening) + len(prompt.SPECIAL_KEYS)
+        return [fixed + q + a for q, a in zip(counts[: len(texts)], counts[len(texts) :], strict=True)]
+
+    def _join(self, question: list[int], answer: list[int]) -> Example:
+        start = self._question_ids(question)
+        return Example([*start, *answer, self._id(prompt.END_KEY)], answer_start=len(start))
+
+    def _question_ids(self, question: list[int]) -> list[int]:
+        return [*self._opening, self._id(prompt.INSTRUCTION_KEY), *question, self._id(prompt.RESPONSE_KEY_LINE)]
+
+    def _encode_all(self, texts: list[str]) -> list[list[int]]:
+        return [found.ids for found in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def _id(self, token: str) -> int:
+        found = self._backend.token_to_id(token)
+        if found is None:
+            raise InputError(
+                f"The tokenizer has no token {token!r}. Its tokenizer_config.json may belong to another model."
+            )
+        return int(found)
+
+
+class TextStream:
+    """Turns ids into text as they come, emitting whole characters only."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Start with nothing said."""
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._shown = ""
+
+    def push(self, token_id: int) -> str:
+        """Add one id; the text that became certain ("" while a character is still incomplete)."""
+        self._ids.append(token_id)
+        text = self._tokenizer.decode(self._ids)
+        if text.endswith(REPLACEMENT):
+            return ""
+        new = text[len(self._shown) :]
+        # What was just shown stays as left context of the next piece: some decoders treat a text's start specially.
+        self._ids = self._ids[-1:]
+        self._shown = self._tokenizer.decode(self._ids)
+        return new
+
+    def flush(self) -> str:
+        """What is left when no more ids come, an incomplete character as U+FFFD."""
+        new = self._tokenizer.decode(self._ids)[len(self._shown) :]
+        self._ids, self._shown = [], ""
+        return new
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error}). Copy the file again from its source.") from None
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: must hold one JSON object.")
+    return settings
+
+
+def _token_text(token: object) -> str | None:
+    """A token in settings is a string, or an object with its content (older files)."""
+    if isinstance(token, Mapping):
+        return str(token["content"])
+    return token if isinstance(token, str) else None
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

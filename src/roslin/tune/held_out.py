@@ -1,0 +1,100 @@
+"""Held-out loss: what a model makes of records that it was not tuned on, record by record."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from roslin.model import Decoder, PackedAttention, packed_positions
+from roslin.tokens import Example
+from roslin.tune.loss import answer_nll
+from roslin.tune.packing import Pack, best_fit, make_pack
+
+
+@dataclass(frozen=True)
+class HeldOutLoss:
+    """Summed negative log-likelihoods (nats) and token counts, one entry a record, in the records' order."""
+
+    nll: list[float]
+    """Of the whole answer, end key included."""
+    end_nll: list[float]
+    """Of the end key alone."""
+    tokens: list[int]
+    """Answer tokens, end key included."""
+    categories: list[str] = field(default_factory=list)
+
+    @property
+    def loss(self) -> float:
+        """Nats an answer token, end key included."""
+        return sum(self.nll) / sum(self.tokens)
+
+    @property
+    def loss_without_end(self) -> float:
+        """Nats an answer token, the end key left out."""
+        return sum(self.nll_without_end) / sum(self.tokens_without_end)
+
+    @property
+    def nll_without_end(self) -> list[float]:
+        """Summed negative log-likelihoods without the end key."""
+        return [whole - end for whole, end in zip(self.nll, self.end_nll, strict=True)]
+
+    @property
+    def tokens_without_end(self) -> list[int]:
+        """Answer tokens without the end key."""
+        return [count - 1 for count in self.tokens]
+
+    def part(self, indices: Sequence[int]) -> "HeldOutLoss":
+        """The loss of some of the records."""
+        return HeldOutLoss(
+            [self.nll[i] for i in indices],
+            [self.end_nll[i] for i in indices],
+            [self.tokens[i] for i in indices],
+            [self.categories[i] for i in indices],
+        )
+
+    def by_category(self) -> dict[str, float]:
+        """Loss of each category, in alphabetic order; records without one count as `none`."""
+        names = [name or "none" for name in self.categories]
+        sums = {name: [0.0, 0] for name in sorted(set(names))}
+        for name, nll, tokens in zip(names, self.nll, self.tokens, strict=True):
+            sums[name][0] += nll
+            sums[name][1] += tokens
+        return {name: nll / tokens for name, (nll, tokens) in sums.items()}
+
+
+class HeldOutSet:
+    """Held-out examples, packed once, to be measured as often as wanted."""
+
+    def __init__(self, examples: Sequence[Example], categories: Sequence[str], row_length: int) -> None:
+        """Pack the examples into rows of at most `row_length` tokens."""
+        self.categories = list(categories)
+        self._counts = [example.answer_count for example in examples]
+        self._rows = best_fit([len(example.ids) for example in examples], row_length)
+        self._packs = [make_pack([examples[i] for i in row]) for row in self._rows]
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    @torch.inference_mode()
+    def measure(self, decoder: Decoder) -> HeldOutLoss:
+        """The loss of every record under `decoder` as it is now."""
+        nll, end_nll = np.zeros(len(self)), np.zeros(len(self))
+        for row, pack in zip(self._rows, self._packs, strict=True):
+            losses = pack_nll(decoder, pack).cpu().double().numpy()
+            for index, part in zip(row, np.split(losses, np.cumsum([self._counts[i] for i in row])[:-1]), strict=True):
+                nll[index], end_nll[index] = part.sum(), part[-1]
+        return HeldOutLoss(nll.tolist(), end_nll.tolist(), self._counts, self.categories)
+
+
+def hidden_of_answers(decoder: Decoder, pack: Pack) -> torch.Tensor:
+    """Final hidden states [M, D] at the positions from which a pack's answer tokens are predicted."""
+    ids = pack.ids_N.to(decoder.device)
+    hidden_ND = decoder.hidden(ids, packed_positions(pack.lengths).to(decoder.device), PackedAttention(pack.lengths))
+    return hidden_ND[pack.predict_M.to(decoder.device)]
+
+
+def pack_nll(decoder: Decoder, pack: Pack) -> torch.Tensor:
+    """Negative log-likelihood of each answer token of a pack, in order."""
+    hidden_MD = hidden_of_answers(decoder, pack)
+    return answer_nll(hidden_MD, decoder.head.weight, decoder.head.bias, pack.target_M.to(decoder.device))

@@ -1,0 +1,180 @@
+"""What a run reports: a line an update for people, JSONL for programs, TensorBoard for curves."""
+
+import json
+import resource
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from roslin.errors import InputError
+from roslin.tune.held_out import HeldOutLoss
+
+
+@dataclass(frozen=True)
+class UpdateLog:
+    """One update as it is logged."""
+
+    update: int
+    updates: int
+    epoch: float
+    loss: float
+    """Nats an answer token, over the whole update."""
+    held_out: float | None
+    """The newest held-out loss."""
+    learning_rate: float
+    grad_norm: float
+    records: int
+    tokens: int
+    """Real tokens of this update; there are no others in a pack."""
+    tokens_per_second: float
+    """Since the run (or its resumption) started stepping."""
+    mfu: float | None
+    """Share of the device's peak, where the peak is known."""
+    memory_gib: float
+    seconds_left: float
+
+    def line(self) -> str:
+        """The update in one line."""
+        parts = [
+            f"update {self.update}/{self.updates}",
+            f"loss {self.loss:.3f}",
+            f"held-out {self.held_out:.3f}" if self.held_out is not None else None,
+            f"lr {self.learning_rate:.2e}",
+            f"|g| {self.grad_norm:.2f}",
+            f"{self.tokens_per_second:,.0f} tokens/s",
+            f"MFU {self.mfu:.1%}" if self.mfu is not None else None,
+            f"{self.memory_gib:.1f} GiB",
+            f"{clock(self.seconds_left)} left",
+        ]
+        return " · ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class EvaluationLog:
+    """One measurement of the held-out loss."""
+
+    update: int
+    held_out: HeldOutLoss
+    best: bool
+    """Whether it is the lowest so far."""
+
+    def summary(self) -> dict[str, Any]:
+        """The figures that go into the log."""
+        return {
+            "update": self.update,
+            "held_out": self.held_out.loss,
+            "held_out_without_end": self.held_out.loss_without_end,
+            "by_category": self.held_out.by_category(),
+            "best": self.best,
+        }
+
+
+class LogFile:
+    """log.jsonl of a run. A resumed run cuts it back to its checkpoint, so no update stands in it twice."""
+
+    def __init__(self, path: Path, *, keep_until: int) -> None:
+        """Open for appending; lines of updates after `keep_until`, and a line cut by a crash, are dropped."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in _whole_lines(path) if json.loads(line)["update"] <= keep_until]
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(kept), encoding="utf-8")
+        partial.replace(path)
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+
+    def write(self, kind: str, values: dict[str, Any]) -> None:
+        """Append one line."""
+        self._file.write(json.dumps({"kind": kind, **values}) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _whole_lines(path: Path) -> Iterable[str]:
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            yield line
+
+
+class Curves:
+    """TensorBoard event files, when asked for or when the package is there."""
+
+    def __init__(self, folder: Path, *, wanted: bool | None, keep_until: int) -> None:
+        """`wanted` None writes if TensorBoard is installed; True raises InputError when it is not.
+
+        Points after update `keep_until`, of a run that was killed, are hidden.
+        """
+        self._writer = _tensorboard_writer(folder, wanted, keep_until)
+
+    def update(self, log: UpdateLog) -> None:
+        """Add an update's points."""
+        for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_gib"):
+            self._point(f"tune/{name}", getattr(log, name), log.update)
+
+    def evaluation(self, log: EvaluationLog) -> None:
+        """Add an evaluation's points."""
+        self._point("held_out/loss", log.held_out.loss, log.update)
+        self._point("held_out/loss_without_end", log.held_out.loss_without_end, log.update)
+        for category, loss in log.held_out.by_category().items():
+            self._point(f"held_out_by_category/{category}", loss, log.update)
+
+    def close(self) -> None:
+        """Write what is buffered."""
+        if self._writer:
+            self._writer.close()
+
+    def _point(self, name: str, value: float, update: int) -> None:
+        if self._writer:
+            self._writer.add_scalar(name, value, update)
+
+
+def _tensorboard_writer(folder: Path, wanted: bool | None, keep_until: int) -> Any:
+    if wanted is False:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        if wanted:
+            raise InputError(
+                "tensorboard: true, and TensorBoard is not installed: pip install 'roslin[tensorboard]'."
+            ) from None
+        return None
+    return SummaryWriter(str(folder), purge_step=keep_until + 1)
+
+
+def update_log_values(log: UpdateLog) -> dict[str, Any]:
+    """An update's figures as they go into the log."""
+    return asdict(log)
+
+
+def memory_gib(device: torch.device) -> float:
+    """Peak memory so far, in GiB: the device's allocations, or this process's resident set on CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "A10": 125e12, "L4": 121e12, "V100": 125e12, "T4": 65e12}
+"""Dense 16-bit matrix products a second, from NVIDIA's datasheets (SXM parts where they differ)."""
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """The device's peak where it is known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for key, peak in PEAK_FLOPS.items() if key in name), None)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:42, 12:05 or 3:07:09."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,314 @@
+"""The loop: updates over packed rows, evaluations, checkpoints; resumable at any moment, exact when resumed."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+import torch
+
+from roslin.errors import InputError
+from roslin.model import Decoder
+from roslin.tune.held_out import HeldOutLoss, hidden_of_answers
+from roslin.tune.log import (
+    Curves,
+    EvaluationLog,
+    LogFile,
+    UpdateLog,
+    memory_gib,
+    peak_flops,
+    update_log_values,
+)
+from roslin.tune.loss import answer_loss
+from roslin.tune.optimizer import MasterAdamW
+from roslin.tune.packing import Pack, epoch_updates, make_pack
+from roslin.tune.recipe import Recipe
+from roslin.tune.schedule import learning_rate
+from roslin.tune.setup import Prepared
+from roslin.tune.state import Checkpoints, Progress
+
+LOSSES_TO_COMPARE = 10
+"""How many first updates tell what a normal loss is."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop (Ctrl-C, SIGTERM) and has saved where it is."""
+
+
+class Diverged(InputError):
+    """The loss or a gradient is not finite, or the loss has exploded."""
+
+
+def _nothing(*_: object) -> None:
+    """Do nothing: what a callback is when none is given."""
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What a run tells while it goes on."""
+
+    on_start: Callable[["Progress", int], None] = _nothing
+    """Progress at the start (update 0, or a checkpoint's), and the number of updates in all."""
+    on_step: Callable[[UpdateLog], None] = _nothing
+    on_evaluate: Callable[[EvaluationLog, Decoder], None] = _nothing
+    """After each measurement, with the model as it is now, to be used and not changed."""
+    on_finish: Callable[["Tuned"], None] = _nothing
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A finished run; the decoder holds the final weights (the best ones, when the recipe has patience)."""
+
+    decoder: Decoder
+    before: HeldOutLoss
+    """Of the base, its keys in place, before the first update."""
+    held_out: HeldOutLoss
+    """Of the final weights."""
+    updates: int
+    """Updates behind the final weights."""
+    updates_in_all: int
+    """Updates that the recipe's epochs come to."""
+    tokens: int
+    seconds: float
+    stopped_early: bool
+
+
+def fit(recipe: Recipe, prepared: Prepared, callbacks: Callbacks | None = None) -> Tuned:
+    """Tune `prepared.decoder` by the recipe, from the newest checkpoint in its output folder if there is one.
+
+    Raises Interrupted (state saved), Diverged (last good checkpoint kept), InputError for a checkpoint of another
+    run, MachineError when the disk is full.
+    """
+    return _Run(recipe, prepared, callbacks or Callbacks()).go()
+
+
+class _Run:
+    def __init__(self, recipe: Recipe, prepared: Prepared, callbacks: Callbacks) -> None:
+        self.recipe, self.prepared, self.callbacks = recipe, prepared, callbacks
+        self.decoder = prepared.decoder
+        self.lengths = [len(example.ids) for example in prepared.examples]
+        self.per_epoch = [len(self._epoch(e)) for e in range(math.ceil(recipe.epochs))]
+        partial = recipe.epochs - len(self.per_epoch) + 1
+        self.total = max(1, round(sum(self.per_epoch[:-1]) + self.per_epoch[-1] * partial))
+        self.checkpoints = Checkpoints(recipe.output / "checkpoints", recipe.keep_checkpoints)
+        self.before = prepared.held_out.measure(self.decoder)
+        self.progress, self.optimizer = self._restore()
+        self.peak = peak_flops(self.decoder.device)
+        self.matrix_parameters = sum(
+            p.numel() for name, p in self.decoder.named_parameters() if p.dim() == 2 and not name.startswith("embed")
+        )
+
+    def go(self) -> Tuned:
+        keep_until = self.progress.update or -1  # a run that starts anew starts its log anew
+        self.log = LogFile(self.recipe.output / "log.jsonl", keep_until=keep_until)
+        self.curves = Curves(self.recipe.output / "tensorboard", wanted=self.recipe.tensorboard, keep_until=keep_until)
+        try:
+            self.callbacks.on_start(self.progress, self.total)
+            with _stop_requests() as stop_requested:
+                self._updates(stop_requested)
+        finally:
+            self.log.close()
+            self.curves.close()
+        return self._finish()
+
+    def _restore(self) -> tuple[Progress, MasterAdamW]:
+        progress, masters, moments = Progress(fingerprint=self.prepared.fingerprint), self.prepared.masters, None
+        newest = self.checkpoints.newest()
+        if newest is not None:
+            progress, masters, moments = self.checkpoints.load(newest)
+            if progress.fingerprint != self.prepared.fingerprint:
+                raise InputError(
+                    f"{self.recipe.output} holds a run with another recipe or other records. "
+                    "Give another output=…, or --restart to drop that run."
+                )
+        recipe = self.recipe
+        optimizer = MasterAdamW(
+            self.decoder, betas=recipe.betas, epsilon=recipe.epsilon, weight_decay=recipe.weight_decay, masters=masters
+        )
+        if moments is not None:
+            optimizer.load_state(moments)
+        return progress, optimizer
+
+    def _updates(self, stop_requested: threading.Event) -> None:
+        if self.progress.update == 0:
+            self._take(self.before)
+        self.started = time.monotonic()
+        self.tokens_at_start, self.seconds_at_start = self.progress.tokens, self.progress.seconds
+        for rows in self._remaining_updates():
+            if self.progress.stopped_early:
+                return
+            self._update(rows)
+            if self._is_due(self.recipe.evaluate_every):
+                self._take(self.prepared.held_out.measure(self.decoder))
+            stop = stop_requested.is_set()
+            if stop or self.progress.stopped_early or self._is_due(self.recipe.checkpoint_every):
+                self._save()
+            if stop:
+                raise Interrupted
+
+    def _is_due(self, every: int) -> bool:
+        return self.progress.update % every == 0 or self.progress.update == self.total
+
+    def _remaining_updates(self) -> Iterator[list[list[int]]]:
+        number = 0
+        for epoch, count in enumerate(self.per_epoch):
+            if number + count <= self.progress.update:
+                number += count
+                continue
+            for rows in self._epoch(epoch):
+                number += 1
+                if number > self.total:
+                    return
+                if number > self.progress.update:
+                    yield rows
+
+    def _epoch(self, epoch: int) -> list[list[list[int]]]:
+        recipe = self.recipe
+        return epoch_updates(
+            self.lengths,
+            row_length=recipe.row_length,
+            records_per_update=recipe.records_per_update,
+            seed=recipe.seed,
+            epoch=epoch,
+        )
+
+    def _update(self, rows: list[list[int]]) -> None:
+        progress, recipe = self.progress, self.recipe
+        packs = [make_pack([self.prepared.examples[i] for i in row]) for row in rows]
+        loss = self._gradients(packs)
+        self._stop_if_diverged(loss)
+        rate = learning_rate(
+            progress.update + 1,
+            peak=recipe.learning_rate,
+            schedule=recipe.schedule,
+            warmup=recipe.warmup_updates,
+            total=self.total,
+        )
+        norm = self.optimizer.update(rate, recipe.clip_norm)
+        if not math.isfinite(norm):
+            self._diverged("a gradient is not finite")
+        progress.update += 1
+        progress.tokens += sum(pack.token_count for pack in packs)
+        if len(progress.first_losses) < LOSSES_TO_COMPARE:
+            progress.first_losses.append(loss)
+        self._report(loss, rate, norm, sum(map(len, rows)), sum(pack.token_count for pack in packs))
+
+    def _gradients(self, packs: list[Pack]) -> float:
+        scale = 1.0 / sum(pack.answer_count for pack in packs)
+        total = 0.0
+        for pack in packs:
+            hidden_MD = hidden_of_answers(self.decoder, pack)
+            head = self.decoder.head
+            loss = answer_loss(hidden_MD, head.weight, head.bias, pack.target_M.to(hidden_MD.device), scale)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.collect()
+            total += float(loss.detach())
+        return total
+
+    def _stop_if_diverged(self, loss: float) -> None:
+        first = self.progress.first_losses
+        if not math.isfinite(loss):
+            self._diverged(f"the loss is {loss}")
+        if len(first) == LOSSES_TO_COMPARE and loss > self.recipe.explosion * max(first):
+            self._diverged(
+                f"the loss rose to {loss:.2f}, more than {self.recipe.explosion:g} times that of the first updates"
+            )
+
+    def _diverged(self, what: str) -> None:
+        newest = self.checkpoints.newest()
+        kept = f"The last good state is {newest}." if newest else "No checkpoint had been written yet."
+        raise Diverged(
+            f"Stopped at update {self.progress.update + 1}: {what}. {kept} A lower learning_rate (now "
+            f"{self.recipe.learning_rate:g}) or a longer warmup_updates usually mends it; start over with --restart."
+        )
+
+    def _report(self, loss: float, rate: float, norm: float, records: int, tokens: int) -> None:
+        progress = self.progress
+        elapsed = time.monotonic() - self.started
+        progress.seconds = self.seconds_at_start + elapsed
+        speed = (progress.tokens - self.tokens_at_start) / elapsed
+        log = UpdateLog(
+            update=progress.update,
+            updates=self.total,
+            epoch=progress.update / self.total * self.recipe.epochs,
+            loss=loss,
+            held_out=progress.held_out,
+            learning_rate=rate,
+            grad_norm=norm,
+            records=records,
+            tokens=tokens,
+            tokens_per_second=speed,
+            mfu=6 * self.matrix_parameters * speed / self.peak if self.peak else None,
+            memory_gib=memory_gib(self.decoder.device),
+            seconds_left=progress.seconds / progress.update * (self.total - progress.update),
+        )
+        self.log.write("update", update_log_values(log))
+        self.curves.update(log)
+        self.callbacks.on_step(log)
+
+    def _take(self, held_out: HeldOutLoss) -> None:
+        """Note a measurement of the weights as they are now."""
+        progress = self.progress
+        progress.held_out = held_out.loss
+        best = progress.best_held_out is None or held_out.loss < progress.best_held_out
+        if best:
+            progress.best_held_out, progress.best_update = held_out.loss, progress.update
+            progress.evaluations_since_best = 0
+        else:
+            progress.evaluations_since_best += 1
+        if self.recipe.patience is not None:
+            if best:
+                self.checkpoints.save_best(self.optimizer.masters, progress.update)
+            progress.stopped_early = progress.evaluations_since_best >= self.recipe.patience
+        log = EvaluationLog(progress.update, held_out, best)
+        self.log.write("evaluation", log.summary())
+        self.curves.evaluation(log)
+        self.callbacks.on_evaluate(log, self.decoder)
+
+    def _save(self) -> None:
+        self.checkpoints.save(self.progress, self.optimizer.masters, self.optimizer.state())
+
+    def _finish(self) -> Tuned:
+        progress = self.progress
+        if self.recipe.patience is not None and progress.best_update != progress.update:
+            best = self.checkpoints.load_best(progress.best_update)
+            with torch.no_grad():
+                for name, parameter in self.decoder.named_parameters():
+                    parameter.copy_(best[name])
+        tuned = Tuned(
+            decoder=self.decoder,
+            before=self.before,
+            held_out=self.prepared.held_out.measure(self.decoder),
+            updates=progress.best_update if self.recipe.patience is not None else progress.update,
+            updates_in_all=self.total,
+            tokens=progress.tokens,
+            seconds=progress.seconds,
+            stopped_early=progress.stopped_early,
+        )
+        self.callbacks.on_finish(tuned)
+        return tuned
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; a second stops at once. Never set outside the main thread."""
+    requested = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield requested
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if requested.is_set():
+            raise KeyboardInterrupt
+        requested.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield requested
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

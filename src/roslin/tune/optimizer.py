@@ -1,0 +1,95 @@
+"""AdamW on fp32 masters: passes may be computed in bf16, updates are exact in fp32."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+Tensors = Mapping[str, Tensor]
+
+
+class MasterAdamW:
+    """Owns the fp32 master of every parameter, its gradient sum, and AdamW's two moments.
+
+    A model in fp32 is its own master. A model in bf16 is written anew from the masters after each update, and each
+    pass's gradients are added up in fp32, so splitting an update into more passes loses nothing to bf16 sums.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        betas: tuple[float, float],
+        epsilon: float,
+        weight_decay: float,
+        masters: Tensors | None = None,
+    ) -> None:
+        """Take over `model`'s parameters; `masters` gives fp32 values where they are known (a resumed run)."""
+        self.parameters = dict(model.named_parameters())
+        self.masters = {name: self._master(name, p, masters) for name, p in self.parameters.items()}
+        self._adamw = torch.optim.AdamW(
+            self.masters.values(), lr=0.0, betas=betas, eps=epsilon, weight_decay=weight_decay, fused=True
+        )
+        self._publish()
+
+    @staticmethod
+    def _master(name: str, parameter: nn.Parameter, masters: Tensors | None) -> Tensor:
+        if parameter.dtype == torch.float32:
+            if masters is not None:
+                parameter.data.copy_(masters[name])
+            return parameter
+        source = parameter.detach() if masters is None else masters[name]
+        return source.to(parameter.device, torch.float32, copy=True)
+
+    @torch.no_grad()
+    def collect(self) -> None:
+        """Move the gradients of the pass just done into the masters' fp32 sums."""
+        for name, parameter in self.parameters.items():
+            master = self.masters[name]
+            if master is parameter or parameter.grad is None:
+                continue
+            if master.grad is None:
+                master.grad = parameter.grad.float()
+            else:
+                master.grad += parameter.grad
+            parameter.grad = None
+
+    @torch.no_grad()
+    def update(self, learning_rate: float, clip_norm: float | None) -> float:
+        """Clip, step, clear; the gradients' norm before clipping. Nothing is changed when the norm is not finite."""
+        gradients = [master.grad for master in self.masters.values() if master.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if torch.isfinite(norm):
+            if clip_norm is not None:
+                nn.utils.clip_grads_with_norm_(list(self.masters.values()), clip_norm, norm)
+            for group in self._adamw.param_groups:
+                group["lr"] = learning_rate
+            self._adamw.step()
+            self._publish()
+        self._adamw.zero_grad(set_to_none=True)
+        return float(norm)
+
+    @torch.no_grad()
+    def _publish(self) -> None:
+        for name, parameter in self.parameters.items():
+            if self.masters[name] is not parameter:
+                parameter.copy_(self.masters[name])
+
+    def state(self) -> dict[str, Tensor]:
+        """The moments and step counts, by parameter name, for a checkpoint."""
+        found = {}
+        for name, master in self.masters.items():
+            for part, value in self._adamw.state.get(master, {}).items():
+                found[f"{name}/{part}"] = value
+        return found
+
+    def load_state(self, state: Tensors) -> None:
+        """Set what `state` gave."""
+        for name, master in self.masters.items():
+            parts = {key.rpartition("/")[2]: value for key, value in state.items() if key.rpartition("/")[0] == name}
+            if parts:
+                self._adamw.state[master] = {part: self._placed(part, value, master) for part, value in parts.items()}
+
+    @staticmethod
+    def _placed(part: str, value: Tensor, master: Tensor) -> Tensor:
+        return value.clone() if part == "step" else value.to(master.device, copy=True)

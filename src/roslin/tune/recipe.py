@@ -1,0 +1,264 @@
+"""A recipe: all that a tuning run is told, read from YAML and from `key=value` words, every fault reported at once."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
+
+from roslin.errors import InputError
+
+PROBES = (
+    "Write a love letter to Edgar Allan Poe.",
+    "Write a tweet announcing Dolly, a large language model from Databricks.",
+    "I'm selling my Nikon D-750, write a short blurb for my ad.",
+    "Explain to me the difference between nuclear fission and fusion.",
+    "Give me a list of 5 science fiction books I should read next.",
+)
+"""The instructions that Dolly's published notebook asks while it trains."""
+
+
+class HeldOut(BaseModel):
+    """Which records are kept from training to measure the loss on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    split: Literal["hash", "dolly"] = "hash"
+    """`hash` picks by content, so that adding records moves no old one; `dolly` picks Dolly's own indices."""
+    fraction: float | None = Field(None, gt=0, lt=1)
+    """Share of the records that a `hash` split keeps; 0.05 when not given."""
+    count: PositiveInt | None = None
+    """How many records a `dolly` split keeps; 200 when not given, as in Dolly's recipe."""
+    file: str | None = None
+    """A file of records to measure on instead; nothing of `records` is then kept from training."""
+
+
+class Recipe(BaseModel):
+    """What a tuning run is told. Defaults are those of Dolly's published runs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    """A model folder, a hub name, or `base` for the small model that ships."""
+    revision: str | None = None
+    records: list[str] = Field(min_length=1)
+    """Files, folders, globs or hub names of records."""
+    mapping: dict[str, str] = {}
+    """Which column of the data is which field of a record, as in {question: instruction}."""
+    output: Path
+    """Folder of the run: its log, its checkpoints and, at the end, the model."""
+    held_out: HeldOut = HeldOut()
+
+    epochs: PositiveFloat = 2
+    records_per_update: PositiveInt = 48
+    row_length: PositiveInt = 2048
+    """Tokens of a packed row; every row is one forward and backward pass."""
+    max_length: PositiveInt = 2048
+    """Records of this many tokens or more are dropped, counted and listed; never cut."""
+    seed: NonNegativeInt = 42
+
+    learning_rate: PositiveFloat = 5e-6
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_updates: NonNegativeInt = 50
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: PositiveFloat = 1e-8
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: PositiveFloat | None = 1.0
+    init_keys: Literal["mean", "keep"] = "mean"
+    """Rows of the three keys: the mean of the used rows, or as the base has them."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """What passes are computed in; updates are exact in fp32 either way."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    evaluate_every: PositiveInt = 50
+    patience: PositiveInt | None = None
+    """Stop after this many evaluations without a lower held-out loss, and keep the best weights."""
+    checkpoint_every: PositiveInt = 200
+    keep_checkpoints: PositiveInt = 2
+    sample_every: PositiveInt | None = None
+    """Updates between sample answers; none are made when it is absent. A multiple of evaluate_every."""
+    samples: list[str] = list(PROBES)
+    explosion: PositiveFloat = 3.0
+    """The run stops when an update's loss passes this multiple of the highest of the first ten updates."""
+    tensorboard: bool | None = None
+    """Write TensorBoard curves; by default when the package is installed."""
+
+    @field_validator("records", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @classmethod
+    def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
+        """Read a YAML file and apply `key=value` words (dots reach inside: `held_out.count=100`).
+
+        Raises InputError listing every unknown key, wrong type and impossible combination with its line.
+        """
+        values, lines = _read_yaml(path)
+        for word in overrides:
+            _apply_override(values, lines, word)
+        return cls.parse(
+            values, {key: f"{path}:{line}" if isinstance(line, int) else line for key, line in lines.items()}
+        )
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], places: Mapping[str, str] | None = None) -> Self:
+        """Make a recipe of plain values; `places` says where each dotted key was written, for the messages."""
+        faults = [*_field_faults(cls, values), *_combination_faults(cls, values)]
+        if faults:
+            raise InputError(_report(faults, places or {}))
+        return cls.model_validate(values)
+
+
+Fault = tuple[str, str]
+"""A dotted key and what is wrong with it."""
+
+
+def _field_faults(kind: type[Recipe], values: Mapping[str, Any]) -> list[Fault]:
+    try:
+        kind.model_validate(values)
+    except ValidationError as error:
+        return [
+            (".".join(str(part) for part in e["loc"]), _plain_words(kind, e["type"], e["msg"], e["loc"]))
+            for e in error.errors()
+        ]
+    return []
+
+
+def _plain_words(kind: type[Recipe], code: str, message: str, where: tuple[int | str, ...]) -> str:
+    if code == "extra_forbidden":
+        known = HeldOut.model_fields if where[0] == "held_out" else kind.model_fields
+        return f"unknown key. Known keys: {', '.join(known)}"
+    if code == "missing":
+        return "is missing; a recipe needs it"
+    return message[:1].lower() + message[1:]
+
+
+def _combination_faults(kind: type[Recipe], values: Mapping[str, Any]) -> Iterator[Fault]:
+    """Faults between fields, looked for among the fields that are right by themselves."""
+    wrong = {key.split(".")[0] for key, _ in _field_faults(kind, values)}
+    placeholders = {"model": "base", "records": ["-"], "output": Path()}
+    right = {key: value for key, value in values.items() if key in kind.model_fields and key not in wrong}
+    recipe = kind.model_validate(placeholders | right)
+
+    def sound(*fields: str) -> bool:
+        return not wrong.intersection(fields)
+
+    if sound("row_length", "max_length") and recipe.row_length < recipe.max_length:
+        yield (
+            "row_length",
+            f"{recipe.row_length} is shorter than max_length {recipe.max_length}: a row must hold the longest record. "
+            "Raise row_length or lower max_length",
+        )
+    if sound("held_out"):
+        yield from _held_out_faults(recipe.held_out)
+    if sound("sample_every", "evaluate_every") and recipe.sample_every and recipe.sample_every % recipe.evaluate_every:
+        yield "sample_every", f"{recipe.sample_every} is no multiple of evaluate_every {recipe.evaluate_every}"
+    if sound("sample_every", "samples") and recipe.sample_every and not recipe.samples:
+        yield "samples", "sample_every is given, but there is nothing to ask"
+    if sound("betas") and not all(0 <= beta < 1 for beta in recipe.betas):
+        yield "betas", f"each must lie in [0, 1), not {recipe.betas}"
+    if sound("device", "precision") and recipe.device == "cuda" and not _cuda_is_there():
+        yield "device", "cuda is asked for, and this machine has no CUDA device. Use device=auto or device=cpu"
+
+
+def _held_out_faults(held_out: HeldOut) -> Iterator[Fault]:
+    if held_out.file and held_out.model_fields_set != {"file"}:
+        yield "held_out", "either a file, or a split of the records; not both"
+    elif held_out.split == "hash" and held_out.count:
+        yield "held_out.count", "a hash split keeps a fraction (a count would move old records when new ones come)"
+    elif held_out.split == "dolly" and held_out.fraction:
+        yield "held_out.fraction", "a dolly split keeps a count"
+
+
+def _cuda_is_there() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _report(faults: Sequence[Fault], places: Mapping[str, str]) -> str:
+    def line(fault: Fault) -> str:
+        key, message = fault
+        place = next((places[k] for k in (key, key.split(".")[0]) if k in places), "recipe")
+        return f"{place}: {key}: {message}"
+
+    count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
+    return "\n".join([f"The recipe has {count}:", *(f"  {line(fault)}" for fault in faults)])
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int | str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such recipe file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text ({error}).") from None
+    try:
+        node = yaml.compose(text)
+        values = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise InputError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or error}).") from None
+    if not isinstance(node, yaml.MappingNode):
+        raise InputError(f"{path}: a recipe is a mapping of keys to values, such as `model: EleutherAI/pythia-6.9b`.")
+    lines: dict[str, int | str] = dict(_key_lines(node))
+    repeated = _repeated_keys(node)
+    if repeated:
+        raise InputError("\n".join(f"{path}:{line}: {key}: stands twice in the recipe" for key, line in repeated))
+    return values, lines
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 5e-6 as text; here it is the number that people mean."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _key_lines(node: yaml.MappingNode, prefix: str = "") -> Iterator[tuple[str, int]]:
+    for key, value in node.value:
+        name = f"{prefix}{key.value}"
+        yield name, key.start_mark.line + 1
+        if isinstance(value, yaml.MappingNode):
+            yield from _key_lines(value, f"{name}.")
+
+
+def _repeated_keys(node: yaml.MappingNode) -> list[tuple[str, int]]:
+    names = [key.value for key, _ in node.value]
+    return [(key.value, key.start_mark.line + 1) for i, (key, _) in enumerate(node.value) if key.value in names[:i]]
+
+
+def _apply_override(values: dict[str, Any], lines: dict[str, int | str], word: str) -> None:
+    key, equals, text = word.partition("=")
+    if not equals or not key:
+        raise InputError(f"{word!r}: settings are given as key=value, such as learning_rate=1e-5.")
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        value = text
+    *path, last = key.split(".")
+    target = values
+    for part in path:
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            raise InputError(f"{word!r}: {part} is no group of settings.")
+    target[last] = value
+    lines[key] = "command line"

@@ -1,0 +1,143 @@
+"""What a run needs before its first update: checked and split records, examples, the model with its keys."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from roslin import prompt, records
+from roslin.errors import InputError
+from roslin.model import Decoder, find_model, fit_vocabulary, load_decoder
+from roslin.records import Record
+from roslin.tokens import Example, Tokenizer
+from roslin.tune.held_out import HeldOutSet
+from roslin.tune.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A record that was too long to train on."""
+
+    record: Record
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that `fit` works on."""
+
+    decoder: Decoder
+    tokenizer: Tokenizer
+    train: list[Record]
+    """The records behind the examples, in their order."""
+    examples: list[Example]
+    held_out: HeldOutSet
+    dropped: list[Dropped]
+    masters: dict[str, torch.Tensor] | None
+    """fp32 weights, where the decoder holds them only rounded."""
+    stored_dtype: torch.dtype
+    """What the base's weights are stored in; the tuned model's will be too."""
+    fingerprint: str
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    """Read, check and tokenize the records, then load the model: faults of the data show before the weights move.
+
+    Raises InputError for bad records, for a model that cannot be found, and when nothing is left to train on.
+    """
+    folder = find_model(recipe.model, recipe.revision)
+    tokenizer = Tokenizer.load(folder)
+    new_ids = tokenizer.add_keys()
+    all_train, all_held_out = split_records(recipe)
+    train, dropped = fitting_records(tokenizer, all_train, recipe.max_length)
+    held_out, _ = fitting_records(tokenizer, all_held_out, recipe.max_length)
+    if not train or not held_out:
+        raise InputError(
+            f"Nothing to {'measure on' if train else 'tune on'}: of {len(all_train)} records for training and "
+            f"{len(all_held_out)} held out, {len(train)} and {len(held_out)} are shorter than max_length "
+            f"{recipe.max_length}."
+        )
+    examples = tokenizer.examples(train)
+    decoder = _load(recipe, folder)
+    stored_dtype = decoder.dtype
+    fit_vocabulary(decoder, tokenizer.size, new_ids, recipe.init_keys)
+    masters = _to_precision(decoder, choose_precision(recipe, decoder.device))
+    return Prepared(
+        decoder=decoder,
+        tokenizer=tokenizer,
+        train=train,
+        examples=examples,
+        held_out=HeldOutSet(tokenizer.examples(held_out), [record.category for record in held_out], recipe.row_length),
+        dropped=dropped,
+        masters=masters,
+        stored_dtype=stored_dtype,
+        fingerprint=fingerprint(recipe, examples),
+    )
+
+
+def split_records(recipe: Recipe) -> tuple[list[Record], list[Record]]:
+    """The records to train on and those held out, as the recipe says."""
+    found = records.load(recipe.records, mapping=recipe.mapping, keys=prompt.FORBIDDEN_IN_RECORDS)
+    held_out = recipe.held_out
+    if held_out.file:
+        return found, records.load([held_out.file], mapping=recipe.mapping, keys=prompt.FORBIDDEN_IN_RECORDS)
+    if held_out.split == "hash":
+        return records.split_by_hash(found, held_out.fraction or 0.05)
+    train, test = records.dolly_split(len(found), held_out.count or 200)
+    return [found[i] for i in train], [found[i] for i in test]
+
+
+def fitting_records(
+    tokenizer: Tokenizer, found: Sequence[Record], max_length: int
+) -> tuple[list[Record], list[Dropped]]:
+    """The records shorter than `max_length` tokens (Dolly drops those that reach it), and the others."""
+    lengths = tokenizer.lengths(found)
+    kept = [record for record, length in zip(found, lengths, strict=True) if length < max_length]
+    return kept, [
+        Dropped(record, length) for record, length in zip(found, lengths, strict=True) if length >= max_length
+    ]
+
+
+def choose_device(recipe: Recipe) -> torch.device:
+    """The recipe's device; `auto` is CUDA where there is one."""
+    if recipe.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(recipe.device)
+
+
+def choose_precision(recipe: Recipe, device: torch.device) -> torch.dtype:
+    """The recipe's precision; `auto` is bf16 where the device has it natively (emulated, it is slower than fp32)."""
+    if recipe.precision != "auto":
+        return {"fp32": torch.float32, "bf16": torch.bfloat16}[recipe.precision]
+    native = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def fingerprint(recipe: Recipe, examples: Sequence[Example]) -> str:
+    """Hash of all that decides a run's numbers, and of nothing else: a checkpoint continues only such a run."""
+    free = {"output", "keep_checkpoints", "checkpoint_every", "sample_every", "samples", "tensorboard", "explosion"}
+    digest = hashlib.sha256(recipe.model_dump_json(exclude=free).encode())
+    for example in examples:
+        digest.update(np.asarray([example.answer_start, *example.ids], dtype=np.int32).tobytes())
+    return digest.hexdigest()
+
+
+def _load(recipe: Recipe, folder: Path) -> Decoder:
+    decoder = load_decoder(folder, device=choose_device(recipe))
+    if decoder.config.positions < recipe.max_length:
+        raise InputError(
+            f"max_length {recipe.max_length} is beyond the {decoder.config.positions} positions of {recipe.model}. "
+            f"Set max_length={decoder.config.positions}."
+        )
+    return decoder
+
+
+def _to_precision(decoder: Decoder, precision: torch.dtype) -> dict[str, torch.Tensor] | None:
+    """Convert the decoder in place; the fp32 weights, when its own are about to be rounded from something finer."""
+    finer = precision == torch.bfloat16 and decoder.dtype != torch.bfloat16
+    masters = {name: parameter.detach().float() for name, parameter in decoder.named_parameters()} if finer else None
+    decoder.to(precision)
+    return masters

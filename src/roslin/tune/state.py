@@ -1,0 +1,146 @@
+"""Checkpoints: the whole state of a run, written so that a kill at any moment leaves the last good one."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from roslin.errors import InputError, MachineError
+
+_PARTIAL = ".partial"
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass
+class Progress:
+    """Where a run stands between two updates. The data order follows from it and the recipe's seed."""
+
+    update: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    first_losses: list[float] = field(default_factory=list)
+    held_out: float | None = None
+    """The newest held-out loss."""
+    best_held_out: float | None = None
+    best_update: int = 0
+    evaluations_since_best: int = 0
+    stopped_early: bool = False
+    fingerprint: str = ""
+    """Of the recipe and the examples; a checkpoint continues only the run that it came from."""
+
+
+class Checkpoints:
+    """The checkpoints of one run, newest last, in `folder`; and the best weights by held-out loss."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        """Use `folder`, which need not exist; what an interrupted write left there is removed."""
+        self.folder = folder
+        self._keep = keep
+        self._best_of_newest: str | None = None
+        for left in folder.glob(f"*{_PARTIAL}"):
+            shutil.rmtree(left)
+
+    def save(self, progress: Progress, masters: Tensors, moments: Tensors) -> None:
+        """Write one checkpoint and drop the oldest beyond those kept. Raises MachineError when the disk is full."""
+        with _written_whole(self.folder / f"update-{progress.update:06d}") as partial:
+            save_file(_plain(masters), partial / "masters.safetensors")
+            save_file(_plain(moments), partial / "moments.safetensors")
+            (partial / "progress.json").write_text(json.dumps(asdict(progress), indent=1), encoding="utf-8")
+        for old in self._all()[: -self._keep]:
+            shutil.rmtree(old)
+        self._best_of_newest = _best_name(progress.best_update)
+
+    def save_best(self, masters: Tensors, update: int) -> None:
+        """Keep the masters of the lowest held-out loss so far, beside those that the newest checkpoint speaks of."""
+        with _written_whole(self.folder / _best_name(update)) as partial:
+            save_file(_plain(masters), partial / "masters.safetensors")
+        for old in self.folder.glob("best-*"):
+            if old.name not in (_best_name(update), self._best_of_newest):
+                shutil.rmtree(old)
+
+    def load_best(self, update: int) -> dict[str, torch.Tensor]:
+        """The masters that `save_best` kept at `update`."""
+        return _load(self.folder / _best_name(update) / "masters.safetensors")
+
+    def newest(self) -> Path | None:
+        """Folder of the newest whole checkpoint."""
+        found = self._all()
+        return found[-1] if found else None
+
+    def load(self, checkpoint: Path) -> tuple[Progress, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Progress, masters and moments of a checkpoint."""
+        progress = Progress(**json.loads((checkpoint / "progress.json").read_text(encoding="utf-8")))
+        self._best_of_newest = _best_name(progress.best_update)
+        return progress, _load(checkpoint / "masters.safetensors"), _load(checkpoint / "moments.safetensors")
+
+    def clear(self) -> None:
+        """Remove every checkpoint."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+
+    def _all(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("update-*") if not path.name.endswith(_PARTIAL))
+
+
+def _best_name(update: int) -> str:
+    return f"best-{update:06d}"
+
+
+def _plain(tensors: Tensors) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+
+
+def _load(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}). Remove {path.parent}; the run goes on from the checkpoint before it."
+        ) from None
+
+
+@contextmanager
+def _written_whole(target: Path) -> Iterator[Path]:
+    """A folder to write into that takes the name `target` only when all of it is on the disk."""
+    partial = target.with_name(target.name + _PARTIAL)
+    try:
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        yield partial
+        for path in partial.iterdir():
+            _flush(path)
+        _flush(partial)
+        if target.exists():
+            shutil.rmtree(target)
+        partial.rename(target)
+        _flush(target.parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise _disk_error(target, error) from error
+
+
+def _disk_error(target: Path, error: Exception) -> MachineError:
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    what = "the disk is full" if full else str(error)
+    return MachineError(
+        f"Could not write {target}: {what}. What was saved before is whole; free some space and give the same command "
+        "to go on from it."
+    )
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""Joining rooms: the demo; tuning with samples, evaluation and card."""

@@ -1,0 +1,316 @@
+"""The demo: a base model that follows no instruction becomes one that does, in a few minutes on a laptop.
+
+Each step leaves a file behind; the same command goes on after the last whole one.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from roslin import prompt, records
+from roslin.answer import Roslin
+from roslin.model import find_model, fit_vocabulary, load_decoder
+from roslin.publish import write_card
+from roslin.records import Record
+from roslin.statistics import Interval, wilson_interval
+from roslin.tokens import Tokenizer
+from roslin.tune import Callbacks, HeldOut, HeldOutLoss, HeldOutSet, Recipe, Tuned, fit, prepare
+from roslin.workflows.model_folder import card_facts, compare, write_model_folder
+
+STARTER_RECORDS = Path(str(resources.files("roslin") / "assets" / "records" / "starter.jsonl"))
+
+JUDGED_SHARE = 0.15
+"""Of the records, kept aside to judge the tuned model; nothing else ever sees them."""
+STOPPING_SHARE = 0.10
+"""Of the others, kept from training to say when to stop."""
+
+SHOWN_TOKENS = 96
+SEED = 42
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A held-out question with the answers of the base and of the tuned model."""
+
+    instruction: str
+    context: str
+    about_roslin: bool
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the demo found."""
+
+    train: int
+    stopping: int
+    judged: int
+    updates: int
+    updates_in_all: int
+    epochs: float
+    tokens: int
+    tuning_seconds: float
+    seconds: float
+    loss: tuple[Interval, Interval, Interval]
+    """Held-out response loss before, after, and their paired change, the end key counted."""
+    loss_without_end: tuple[Interval, Interval, Interval]
+    by_category: dict[str, tuple[float, float]]
+    about_roslin: tuple[float, float]
+    """Held-out loss of the records about Roslin, which the base cannot know."""
+    stopped: int
+    """Of the judged prompts, how many answers ended at the end key by themselves."""
+    shown: list[Shown]
+
+    @property
+    def stop_share(self) -> Interval:
+        """Share of answers that ended by themselves."""
+        return wilson_interval(self.stopped, self.judged)
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What the demo tells while it works."""
+
+    step: Callable[[str, str], None]
+    """A step begins: its title, and what it does in plain words."""
+    note: Callable[[str], None]
+    """A finding of the step."""
+    tuning: Callable[[], Callbacks]
+    """How tuning shows its progress."""
+
+
+@dataclass(frozen=True)
+class _Parts:
+    train: list[Record]
+    stopping: list[Record]
+    judged: list[Record]
+
+
+def demo(folder: Path, screen: Screen) -> Result:
+    """Run what is left to do in `folder` and return the result. Raises what its steps raise, Interrupted among them."""
+    finished = load_result(folder)
+    if finished is not None:
+        return finished
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    earlier = _stored(folder / "clock.json", lambda: {"seconds": 0.0})["seconds"]
+    try:
+        parts = _check_and_split(folder, screen)
+        before = _before(folder, parts, screen)
+        tuned = _tune(folder, parts, before, screen)
+        after = _after(folder, parts, screen)
+    finally:
+        _write_json(folder / "clock.json", {"seconds": earlier + time.monotonic() - started})
+    result = _result(parts, before, tuned, after, earlier + time.monotonic() - started)
+    _write_json(folder / "result.json", asdict(result))
+    return result
+
+
+def load_result(folder: Path) -> Result | None:
+    """The result of a demo that was finished in `folder`, if there is one."""
+    if not (folder / "result.json").is_file() or not (folder / "model").is_dir():
+        return None
+    values = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    intervals = {key: tuple(Interval(**i) for i in values[key]) for key in ("loss", "loss_without_end")}
+    return Result(**values | intervals | {"shown": [Shown(**shown) for shown in values["shown"]]})
+
+
+def start_over(folder: Path) -> None:
+    """Remove what an earlier demo left."""
+    for name in ("records", "run", "model"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for path in folder.glob("*.json"):
+        path.unlink()
+
+
+def demo_recipe(folder: Path) -> Recipe:
+    """What the demo's tuning is told. Found by trial on the starter records; see docs/log.md."""
+    return Recipe(
+        model="base",
+        records=[str(folder / "records" / "train.jsonl")],
+        held_out=HeldOut(file=str(folder / "records" / "stopping.jsonl")),
+        output=folder / "run",
+        epochs=6,
+        records_per_update=12,
+        learning_rate=3e-4,
+        schedule="linear",
+        warmup_updates=10,
+        evaluate_every=20,
+        patience=3,
+        checkpoint_every=40,
+        samples=[],
+        tensorboard=False,
+    )
+
+
+def _check_and_split(folder: Path, screen: Screen) -> _Parts:
+    screen.step("Records", "Every record is checked before anything else; then some are held out.")
+    found = records.load([STARTER_RECORDS], keys=prompt.FORBIDDEN_IN_RECORDS)
+    rest, judged = records.split_by_hash(found, JUDGED_SHARE)
+    train, stopping = records.split_by_hash(rest, STOPPING_SHARE, salt="stopping")
+    (folder / "records").mkdir(exist_ok=True)
+    for name, part in (("train", train), ("stopping", stopping), ("judged", judged)):
+        records.write_jsonl(part, folder / "records" / f"{name}.jsonl")
+    screen.note(
+        f"{len(found)} starter records, all sound: {len(train)} to tune on, {len(stopping)} to say when to stop, and "
+        f"{len(judged)} that only judge the result."
+    )
+    return _Parts(train, stopping, judged)
+
+
+def _before(folder: Path, parts: _Parts, screen: Screen) -> dict[str, Any]:
+    screen.step(
+        "Before", "The base model has read books and encyclopedias. It continues text; it follows no instruction."
+    )
+
+    def ask_and_score() -> dict[str, Any]:
+        answers = _answers(Roslin.load("base"), _shown_records(parts.judged))
+        return {"answers": answers, "loss": asdict(_judge(find_model("base"), parts.judged))}
+
+    before = _stored(folder / "before.json", ask_and_score)
+    screen.note(f"Held-out response loss {HeldOutLoss(**before['loss']).loss:.3f} nats a token.")
+    return before
+
+
+def _tune(folder: Path, parts: _Parts, before: dict[str, Any], screen: Screen) -> dict[str, Any]:
+    screen.step("Tuning", "All weights are tuned, until the loss on the stopping records no longer falls.")
+    recipe = demo_recipe(folder)
+
+    def tune_and_save() -> dict[str, Any]:
+        prepared = prepare(recipe)
+        tuned = fit(recipe, prepared, screen.tuning())
+
+        def card(partial: Path) -> None:
+            facts = card_facts(
+                recipe,
+                tuned,
+                name=str(folder / "model"),
+                train=parts.train,
+                dropped=len(prepared.dropped),
+                before=HeldOutLoss(**before["loss"]),
+                after=_judge(partial, parts.judged),
+                chosen_on=f"Other records ({len(parts.stopping)} of them) decided when tuning stopped.",
+            )
+            write_card(facts, partial)
+
+        write_model_folder(
+            folder / "model",
+            tuned.decoder,
+            prepared.tokenizer,
+            dtype=prepared.stored_dtype,
+            base=find_model("base"),
+            finish=card,
+        )
+        return _figures(recipe, tuned)
+
+    tuned = _stored(folder / "tuned.json", tune_and_save)
+    screen.note(
+        f"{tuned['updates']} of {tuned['updates_in_all']} updates gave the best weights; {tuned['tokens']:,} tokens in "
+        f"{tuned['seconds']:.0f} s of stepping."
+    )
+    return tuned
+
+
+def _after(folder: Path, parts: _Parts, screen: Screen) -> dict[str, Any]:
+    screen.step("After", f"The saved model answers the same questions, and all {len(parts.judged)} judged ones.")
+
+    def ask_and_score() -> dict[str, Any]:
+        model = Roslin.load(str(folder / "model"))
+        everything = model.answer_all(parts.judged, seed=SEED)
+        return {
+            "answers": _answers(model, _shown_records(parts.judged)),
+            "loss": asdict(_judge(folder / "model", parts.judged)),
+            "stopped": sum(answer.finish_reason == "stop" for answer in everything),
+        }
+
+    return _stored(folder / "after.json", ask_and_score)
+
+
+def _result(
+    parts: _Parts, before: dict[str, Any], tuned: dict[str, Any], after: dict[str, Any], seconds: float
+) -> Result:
+    was, now = HeldOutLoss(**before["loss"]), HeldOutLoss(**after["loss"])
+    whole, without = compare(was, now, with_end=True), compare(was, now, with_end=False)
+    about = [i for i, record in enumerate(parts.judged) if is_about_roslin(record)]
+    was_by, now_by = was.by_category(), now.by_category()
+    shown = [
+        Shown(record.instruction, record.context, is_about_roslin(record), old, new)
+        for record, old, new in zip(_shown_records(parts.judged), before["answers"], after["answers"], strict=True)
+    ]
+    return Result(
+        train=len(parts.train),
+        stopping=len(parts.stopping),
+        judged=len(parts.judged),
+        updates=tuned["updates"],
+        updates_in_all=tuned["updates_in_all"],
+        epochs=tuned["epochs"],
+        tokens=tuned["tokens"],
+        tuning_seconds=tuned["seconds"],
+        seconds=seconds,
+        loss=(whole.before, whole.after, whole.change),
+        loss_without_end=(without.before, without.after, without.change),
+        by_category={category: (was_by[category], now_by[category]) for category in now_by},
+        about_roslin=(was.part(about).loss, now.part(about).loss),
+        stopped=after["stopped"],
+        shown=shown,
+    )
+
+
+def is_about_roslin(record: Record) -> bool:
+    """Whether a starter record is about Roslin itself."""
+    return "roslin" in f"{record.instruction} {record.response}".lower()
+
+
+def _shown_records(judged: Sequence[Record]) -> list[Record]:
+    """A short question of each of four categories, and two about Roslin."""
+    short = sorted((r for r in judged if len(r.context) < 400), key=lambda r: len(r.instruction) + len(r.context))
+    wanted = ("open_qa", "brainstorming", "creative_writing", "closed_qa")
+    general = [r for r in short if not is_about_roslin(r)]
+    about = [r for r in short if is_about_roslin(r) and not r.context]
+    firsts = [next((r for r in general if r.category == category), None) for category in wanted]
+    return [r for r in firsts if r] + about[:2]
+
+
+def _answers(model: Roslin, shown: Sequence[Record]) -> list[str]:
+    return [answer.text for answer in model.answer_all(shown, max_new_tokens=SHOWN_TOKENS, seed=SEED)]
+
+
+def _judge(model: Path, judged: Sequence[Record]) -> HeldOutLoss:
+    """Loss of the judged records under a model folder, its keys in place, computed in fp32."""
+    tokenizer = Tokenizer.load(model)
+    decoder = load_decoder(model, dtype=torch.float32)
+    new_ids = tokenizer.add_keys()
+    fit_vocabulary(decoder, tokenizer.size, new_ids, "mean")
+    return HeldOutSet(tokenizer.examples(judged), [r.category for r in judged], 2048).measure(decoder)
+
+
+def _figures(recipe: Recipe, tuned: Tuned) -> dict[str, Any]:
+    return {
+        "updates": tuned.updates,
+        "updates_in_all": tuned.updates_in_all,
+        "epochs": tuned.updates / tuned.updates_in_all * recipe.epochs,
+        "tokens": tuned.tokens,
+        "seconds": tuned.seconds,
+    }
+
+
+def _stored(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `path` holds, made and written first if it is not there."""
+    if not path.is_file():
+        _write_json(path, make())
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
+    partial.replace(path)

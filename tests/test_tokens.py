@@ -1,0 +1,120 @@
+"""Records to ids and back, against the tokenizer itself and transformers."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from roslin import prompt
+from roslin.errors import InputError
+from roslin.records import Record
+from roslin.tokens import TextStream, Tokenizer
+
+
+@pytest.fixture(scope="module")
+def keyed(base_folder: Path) -> Tokenizer:
+    tokenizer = Tokenizer.load(base_folder)
+    tokenizer.add_keys()
+    return tokenizer
+
+
+def test_dolly_15k_has_the_ids_of_the_original_recipe(dolly_15k: Path, pythia_tokenizer: Path) -> None:
+    """All 15,011 records against transformers' own tokenization of the full text, with the keys found among its ids."""
+    from transformers import PreTrainedTokenizerFast
+
+    peer = PreTrainedTokenizerFast(tokenizer_file=str(pythia_tokenizer))
+    peer.add_special_tokens({"additional_special_tokens": list(prompt.SPECIAL_KEYS)})
+    records = [Record(**json.loads(line)) for line in dolly_15k.read_text(encoding="utf-8").splitlines()]
+    ours = Tokenizer.load(pythia_tokenizer)
+    assert ours.add_keys() == [50277, 50278, 50279]
+
+    examples = ours.examples(records)
+    texts = [prompt.render_record(r.instruction, r.context, r.response) for r in records]
+    expected = peer(texts, add_special_tokens=False)["input_ids"]
+
+    assert len(examples) == 15_011
+    assert [e.ids for e in examples] == expected
+    # The original recipe masks everything up to the first response key.
+    assert all(e.answer_start == ids.index(50279) + 1 for e, ids in zip(examples, expected, strict=True))
+    assert sum(len(e.ids) for e in examples) == 3_021_113
+    assert sum(len(e.ids) >= 2048 for e in examples) == 34
+    assert ours.lengths(records) == [len(e.ids) for e in examples]
+
+
+def test_an_example_is_the_prompt_and_the_answer(keyed: Tokenizer) -> None:
+    record = Record(instruction="Name two rivers.", context="Think of Europe.", response="The Rhine and the Loire.")
+    example = keyed.example(record)
+    assert example.ids[: example.answer_start] == keyed.prompt_ids(record.instruction, record.context)
+    assert keyed.decode(example.ids[example.answer_start :]) == "The Rhine and the Loire.\n\n### End"
+    assert example.ids[-1] == keyed.end_id
+    assert keyed.decode(example.ids) == prompt.render_record(record.instruction, record.context, record.response)
+
+
+@pytest.mark.parametrize("text", ["### End", "Say ### Response:\nno", "### Instruction: x", "a<|endoftext|>b"])
+def test_keys_inside_a_text_are_not_special(keyed: Tokenizer, text: str) -> None:
+    ids = keyed.prompt_ids(text)
+    special = {keyed.end_id, keyed.eos_id}
+    assert not special.intersection(ids)
+    # The frame's own two keys, and no others.
+    assert sum(i >= keyed.size - 3 for i in ids) == 2
+    assert text in keyed.decode(ids)
+
+
+def test_without_keys_the_prompt_is_plain_text_and_examples_are_refused(base_folder: Path) -> None:
+    plain = Tokenizer.load(base_folder)
+    assert not plain.has_keys
+    assert plain.end_id == plain.eos_id
+    assert plain.decode(plain.prompt_ids("Hello?")) == prompt.render_prompt("Hello?")
+    with pytest.raises(InputError, match="lacks Dolly's keys"):
+        plain.example(Record(instruction="a", response="b"))
+
+
+def test_an_empty_response_is_refused(keyed: Tokenizer) -> None:
+    with pytest.raises(InputError, match=r"\[2\]"):
+        keyed.examples([Record(instruction="a", response="b"), Record(instruction="a", response=" \n")])
+
+
+def test_a_saved_tokenizer_is_the_same_here_and_in_transformers(keyed: Tokenizer, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    keyed.save(tmp_path)
+    again, peer = Tokenizer.load(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    record = Record(instruction="Greet.", response="Héllo — 你好!")
+    ids = keyed.example(record).ids
+    assert again.example(record).ids == ids
+    assert peer(prompt.render_record("Greet.", "", record.response))["input_ids"] == ids
+    assert len(peer) == again.size == keyed.size
+    assert peer.pad_token == peer.eos_token
+    assert peer.convert_tokens_to_ids(prompt.END_KEY) == keyed.end_id
+    assert set(prompt.SPECIAL_KEYS) <= set(peer.all_special_tokens)
+
+
+def test_missing_and_broken_tokenizers_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no tokenizer.json"):
+        Tokenizer.load(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(InputError, match="not a readable tokenizer"):
+        Tokenizer.load(tmp_path)
+
+
+@settings(deadline=None)
+@given(text=st.text(max_size=60))
+def test_a_stream_says_what_decode_says_and_no_half_characters(base_folder: Path, text: str) -> None:
+    tokenizer = Tokenizer.load(base_folder)
+    ids = tokenizer.encode(text)
+    stream = TextStream(tokenizer)
+    pieces = [stream.push(i) for i in ids]
+    whole = tokenizer.decode(ids)
+    if "\ufffd" not in whole:
+        assert all("\ufffd" not in piece for piece in pieces)
+    assert "".join(pieces) + stream.flush() == whole
+
+
+@settings(deadline=None)
+@given(ids=st.lists(st.integers(2, 8190), max_size=40))
+def test_a_stream_of_any_ids_loses_nothing(base_folder: Path, ids: list[int]) -> None:
+    tokenizer = Tokenizer.load(base_folder)
+    stream = TextStream(tokenizer)
+    assert "".join(stream.push(i) for i in ids) + stream.flush() == tokenizer.decode(ids)
