@@ -52,7 +52,10 @@ def _saved(
     model: PreTrainedModel, folder: Path, tokenizer: Path | None, dtype: torch.dtype, seed: int
 ) -> PreTrainedModel:
     enliven(model, seed)
-    model = model.to(dtype).eval()
+    for parameter in model.parameters():  # model.to() would round the rotary tables as well
+        parameter.data = parameter.data.to(dtype)
+    model.config.dtype = dtype
+    model.eval()
     model.save_pretrained(folder)
     for name in TOKENIZER_FILES if tokenizer else ():
         if (source := Path(str(tokenizer)) / name).exists():

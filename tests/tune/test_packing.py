@@ -50,7 +50,10 @@ def test_dolly_15k_fills_its_rows(dolly_15k: Path, pythia_tokenizer: Path) -> No
     records = [Record(**json.loads(line)) for line in dolly_15k.read_text(encoding="utf-8").splitlines()]
     lengths = [n for n in tokenizer.lengths(records) if n < 2048]
     assert sum(lengths) == 2_910_722
-    assert fill_share(lengths, best_fit(lengths, 2048), 2048) >= 0.98
+    updates = epoch_updates(lengths, row_length=2048, records_per_update=48, seed=42, epoch=0)
+    rows = [row for update in updates for row in update]
+    assert fill_share(lengths, rows, 2048) >= 0.98
+    assert len(updates) == round(len(lengths) / 48)
 
 
 def test_a_pack_predicts_answers_and_never_across_records() -> None:
@@ -83,6 +86,7 @@ def test_updates_hold_the_asked_number_of_records_on_average() -> None:
     counts = [sum(map(len, rows)) for rows in updates]
     assert len(updates) == round(4000 / 48)
     assert 47 < sum(counts) / len(counts) < 49
+    assert max(len(row) for rows in updates for row in rows) <= 48
     assert max(counts) < 48 + 2 * max(len(row) for rows in updates for row in rows)
 
 

@@ -27,7 +27,7 @@ def test_defaults_are_those_of_the_published_runs(tmp_path: Path) -> None:
 def test_words_override_and_reach_inside(tmp_path: Path) -> None:
     recipe = Recipe.load(
         write(tmp_path, "model: base\nrecords: a.jsonl\noutput: o\nlearning_rate: 1e-4\n"),
-        ["learning_rate=2e-5", "held_out.fraction=0.2", "samples=[Hello?]", "output=elsewhere"],
+        ["learning_rate=2e-5", "held_out.fraction=0.2", 'samples=["Hello?"]', "output=elsewhere"],
     )
     assert recipe.learning_rate == 2e-5
     assert recipe.held_out.fraction == 0.2
@@ -84,7 +84,7 @@ def test_impossible_held_out_sets(tmp_path: Path, held_out: str, message: str) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model: [", r"recipe.yaml:2: not valid YAML"),
+        ("model: [", r"recipe.yaml:1: not valid YAML"),
         ("just words", "a recipe is a mapping"),
         ("", "a recipe is a mapping"),
         ("model: a\nmodel: b\n", r"recipe.yaml:2: model: stands twice"),

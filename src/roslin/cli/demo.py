@@ -191,9 +191,9 @@ def _words(result: "Result") -> str:
         f"The interval of the paired change {proof}.\n"
         f"Tuned for {result.epochs:.1f} epochs in {result.tuning_seconds:.0f} s; the whole demo took "
         f"{result.seconds:.0f} s.\n\n"
-        "A model this small (20 million parameters) learns the [bold]form[/bold] of an answer, not facts: it responds to "
-        "the instruction and stops, and what it states about the world is mostly invented. `roslin tune` does the same "
-        "with Pythia, a hundred times larger and more, whose answers are worth reading."
+        "A model this small (20 million parameters) learns the [bold]form[/bold] of an answer, not facts: it responds "
+        "to the instruction and stops, and what it states about the world is mostly invented. `roslin tune` does the "
+        "same with Pythia, a hundred times larger and more, whose answers are worth reading."
     )
 
 

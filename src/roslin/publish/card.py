@@ -150,8 +150,8 @@ def _training(facts: CardFacts) -> str:
     return f"""## How it was tuned
 
 - Records: {", ".join(f"`{source}`" for source in facts.records_source)} ({categories}).{dropped}
-- {facts.updates:,} updates are behind these weights ({facts.epochs_seen:.2f} epochs). The whole run took {facts.tokens:,}
-  tokens through the model in {facts.seconds:,.0f} s of stepping on {facts.hardware}.
+- {facts.updates:,} updates are behind these weights ({facts.epochs_seen:.2f} epochs). The whole run
+  took {facts.tokens:,} tokens through the model in {facts.seconds:,.0f} s of stepping on {facts.hardware}.
 - Full fine-tuning, loss on response tokens only, AdamW with fp32 master weights.
 - Versions: {", ".join(f"{name} {version}" for name, version in facts.versions.items())}.
 

@@ -48,8 +48,8 @@ def make_pack(examples: Sequence[Example]) -> Pack:
     )
 
 
-def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Rows of indices whose lengths sum to at most `capacity`: best fit, longest first (Johnson 1973).
+def best_fit(lengths: Sequence[int], capacity: int, most: int | None = None) -> list[list[int]]:
+    """Rows of at most `most` indices whose lengths sum to at most `capacity`: best fit, longest first (Johnson 1973).
 
     Among equal lengths the earlier index goes first, so the rows depend on the order given and nothing else.
     Raises ValueError for a length beyond the capacity.
@@ -66,7 +66,8 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         else:
             free, row = room.pop(place)
         rows[row].append(index)
-        insort(room, (free - lengths[index], row))
+        if len(rows[row]) != most:
+            insort(room, (free - lengths[index], row))
     return rows
 
 
@@ -82,11 +83,11 @@ def epoch_updates(
 
     The order is drawn from (seed, epoch) alone, so a resumed run finds it again. Rows are whole, so an update holds
     `records_per_update` records on average and not to the record: boundaries are where the running count of records
-    comes nearest to a multiple of it.
+    comes nearest to a multiple of it. No row holds more than one update's records.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
-    packed = best_fit([lengths[i] for i in order], row_length)
+    packed = best_fit([lengths[i] for i in order], row_length, records_per_update)
     rows = [[int(order[i]) for i in packed[r]] for r in rng.permutation(len(packed))]
     ends = np.cumsum([len(row) for row in rows])
     count = max(1, round(len(lengths) / records_per_update))

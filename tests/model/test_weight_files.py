@@ -1,0 +1,394 @@
+"""Weights in and out of transformers' folders: every layout it writes, and every way a folder can be wrong."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+
+from roslin.errors import InputError
+from roslin.model import Decoder, load_config, load_decoder, padded_logits, save_decoder
+from tiny import tiny_gpt_neox, tiny_gptj
+
+Maker = Callable[..., PreTrainedModel]
+BOTH = pytest.mark.parametrize("maker", [tiny_gpt_neox, tiny_gptj])
+IDS_BT = torch.arange(60).view(2, 30) % 128
+
+
+@torch.no_grad()
+def assert_same_model(decoder: Decoder, oracle: PreTrainedModel) -> None:
+    ours = padded_logits(decoder.float(), IDS_BT, torch.ones_like(IDS_BT))
+    theirs = oracle.float()(IDS_BT).logits
+    assert ((ours - theirs).abs().max() / theirs.abs().max()).item() < 1e-5
+
+
+def assert_same_weights(one: Decoder, other: Decoder) -> None:
+    assert one.config == other.config
+    state, other_state = one.state_dict(), other.state_dict()
+    assert state.keys() == other_state.keys()
+    assert [name for name in state if not torch.equal(state[name], other_state[name])] == []
+
+
+def as_bin(folder: Path, shards: int = 1, **extra: torch.Tensor) -> None:
+    """Turn a folder's model.safetensors into torch's .bin, as transformers wrote it until 2023."""
+    state = {**safetensors.torch.load_file(folder / "model.safetensors"), **extra}
+    (folder / "model.safetensors").unlink()
+    if shards == 1:
+        torch.save(state, folder / "pytorch_model.bin")
+        return
+    weight_map = {}
+    for number in range(shards):
+        name = f"pytorch_model-{number + 1:05d}-of-{shards:05d}.bin"
+        part = dict(list(state.items())[number::shards])
+        torch.save(part, folder / name)
+        weight_map |= dict.fromkeys(part, name)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    path = folder / "model.safetensors"
+    safetensors.torch.save_file(change(safetensors.torch.load_file(path)), path, metadata={"format": "pt"})
+
+
+def change_config(folder: Path, **values: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_files_dtype_is_kept_and_another_can_be_asked_for(tmp_path: Path, maker: Maker, dtype: torch.dtype) -> None:
+    oracle = maker(tmp_path, dtype=dtype)
+    assert load_decoder(tmp_path).dtype == dtype
+    assert_same_model(load_decoder(tmp_path), oracle)
+    assert load_decoder(tmp_path, dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert {p.dtype for p in load_decoder(tmp_path, dtype=torch.float32).parameters()} == {torch.float32}
+
+
+def test_mixed_dtypes_load_as_the_widest(tmp_path: Path) -> None:
+    oracle = tiny_gpt_neox(tmp_path, dtype=torch.float16)
+    rewrite(tmp_path, lambda state: {n: t.float() if "layernorm" in n else t for n, t in state.items()})
+    assert load_decoder(tmp_path).dtype == torch.float32
+    assert_same_model(load_decoder(tmp_path), oracle)
+
+
+@BOTH
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bin_files_load(tmp_path: Path, maker: Maker, shards: int, dtype: torch.dtype) -> None:
+    oracle = maker(tmp_path, dtype=dtype)
+    as_bin(tmp_path, shards)
+    assert load_decoder(tmp_path).dtype == dtype
+    assert_same_model(load_decoder(tmp_path), oracle)
+
+
+def test_tensors_of_a_bin_may_share_numbers_and_be_transposed(tmp_path: Path) -> None:
+    oracle = tiny_gptj(tmp_path)
+    state = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    queries, keys = (f"transformer.h.0.attn.{part}_proj.weight" for part in "qk")
+    together = torch.cat([state[queries], state[keys]])
+    out = state["transformer.h.0.attn.out_proj.weight"].t().contiguous().t()
+    as_bin(tmp_path, **{queries: together[:48], keys: together[48:], "transformer.h.0.attn.out_proj.weight": out})
+    assert_same_model(load_decoder(tmp_path), oracle)
+
+
+@BOTH
+def test_sharded_safetensors_load(tmp_path: Path, maker: Maker) -> None:
+    oracle = maker(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    oracle.save_pretrained(tmp_path, max_shard_size="60KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+    assert_same_model(load_decoder(tmp_path), oracle)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_mask_buffers_of_old_files_are_ignored(tmp_path: Path, suffix: str) -> None:
+    for maker, prefix in ((tiny_gpt_neox, "gpt_neox.layers.1.attention"), (tiny_gptj, "transformer.h.1.attn")):
+        folder = tmp_path / maker.__name__
+        oracle = maker(folder)
+        buffers = {
+            f"{prefix}.bias": torch.ones(1, 1, 512, 512, dtype=torch.bool).tril(),
+            f"{prefix}.masked_bias": torch.tensor(-1e9),
+        }
+        if maker is tiny_gpt_neox:
+            buffers[f"{prefix}.rotary_emb.inv_freq"] = torch.ones(6)
+        rewrite(folder, lambda state, buffers=buffers: {**state, **buffers})
+        if suffix == "bin":
+            as_bin(folder)
+        assert_same_model(load_decoder(folder), oracle)
+
+
+@BOTH
+def test_names_without_the_bodys_prefix_and_the_heads_other_name_load(tmp_path: Path, maker: Maker) -> None:
+    oracle = maker(tmp_path)
+
+    def bare(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {
+            re.sub(r"^(gpt_neox|transformer)\.", "", n).replace("embed_out", "lm_head"): t for n, t in state.items()
+        }
+
+    rewrite(tmp_path, bare)
+    assert_same_model(load_decoder(tmp_path), oracle)
+
+
+@BOTH
+def test_a_tied_head_stays_one_parameter_and_may_lie_in_the_file_twice(tmp_path: Path, maker: Maker) -> None:
+    oracle = maker(tmp_path, tie_word_embeddings=True)
+    head, embedding = (
+        ("embed_out.weight", "gpt_neox.embed_in.weight")
+        if maker is tiny_gpt_neox
+        else ("lm_head.weight", "transformer.wte.weight")
+    )
+    rewrite(tmp_path, lambda state: {**state, head: state[embedding].clone()})
+    decoder = load_decoder(tmp_path)
+    assert decoder.head.weight is decoder.embedding.weight
+    assert_same_model(decoder, oracle)
+
+
+def test_both_spellings_of_rotary_positions_mean_the_same(tmp_path: Path) -> None:
+    tiny_gpt_neox(tmp_path, rotary_pct=0.5, rotary_base=777.0)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert "rope_parameters" in written
+    new = load_config(tmp_path)
+    del written["rope_parameters"]
+    (tmp_path / "config.json").write_text(json.dumps({**written, "rotary_pct": 0.5, "rotary_emb_base": 777}))
+    assert load_config(tmp_path) == new
+    assert (new.rotary_dims, new.rotary_base) == (6, 777.0)
+
+
+@BOTH
+@pytest.mark.parametrize("limit", [5_000_000_000, 50_000])
+@pytest.mark.parametrize("tied", [False, True])
+def test_transformers_loads_what_is_saved(tmp_path: Path, maker: Maker, limit: int, tied: bool) -> None:
+    oracle = maker(tmp_path / "from", tie_word_embeddings=tied)
+    (tmp_path / "to").mkdir()
+    save_decoder(load_decoder(tmp_path / "from"), tmp_path / "to", max_shard_bytes=limit, end_id=77)
+    loaded, info = AutoModelForCausalLM.from_pretrained(tmp_path / "to", output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert loaded.dtype == torch.float32
+    with torch.no_grad():
+        assert torch.equal(loaded(IDS_BT).logits, oracle(IDS_BT).logits)
+    generation = GenerationConfig.from_pretrained(tmp_path / "to")
+    assert (generation.eos_token_id, generation.bos_token_id, generation.pad_token_id) == (77, 0, 0)
+    assert loaded.config.eos_token_id == 0
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"use_parallel_residual": False, "attention_bias": False},
+        {"hidden_act": "gelu_new", "rotary_pct": 1.0, "rotary_base": 99.5},
+        {"hidden_size": 196, "rotary_pct": 30 / 49 + 1e-9, "layer_norm_eps": 1e-3},
+    ],
+)
+def test_transformers_reads_every_choice_of_the_saved_configuration(
+    tmp_path: Path, overrides: dict[str, object]
+) -> None:
+    oracle = tiny_gpt_neox(tmp_path / "from", **overrides)
+    (tmp_path / "to").mkdir()
+    save_decoder(load_decoder(tmp_path / "from"), tmp_path / "to")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "to")
+    with torch.no_grad():
+        assert torch.equal(loaded(IDS_BT).logits, oracle(IDS_BT).logits)
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_saving_and_loading_changes_no_bit(tmp_path: Path, maker: Maker, dtype: torch.dtype) -> None:
+    maker(tmp_path, dtype=dtype)
+    decoder = load_decoder(tmp_path)
+    for name, limit in (("single", 5_000_000_000), ("sharded", 30_000)):
+        (tmp_path / name).mkdir()
+        save_decoder(decoder, tmp_path / name, max_shard_bytes=limit)
+        assert_same_weights(load_decoder(tmp_path / name), decoder)
+
+
+def test_shards_keep_to_the_limit_and_the_index_tells_the_truth(tmp_path: Path) -> None:
+    tiny_gpt_neox(tmp_path / "from")
+    (tmp_path / "to").mkdir()
+    decoder = load_decoder(tmp_path / "from")
+    save_decoder(decoder, tmp_path / "to", max_shard_bytes=40_000, dtype=torch.bfloat16)
+    index = json.loads((tmp_path / "to" / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == 2 * decoder.config.parameter_count
+    for path in (tmp_path / "to").glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            assert {index["weight_map"][name] for name in file.keys()} == {path.name}  # noqa: SIM118
+            assert sum(file.get_tensor(name).nbytes for name in file.keys()) <= 40_000  # noqa: SIM118
+    assert not (tmp_path / "to" / "model.safetensors").exists()
+
+
+def test_saving_as_another_dtype(tmp_path: Path) -> None:
+    oracle = tiny_gptj(tmp_path / "from")
+    (tmp_path / "to").mkdir()
+    save_decoder(load_decoder(tmp_path / "from"), tmp_path / "to", dtype=torch.bfloat16)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "to", dtype="auto").dtype == torch.bfloat16
+    assert_same_model(load_decoder(tmp_path / "to"), oracle.to(torch.bfloat16))
+
+
+def test_the_shipped_base_is_the_same_after_a_round_trip(tmp_path: Path, base_folder: Path) -> None:
+    decoder = load_decoder(base_folder)
+    assert decoder.dtype == torch.bfloat16
+    save_decoder(decoder, tmp_path)
+    assert_same_weights(load_decoder(tmp_path), decoder)
+
+
+@BOTH
+def test_the_parameter_count_is_what_is_there(tmp_path: Path, maker: Maker) -> None:
+    for number, tied in enumerate([False, True]):
+        maker(tmp_path / str(number), tie_word_embeddings=tied)
+        decoder = load_decoder(tmp_path / str(number))
+        assert decoder.config.parameter_count == sum(p.numel() for p in decoder.parameters())
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        load_decoder(folder)
+    return str(caught.value)
+
+
+def test_every_wrong_tensor_is_named_in_one_error(tmp_path: Path) -> None:
+    tiny_gptj(tmp_path)
+
+    def spoil(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        del state["transformer.h.1.mlp.fc_in.weight"]
+        del state["lm_head.bias"]
+        state["transformer.h.0.ln_1.weight"] = torch.ones(47)
+        state["transformer.h.2.attn.k_proj.weight"] = torch.ones(48, 48, dtype=torch.int32)
+        return {**state, "transformer.h.3.ln_1.bias": torch.ones(48), "score.weight": torch.ones(2)}
+
+    rewrite(tmp_path, spoil)
+    text = refusal(tmp_path)
+    for fault in (
+        "transformer.h.1.mlp.fc_in.weight is missing",
+        "lm_head.bias is missing",
+        "model.safetensors: transformer.h.0.ln_1.weight has the shape [47]; config.json makes it [48]",
+        "model.safetensors: transformer.h.2.attn.k_proj.weight holds torch.int32",
+        "model.safetensors: transformer.h.3.ln_1.bias is not known",
+        "score.weight is not known",
+        str(tmp_path),
+    ):
+        assert fault in text
+    assert text.count("\n") == 6
+
+
+def test_a_wholly_other_model_gives_a_short_error(tmp_path: Path) -> None:
+    tiny_gpt_neox(tmp_path, num_hidden_layers=1)
+    change_config(tmp_path, num_hidden_layers=40)
+    text = refusal(tmp_path)
+    assert "and 448 more" in text
+    assert len(text.splitlines()) < 25
+
+
+def test_rows_that_the_configuration_denies(tmp_path: Path) -> None:
+    tiny_gpt_neox(tmp_path)
+    change_config(tmp_path, vocab_size=120)
+    text = refusal(tmp_path)
+    assert "gpt_neox.embed_in.weight has the shape [128, 48]; config.json makes it [120, 48]" in text
+    assert "embed_out.weight has the shape [128, 48]" in text
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_missing_and_truncated_shards_are_named_together(tmp_path: Path, suffix: str) -> None:
+    oracle = tiny_gpt_neox(tmp_path)
+    if suffix == "bin":
+        as_bin(tmp_path, shards=4)
+    else:
+        (tmp_path / "model.safetensors").unlink()
+        oracle.save_pretrained(tmp_path, max_shard_size="90KB")
+    first, second, third, *_ = sorted(tmp_path.glob(f"*-of-*.{suffix}"))
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:-50])
+    third.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    text = refusal(tmp_path)
+    assert f"{first.name} is missing" in text
+    assert f"{second.name} is cut short" in text
+    assert f"{third.name} is only a pointer" in text
+    assert "gpt_neox" not in text, "tensors of a shard that is missing are no fault of their own"
+
+
+@pytest.mark.parametrize("kept", [0, 4, 8, 100, 3_000])
+def test_a_single_file_cut_anywhere_is_refused(tmp_path: Path, kept: int) -> None:
+    tiny_gpt_neox(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    assert "model.safetensors is cut short" in refusal(tmp_path)
+
+
+def test_files_that_are_no_weights(tmp_path: Path) -> None:
+    tiny_gpt_neox(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((20).to_bytes(8, "little") + b"{" * 100)
+    assert "no safetensors file: its header is not JSON" in refusal(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({"a": Path("x")}, tmp_path / "pytorch_model.bin")
+    assert "pytorch_model.bin cannot be read as torch weights" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("index", "fault"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "does not hold a JSON object"),
+        ("{}", "has no weight_map"),
+        ('{"weight_map": {"a": "../elsewhere.safetensors"}}', "points outside its folder"),
+    ],
+)
+def test_a_broken_index(tmp_path: Path, index: str, fault: str) -> None:
+    tiny_gpt_neox(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    assert fault in refusal(tmp_path)
+
+
+def test_folders_without_configuration_or_weights(tmp_path: Path) -> None:
+    assert "config.json is missing" in refusal(tmp_path)
+    tiny_gpt_neox(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    assert "holds no weights" in refusal(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    assert "config.json is not JSON" in refusal(tmp_path)
+
+
+PEAK = """
+import sys, torch
+from pathlib import Path
+from roslin.model import load_decoder
+import torch._subclasses.fake_tensor
+torch.set_num_threads(1)
+
+def high_water():
+    return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) * 1024
+
+before = high_water()
+decoder = load_decoder(Path(sys.argv[1]), dtype=getattr(torch, sys.argv[2]))
+print((high_water() - before) / sum(p.nbytes for p in decoder.parameters()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@BOTH
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+@pytest.mark.parametrize(("stored", "loaded"), [(torch.float32, "float32"), (torch.bfloat16, "float32")])
+def test_loading_takes_memory_for_one_copy(
+    tmp_path: Path, maker: Maker, suffix: str, stored: torch.dtype, loaded: str
+) -> None:
+    sizes = (
+        {"hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 8, "intermediate_size": 2048}
+        if maker is tiny_gpt_neox
+        else {"n_embd": 512, "n_layer": 12, "n_head": 8}
+    )
+    maker(tmp_path, dtype=stored, vocab_size=4096, **sizes)
+    if suffix == "bin":
+        as_bin(tmp_path)
+    run = subprocess.run(
+        [sys.executable, "-c", PEAK, str(tmp_path), loaded], capture_output=True, text=True, check=True
+    )
+    shutil.rmtree(tmp_path)
+    assert 0.95 < float(run.stdout) < 1.15

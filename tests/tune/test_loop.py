@@ -1,0 +1,286 @@
+"""Whole runs on a tiny model: exact packing and accumulation, exact resume, and stops that keep the last good state."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from roslin import prompt
+from roslin.errors import InputError, MachineError
+from roslin.model import Decoder, PackedAttention, packed_positions
+from roslin.tokens import Example
+from roslin.tune import Callbacks, Diverged, EvaluationLog, Interrupted, Recipe, UpdateLog, fit, prepare
+from roslin.tune import state as state_module
+from roslin.tune.held_out import hidden_of_answers, pack_nll
+from roslin.tune.loss import answer_loss
+from roslin.tune.packing import make_pack
+
+NUMBERS = ("update", "loss", "held_out", "learning_rate", "grad_norm", "records", "tokens")
+"""What must be the same bit for bit in a resumed run; speeds and times need not."""
+
+
+def changed(recipe: Recipe, **values: Any) -> Recipe:
+    return Recipe.parse(recipe.model_dump() | values)
+
+
+def curve(output: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{k: line.get(k) for k in (*NUMBERS, "kind", "by_category")} for line in lines]
+
+
+def one_by_one(decoder: Decoder, example: Example) -> torch.Tensor:
+    """The plain way: one record, all its logits, torch's cross-entropy on the answer."""
+    ids = torch.tensor(example.ids)
+    length = len(ids)
+    logits = decoder(ids, packed_positions([length]), PackedAttention([length]))
+    return F.cross_entropy(logits[example.answer_start - 1 : -1], ids[example.answer_start :], reduction="sum")
+
+
+def test_a_packed_batch_is_its_records_one_by_one(recipe: Recipe) -> None:
+    prepared = prepare(recipe)
+    examples = prepared.examples[:9]
+    pack = make_pack(examples)
+    singly = torch.stack([one_by_one(prepared.decoder, example) for example in examples])
+    packed = pack_nll(prepared.decoder, pack)
+    torch.testing.assert_close(packed.sum() / pack.answer_count, singly.sum() / pack.answer_count, rtol=1e-5, atol=1e-6)
+    parts = packed.split([example.answer_count for example in examples])
+    torch.testing.assert_close(torch.stack([part.sum() for part in parts]), singly, rtol=1e-5, atol=1e-5)
+
+
+def test_what_stands_beside_a_record_does_not_change_its_loss(recipe: Recipe) -> None:
+    prepared = prepare(recipe)
+    first, second, third = prepared.examples[:3]
+    beside_one = pack_nll(prepared.decoder, make_pack([second, first]))[-first.answer_count :]
+    beside_other = pack_nll(prepared.decoder, make_pack([third, second, first]))[-first.answer_count :]
+    torch.testing.assert_close(beside_one, beside_other, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_do_not_depend_on_how_an_update_is_cut_into_rows(recipe: Recipe) -> None:
+    prepared = prepare(recipe)
+    examples = prepared.examples[:8]
+    scale = 1 / sum(e.answer_count for e in examples)
+
+    def gradients(rows: list[list[Example]]) -> tuple[float, list[torch.Tensor]]:
+        prepared.decoder.zero_grad()
+        total = 0.0
+        for row in rows:
+            pack = make_pack(row)
+            hidden = hidden_of_answers(prepared.decoder, pack)
+            loss = answer_loss(hidden, prepared.decoder.head.weight, prepared.decoder.head.bias, pack.target_M, scale)
+            loss.backward()
+            total += float(loss.detach())
+        return total, [p.grad.clone() for p in prepared.decoder.parameters() if p.grad is not None]
+
+    one, in_one_row = gradients([examples])
+    many, in_many_rows = gradients([examples[:1], examples[1:5], examples[5:]])
+    assert one == pytest.approx(many, rel=1e-5)
+    for a, b in zip(in_one_row, in_many_rows, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_the_row_length_changes_rows_and_not_the_total_learned_from(recipe: Recipe) -> None:
+    """Row length decides passes; every record is still seen once an epoch, and the loss ends up alike."""
+    ends = []
+    for row_length in (128, 512):
+        cut = changed(recipe, row_length=row_length, output=recipe.output.with_name(f"rows-{row_length}"))
+        records: list[int] = []
+        tuned = fit(cut, prepare(cut), Callbacks(on_step=lambda log, seen=records: seen.append(log.records)))
+        assert sum(records) == 3 * len(prepare(cut).examples)
+        ends.append(tuned.held_out.loss)
+    assert ends[0] == pytest.approx(ends[1], rel=0.03)
+
+
+def test_tuning_learns_and_logs(recipe: Recipe) -> None:
+    steps: list[UpdateLog] = []
+    evaluations: list[EvaluationLog] = []
+    tuned = fit(
+        recipe,
+        prepare(recipe),
+        Callbacks(on_step=steps.append, on_evaluate=lambda log, decoder: evaluations.append(log)),
+    )
+    assert tuned.held_out.loss < tuned.before.loss - 0.5
+    assert [s.update for s in steps] == list(range(1, tuned.updates_in_all + 1))
+    assert evaluations[0].update == 0
+    assert set(evaluations[-1].held_out.by_category()) == {"open_qa", "summarization"}
+    # The newest evaluation when the last update was logged is the one before the last.
+    assert steps[-1].held_out == evaluations[-2].held_out.loss
+    assert [line["update"] for line in curve(recipe.output) if line["kind"] == "update"] == [s.update for s in steps]
+    line = steps[-1].line()
+    for part in ("update", "loss", "held-out", "lr", "|g|", "tokens/s", "GiB", "left"):
+        assert part in line
+
+
+def test_bf16_passes_learn_as_well(recipe: Recipe) -> None:
+    plain = fit(recipe, prepare(recipe))
+    half = changed(recipe, precision="bf16", output=recipe.output.with_name("half"))
+    assert fit(half, prepare(half)).held_out.loss == pytest.approx(plain.held_out.loss, rel=0.02)
+
+
+def test_patience_keeps_the_best_weights(recipe: Recipe) -> None:
+    greedy = changed(recipe, learning_rate=2e-2, epochs=12, patience=2, evaluate_every=3, explosion=100)
+    seen: list[EvaluationLog] = []
+    tuned = fit(greedy, prepare(greedy), Callbacks(on_evaluate=lambda log, decoder: seen.append(log)))
+    best = min(seen, key=lambda log: log.held_out.loss)
+    assert tuned.stopped_early
+    assert tuned.updates == best.update < tuned.updates_in_all
+    assert tuned.held_out.loss == pytest.approx(best.held_out.loss, rel=1e-6)
+    assert [log.best for log in seen[-2:]] == [False, False]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("stop_after", [3, 7])
+def test_interrupted_and_resumed_is_bitwise_the_same(recipe: Recipe, precision: str, stop_after: int) -> None:
+    whole = changed(recipe, precision=precision, output=recipe.output.with_name("whole"), patience=50)
+    fit(whole, prepare(whole))
+    cut = changed(recipe, precision=precision, patience=50)
+
+    def interrupt(log: UpdateLog) -> None:
+        if log.update == stop_after:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        fit(cut, prepare(cut), Callbacks(on_step=interrupt))
+    assert curve(cut.output)[-1]["update"] == stop_after
+    resumed = fit(cut, prepare(cut))
+    assert curve(cut.output) == curve(whole.output)
+    again = fit(whole, prepare(whole))  # a finished run only loads its end
+    for a, b in zip(resumed.decoder.parameters(), again.decoder.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+RUN = """
+import sys
+from pathlib import Path
+from roslin.tune import Recipe, fit, prepare, Callbacks
+recipe = Recipe.load(Path(sys.argv[1]))
+fit(recipe, prepare(recipe), Callbacks(on_step=lambda log: print(log.update, flush=True)))
+"""
+
+
+def start(recipe_file: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(recipe_file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_killed_at_any_moment_it_resumes_bitwise(recipe: Recipe, tmp_path: Path) -> None:
+    """kill -9, three times, at moments that fall into updates, evaluations and checkpoint writes."""
+    files = {}
+    for name in ("whole", "killed"):
+        values = recipe.model_dump(mode="json") | {"output": str(tmp_path / name), "checkpoint_every": 2}
+        files[name] = tmp_path / f"{name}.yaml"
+        files[name].write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
+    whole = start(files["whole"])
+    assert whole.wait(timeout=120) == 0, whole.stderr.read() if whole.stderr else ""
+    for updates, pause in ((2, 0.0), (5, 0.01), (9, 0.02)):
+        process = start(files["killed"])
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) >= updates:
+                break
+        time.sleep(pause)
+        process.kill()
+        process.wait()
+    last = start(files["killed"])
+    assert last.wait(timeout=120) == 0, last.stderr.read() if last.stderr else ""
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+
+
+def test_a_checkpoint_of_another_run_is_refused(recipe: Recipe) -> None:
+    fit(recipe, prepare(recipe))
+    other = changed(recipe, learning_rate=5e-4)
+    with pytest.raises(InputError, match="another recipe"):
+        fit(other, prepare(other))
+
+
+def test_an_exploding_loss_stops_and_keeps_the_last_good_state(recipe: Recipe) -> None:
+    wild = changed(recipe, learning_rate=50.0, warmup_updates=12, clip_norm=None, checkpoint_every=2)
+    with pytest.raises(Diverged, match=r"Stopped at update \d+: .*learning_rate"):
+        fit(wild, prepare(wild))
+    newest = state_module.Checkpoints(wild.output / "checkpoints", 2).newest()
+    assert newest is not None
+    _, masters, _ = state_module.Checkpoints(wild.output / "checkpoints", 2).load(newest)
+    assert all(torch.isfinite(tensor).all() for tensor in masters.values())
+
+
+def test_nan_weights_stop_at_once(recipe: Recipe) -> None:
+    prepared = prepare(recipe)
+    with torch.no_grad():
+        prepared.decoder.norm.weight[0] = float("nan")
+    with pytest.raises(Diverged, match="the loss is nan"):
+        fit(recipe, prepared)
+
+
+def test_a_full_disk_is_a_clear_error_and_corrupts_nothing(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = 0
+    real = state_module.save_file
+
+    def full_after_two(tensors: Any, path: Path) -> None:
+        nonlocal writes
+        writes += 1
+        if writes > 3:  # in the middle of the second checkpoint
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(tensors, path)
+
+    monkeypatch.setattr(state_module, "save_file", full_after_two)
+    with pytest.raises(MachineError, match="the disk is full"):
+        fit(recipe, prepare(recipe))
+    assert [p.name for p in (recipe.output / "checkpoints").iterdir()] == ["update-000004"]
+
+    monkeypatch.setattr(state_module, "save_file", real)
+    whole = changed(recipe, output=recipe.output.with_name("whole"))
+    fit(recipe, prepare(recipe))
+    fit(whole, prepare(whole))
+    assert curve(recipe.output) == curve(whole.output)
+
+
+def test_records_too_long_are_dropped_and_listed(recipe: Recipe) -> None:
+    short = changed(recipe, max_length=60)
+    prepared = prepare(short)
+    lengths = prepared.tokenizer.lengths([d.record for d in prepared.dropped])
+    assert prepared.dropped
+    assert [d.tokens for d in prepared.dropped] == lengths
+    assert min(lengths) >= 60
+    assert max(len(e.ids) for e in prepared.examples) < 60
+    assert len(prepared.dropped) + len(prepared.examples) == len(prepare(recipe).examples)
+    with pytest.raises(InputError, match="Nothing to tune on"):
+        prepare(changed(recipe, max_length=20))
+
+
+def test_bad_records_stop_a_run_before_it_loads_a_model(recipe: Recipe, records_file: Path) -> None:
+    with records_file.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"instruction": "x", "response": f"y {prompt.END_KEY}"}) + "\n")
+        file.write("{broken\n")
+    with pytest.raises(InputError, match=r"(?s)records.jsonl:61.*records.jsonl:62"):
+        prepare(recipe)
+
+
+def test_the_base_rows_stay_and_the_keys_get_the_mean(recipe: Recipe) -> None:
+    prepared = prepare(recipe)
+    rows = prepared.decoder.embedding.weight
+    keys = rows[8192:8195]
+    torch.testing.assert_close(keys, rows[:8192].float().mean(0).expand(3, -1).to(keys.dtype), rtol=1e-2, atol=1e-4)
+
+
+def test_a_length_beyond_the_positions_is_refused(recipe: Recipe) -> None:
+    with pytest.raises(InputError, match="positions"):
+        prepare(changed(recipe, max_length=4096, row_length=4096))
+
+
+def test_tensorboard_curves_are_written(recipe: Recipe) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    curves = changed(recipe, tensorboard=True, epochs=1)
+    tuned = fit(curves, prepare(curves))
+    events = EventAccumulator(str(curves.output / "tensorboard")).Reload()
+    assert len(events.Scalars("tune/loss")) == tuned.updates_in_all
+    assert "held_out_by_category/open_qa" in events.Tags()["scalars"]
