@@ -115,7 +115,10 @@ def weights(decoder: Decoder) -> int:
 
 
 def print_head(options: argparse.Namespace) -> None:
-    print(f"{time.strftime('%Y-%m-%d')}, {platform.processor() or platform.machine()}, {options.threads} threads,", end=" ")
+    print(
+        f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {options.threads} threads,",
+        end=" ",
+    )
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, model {options.model}:", end=" ")
     print(f"prompt {options.prompt_tokens}, new {options.new_tokens}, medians of {options.rounds}\n")
     print("| dtype | case | Roslin | transformers | ratio | Roslin GB/s |\n|---|---|---|---|---|---|")

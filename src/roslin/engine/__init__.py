@@ -2,7 +2,7 @@
 
 from roslin.engine.engine import Engine
 from roslin.engine.request import GREEDY, Completion, Event, FinishReason, Request, Sampling, Timings, Token
-from roslin.engine.score import ScoreRow, score
+from roslin.engine.scoring import ScoreRow, score
 
 __all__ = [
     "GREEDY",

@@ -4,7 +4,7 @@ It is not made for several threads: whoever owns it calls it from one.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import torch
 from torch import Tensor
@@ -54,7 +54,11 @@ class Engine:
 
     def submit(self, request: Request) -> int:
         """Queue a request; its number. Raises InputError with all that is wrong, before any work."""
-        return self._submit_all([request])[0].number
+        return self.submit_all([request])[0]
+
+    def submit_all(self, requests: Sequence[Request]) -> list[int]:
+        """Queue requests; their numbers. Raises InputError with all that is wrong with any of them, before any work."""
+        return [generation.number for generation in self._submit_all(requests)]
 
     def cancel(self, number: int) -> Completion | None:
         """End a request now and free its slot; what it had said. None when it does not run or wait (any more)."""
@@ -88,9 +92,16 @@ class Engine:
             self._abandon(generations)
         return [g.completion for g in generations if g.completion]
 
-    def stream(self, request: Request) -> Iterator[Event]:
+    def stream(self, request: Request) -> Generator[Event]:
         """One request's events as they come, the last with its completion. Leaving the iterator cancels the request."""
         return self._events(self._submit_all([request])[0])
+
+    def follow(self, number: int) -> Generator[Event]:
+        """The events of a submitted request, from its first; as `stream`. Raises InputError when it runs no more."""
+        generation = self._scheduler.find(number)
+        if generation is None:
+            raise InputError(f"Request {number} is not running or waiting.")
+        return self._events(generation)
 
     @torch.inference_mode()
     def _step(self) -> list[Event]:
@@ -107,7 +118,7 @@ class Engine:
                 self._release(generation)
         return events
 
-    def _events(self, generation: Generation) -> Iterator[Event]:
+    def _events(self, generation: Generation) -> Generator[Event]:
         told = 0
         try:
             while generation.completion is None or told < len(generation.events):

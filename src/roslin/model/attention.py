@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from roslin.model.decoder import Decoder
 
+VARLEN_MODULE = "torch.nn.attention.varlen"  # torch 2.9 lacks it
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -32,7 +35,7 @@ class PackedAttention:
 
     def __call__(self, layer: int, q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor) -> Tensor:
         """What each token gathers from its run, [N, H, K]."""
-        if q_NHK.is_cuda and q_NHK.dtype in HALF and len(self.lengths) > 1:
+        if len(self.lengths) > 1 and _one_kernel_takes(q_NHK):
             return self._by_one_kernel(q_NHK, k_NHK, v_NHK)
         if len(set(self.lengths)) == 1:
             batch = (len(self.lengths), self._longest, *q_NHK.shape[1:])
@@ -56,13 +59,20 @@ def _causal(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHK: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
 
 
+def _one_kernel_takes(q_NHK: Tensor) -> bool:
+    """Whether torch's kernel for runs of unlike lengths is there and takes these (FlashAttention's own conditions)."""
+    if not q_NHK.is_cuda or q_NHK.dtype not in HALF or find_spec(VARLEN_MODULE) is None:
+        return False
+    head_dim = q_NHK.shape[-1]
+    return head_dim % 8 == 0 and head_dim <= 256 and torch.cuda.get_device_capability(q_NHK.device) >= (8, 0)
+
+
 @cache
 def _varlen_attention() -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Torch's kernel for runs of unlike lengths, and how this release of torch asks it for causal attention."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    named = "is_causal" in inspect.signature(varlen_attn).parameters
-    return varlen_attn, {"is_causal": True} if named else {"window_size": (-1, 0)}
+    """That kernel, and how this release of torch asks it for causal attention: torch 2.11 and 2.13 differ."""
+    attention = import_module(VARLEN_MODULE).varlen_attn
+    named = "is_causal" in inspect.signature(attention).parameters
+    return attention, {"is_causal": True} if named else {"window_size": (-1, 0)}
 
 
 def packed_positions(lengths: Sequence[int], device: torch.device | str = "cpu") -> Tensor:

@@ -71,7 +71,9 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_rows, config.width)
+        # Not torch's default, normal_: on the meta device, where loading builds the decoder, it imports for a second.
+        rows_VD = torch.empty(config.vocab_rows, config.width).uniform_(-1, 1)
+        self.embedding = nn.Embedding(config.vocab_rows, config.width, _weight=rows_VD)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.head = nn.Linear(config.width, config.vocab_rows, bias=config.head_bias)

@@ -14,7 +14,7 @@ SHIPPED = "base"
 TEXT_FILES = ["*.json", "*.txt", "*.jinja"]
 SAFETENSORS_FILES = ["model*.safetensors"]
 BIN_FILES = ["pytorch_model*.bin"]
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def find_model(name: str, revision: str | None = None) -> Path:

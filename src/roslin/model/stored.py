@@ -47,6 +47,11 @@ class StoredTensor:
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
+    @property
+    def size(self) -> int:
+        """Its bytes, where it is contiguous."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
     def read(self) -> Tensor:
         """The tensor, in fresh memory."""
         span = 1 + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
@@ -89,27 +94,31 @@ def _in_safetensors(path: Path) -> dict[str, StoredTensor]:
             raise InputError(f"{path.name} is cut short or no safetensors file: {size:,} bytes do not hold its header")
         header = _header(path, file.read(header_size))
     start = 8 + header_size
-    end = start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    tensors = {name: _entry(path, start, name, entry) for name, entry in header.items()}
+    end = max((tensor.offset + tensor.size for tensor in tensors.values()), default=start)
     if end > size:
         raise InputError(f"{path.name} is cut short: it has {size:,} of {end:,} bytes; download it again")
-    return {name: _entry(path, start, name, entry) for name, entry in header.items()}
+    return tensors
 
 
 def _header(path: Path, text: bytes) -> dict[str, Any]:
     try:
         header = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"{path.name} is no safetensors file: its header is not JSON ({error})") from None
-    header.pop("__metadata__", None)
-    return dict(header)
+        return {name: dict(entry) for name, entry in header.items() if name != "__metadata__"}
+    except (ValueError, TypeError, AttributeError):
+        raise InputError(f"{path.name} is no safetensors file: its header does not list tensors") from None
 
 
 def _entry(path: Path, start: int, name: str, entry: Mapping[str, Any]) -> StoredTensor:
-    dtype = SAFETENSORS_DTYPES.get(entry["dtype"])
+    dtype = SAFETENSORS_DTYPES.get(entry.get("dtype", ""))
     if dtype is None:
-        raise InputError(f"{path.name}: {name} has the number format {entry['dtype']}, which Roslin does not read")
+        raise InputError(f"{path.name}: {name} has the number format {entry.get('dtype')}, which Roslin does not read")
     shape = tuple(entry["shape"])
-    return StoredTensor(path, start + entry["data_offsets"][0], dtype, shape, _contiguous(shape))
+    begin, end = entry["data_offsets"]
+    tensor = StoredTensor(path, start + begin, dtype, shape, _contiguous(shape))
+    if end - begin != tensor.size:
+        raise InputError(f"{path.name}: {name} has {end - begin:,} bytes, not the {tensor.size:,} of its shape")
+    return tensor
 
 
 def _in_zip(path: Path) -> dict[str, StoredTensor]:

@@ -57,6 +57,6 @@ def answer_nll(hidden_MD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targ
     """Negative log-likelihood (nats, fp32) of each of M next tokens."""
     parts = [
         F.cross_entropy(F.linear(h_CD, weight_VD, bias_V).float(), target_C, reduction="none")
-        for h_CD, target_C in zip(hidden_MD.split(CHUNK), target_M.split(CHUNK), strict=True)
+        for h_CD, target_C in zip(torch.split(hidden_MD, CHUNK), torch.split(target_M, CHUNK), strict=True)
     ]
     return torch.cat(parts) if parts else hidden_MD.new_empty(0, dtype=torch.float32)

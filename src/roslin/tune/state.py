@@ -101,11 +101,12 @@ def _plain(tensors: Tensors) -> dict[str, torch.Tensor]:
 
 def _load(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return load_file(path)
+        tensors: dict[str, torch.Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{path}: cannot be read ({error}). Remove {path.parent}; the run goes on from the checkpoint before it."
         ) from None
+    return tensors
 
 
 @contextmanager

@@ -67,12 +67,17 @@ def _score_pass(decoder: Decoder, rows: Sequence[ScoreRow]) -> list[list[float]]
     scored = torch.cat([torch.arange(length) >= row.start - 1 for length, row in zip(lengths, rows, strict=True)])
     targets = [token for row in rows for token in row.ids[row.start :]]
     logprobs_M = _logprobs(decoder, hidden_ND[scored.to(device)], torch.tensor(targets, device=device))
-    return [part.tolist() for part in logprobs_M.split([len(row.ids) - row.start for row in rows])]
+    counts = [len(row.ids) - row.start for row in rows]
+    return [part.tolist() for part in torch.split(logprobs_M, counts)]
 
 
 def _logprobs(decoder: Decoder, all_hidden_MD: Tensor, all_targets_M: Tensor) -> Tensor:
     pieces = []
-    for hidden_ND, targets_N in zip(all_hidden_MD.split(LOGIT_ROWS), all_targets_M.split(LOGIT_ROWS), strict=True):
+    for hidden_ND, targets_N in zip(_parts(all_hidden_MD), _parts(all_targets_M), strict=True):
         logits_NV = decoder.logits(hidden_ND).float()
         pieces.append(logits_NV.gather(-1, targets_N[:, None])[:, 0] - logits_NV.logsumexp(-1))
     return torch.cat(pieces)
+
+
+def _parts(rows_M: Tensor) -> tuple[Tensor, ...]:
+    return torch.split(rows_M, LOGIT_ROWS)

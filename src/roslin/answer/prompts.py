@@ -1,0 +1,178 @@
+"""How a model is asked: in Dolly's prompt, or in its own chat template."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn, Protocol
+
+import tokenizers
+
+from roslin import prompt
+from roslin.errors import InputError, UsageError
+from roslin.records.record import Record
+from roslin.tokens import Tokenizer
+
+PromptKind = Literal["auto", "dolly", "chat"]
+
+NOT_TUNED = (
+    "This model's tokenizer has neither Dolly's keys nor a chat template: it was not tuned to follow instructions. "
+    "It is asked in Dolly's prompt all the same; expect it to go on writing rather than to answer."
+)
+
+
+class Prompts(Protocol):
+    """How one model is asked and how its answers end."""
+
+    @property
+    def textual_end(self) -> bool:
+        """Whether the end key is plain text to this model."""
+        ...
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids that end an answer."""
+        ...
+
+    def ids(self, instruction: str, context: str | None) -> list[int]:
+        """The prompt's ids."""
+        ...
+
+    def scored_ids(self, instruction: str, context: str | None, response: str) -> tuple[list[int], int]:
+        """The ids of prompt, response and end, and where the response starts."""
+        ...
+
+
+class DollyPrompts:
+    """Dolly's prompt; its keys are tokens where the tokenizer has them, else plain text."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Ask in the words that `tokenizer` knows."""
+        self._tokenizer = tokenizer
+        self.textual_end = not tokenizer.has_keys
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The end key and the end of text."""
+        return frozenset((self._tokenizer.end_id, self._tokenizer.eos_id))
+
+    def ids(self, instruction: str, context: str | None) -> list[int]:
+        """The prompt's ids."""
+        return self._tokenizer.prompt_ids(instruction, context)
+
+    def scored_ids(self, instruction: str, context: str | None, response: str) -> tuple[list[int], int]:
+        """The very ids that tuning takes its loss on: the response, two newlines and the end key."""
+        if not self.textual_end:
+            record = Record(instruction=instruction, context=context or "", response=response)
+            example = self._tokenizer.example(record)
+            return example.ids, example.answer_start
+        start = self.ids(instruction, context)
+        return start + self._tokenizer.encode(f"{response}\n\n{prompt.END_KEY}"), len(start)
+
+
+@dataclass(frozen=True)
+class ChatPrompts:
+    """The chat template of a model folder, with the instruction (and its context) as the user's one message."""
+
+    template: str
+    names: Mapping[str, str]
+    backend: tokenizers.Tokenizer
+    tokenizer: Tokenizer
+    stop_ids: frozenset[int]
+    textual_end: bool = False
+
+    @classmethod
+    def read(cls, folder: Path, tokenizer: Tokenizer) -> "ChatPrompts | None":
+        """The folder's template; None when it has none."""
+        template = _template(folder, tokenizer.settings)
+        if template is None:
+            return None
+        names = {name: _content(value) for name, value in tokenizer.settings.items() if name.endswith("_token")}
+        # A second copy: in the template special tokens are meant, in what people write they are not.
+        backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        return cls(template, names, backend, tokenizer, frozenset({tokenizer.eos_id, *_generation_ends(folder)}))
+
+    def ids(self, instruction: str, context: str | None) -> list[int]:
+        """The prompt's ids. Special tokens that a person wrote into the instruction are encoded as plain text."""
+        content = prompt.with_context(instruction, context)
+        text = self._render(content)
+        if not self._holds_special(content):
+            return self._encode(text)
+        before, found, after = text.partition(content)
+        if not found:
+            raise InputError("The instruction holds special tokens, and the chat template rewrites it: reword it.")
+        return self._encode(before) + self.tokenizer.encode(content) + self._encode(after)
+
+    def scored_ids(self, instruction: str, context: str | None, response: str) -> tuple[list[int], int]:
+        """The prompt, the response and the end of text."""
+        start = self.ids(instruction, context)
+        return [*start, *self.tokenizer.encode(response), self.tokenizer.eos_id], len(start)
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.backend.encode(text, add_special_tokens=False).ids)
+
+    def _holds_special(self, text: str) -> bool:
+        return any(token.content in text for token in self.backend.get_added_tokens_decoder().values())
+
+    def _render(self, content: str) -> str:
+        import jinja2.ext
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        # The settings that transformers renders templates with, so that the same template gives the same text.
+        rules = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+        )
+        rules.filters["tojson"] = lambda value, **layout: json.dumps(value, ensure_ascii=False, **layout)
+        rules.globals["raise_exception"] = _refuse
+        messages = [{"role": "user", "content": content}]
+        try:
+            compiled = rules.from_string(self.template)
+            return str(compiled.render(messages=messages, add_generation_prompt=True, **self.names))
+        except jinja2.TemplateError as error:
+            raise InputError(f"The model's chat template cannot be rendered: {error}. Use prompt=dolly.") from None
+
+
+def choose_prompts(kind: str, tokenizer: Tokenizer, folder: Path | None) -> tuple[Prompts, str | None]:
+    """The way to ask a model, and what a person should be told about it (None when it fits).
+
+    `auto` is Dolly's prompt where the tokenizer has the keys, else the folder's chat template, else Dolly's prompt as
+    plain text. Raises UsageError for an unknown kind and InputError for `chat` without a template.
+    """
+    if kind not in ("auto", "dolly", "chat"):
+        raise UsageError(f"prompt is {kind!r}; it must be auto, dolly or chat.")
+    if kind == "dolly" or (kind == "auto" and tokenizer.has_keys):
+        return DollyPrompts(tokenizer), None
+    chat = ChatPrompts.read(folder, tokenizer) if folder else None
+    if chat is not None:
+        return chat, None
+    if kind == "chat":
+        raise InputError("prompt is chat, and the model has no chat template. Use auto or dolly.")
+    return DollyPrompts(tokenizer), NOT_TUNED
+
+
+def _template(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    """A file of its own, or a setting: one text, or a list of named ones."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    value = settings.get("chat_template")
+    if isinstance(value, list):
+        return next((str(entry["template"]) for entry in value if entry.get("name") == "default"), None)
+    return value if isinstance(value, str) else None
+
+
+def _generation_ends(folder: Path) -> list[int]:
+    """The ids that generation_config.json ends an answer with."""
+    path = folder / "generation_config.json"
+    ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
+    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+
+
+def _content(token: Any) -> str:
+    return str(token["content"]) if isinstance(token, Mapping) else str(token)
+
+
+def _refuse(message: str) -> NoReturn:
+    import jinja2
+
+    raise jinja2.TemplateError(message)

@@ -1,0 +1,107 @@
+"""Columns: which part of a row becomes which field of a record."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from roslin.errors import UsageError
+from roslin.records.finding import Fault
+
+FIELDS = ("instruction", "context", "response", "category")
+REQUIRED = ("instruction", "response")
+ALPACA = {"input": "context", "output": "response"}
+
+
+class Fields(NamedTuple):
+    """The four texts of a record, and the name that each has in its file."""
+
+    instruction: str
+    context: str
+    response: str
+    category: str
+    names: Mapping[str, str]
+    """Field of a record to column of the file, for the fields that the row has."""
+
+
+def parse_mapping(settings: list[str]) -> dict[str, str]:
+    """`["question=instruction"]` as a mapping of columns to fields.
+
+    Raises UsageError, naming all faults, for a setting of another form and for a field that does not exist or has two columns.
+    """
+    pairs = [setting.partition("=") for setting in settings]
+    faults = [f"{column}{sign}{field}: write COLUMN=FIELD" for column, sign, field in pairs if not (column and field)]
+    mapping = {column: field for column, sign, field in pairs if column and field}
+    faults += mapping_faults(mapping)
+    if faults:
+        raise UsageError("--map: " + "; ".join(faults) + ".")
+    return mapping
+
+
+def mapping_faults(mapping: Mapping[str, str]) -> list[str]:
+    """What is wrong with a mapping of columns to fields, in words."""
+    unknown = [f"{field!r} is no field (there are {', '.join(FIELDS)})" for field in mapping.values() if field not in FIELDS]
+    fields = list(mapping.values())
+    twice = sorted({field for field in fields if fields.count(field) > 1})
+    return unknown + [f"{field!r} gets more than one column" for field in twice]
+
+
+class Columns:
+    """Turns the objects of a file into fields of records.
+
+    A column of a field's own name is that field; `mapping` names others, with dots for nested ones (`data.question`).
+    Rows with an `output` and no `response` are Alpaca's: `output` is the response and `input` the context.
+    """
+
+    def __init__(self, mapping: Mapping[str, str]) -> None:
+        """Raises UsageError for a mapping that makes no sense."""
+        if faults := mapping_faults(mapping):
+            raise UsageError("Mapping of columns: " + "; ".join(faults) + ".")
+        self._mapping = dict(mapping)
+
+    def plain(self, row: dict[str, Any]) -> bool:
+        """Whether the row is read as it stands: Dolly's four columns, in any order."""
+        return not self._mapping and row.keys() <= _FIELDS
+
+    def names(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """Field of a record to column of this row."""
+        mapped = {field: column for column, field in self._mapping.items() if _has(row, column)}
+        names = {field: field for field in FIELDS if field in row and field not in self._mapping} | mapped
+        if "output" in row and "response" not in names:
+            names |= {field: column for column, field in ALPACA.items() if column in row and field not in names}
+        return names
+
+    def read(self, row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str], list[Fault]]:
+        """The values by field, the columns they came from, and faults of missing and unknown columns."""
+        names = self.names(row)
+        values = {field: _get(row, column) for field, column in names.items()}
+        used = {column if column in row else column.partition(".")[0] for column in names.values()}
+        faults = [_missing(field, row, used) for field in REQUIRED if values.get(field) is None]
+        faults += [Fault(column, "unknown-field", _UNKNOWN) for column in row if column not in used]
+        return values, names, faults
+
+
+_FIELDS = frozenset(FIELDS)
+_UNKNOWN = "Roslin has no such field and leaves it out. Remove it, or say what it is: --map COLUMN=FIELD."
+
+
+def _has(row: Mapping[str, Any], column: str) -> bool:
+    return column in row or ("." in column and _get(row, column) is not None)
+
+
+def _get(row: Mapping[str, Any], column: str) -> Any:
+    if column in row:
+        return row[column]
+    value: Any = row
+    for part in column.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(part)
+    return value
+
+
+def _missing(field: str, row: Mapping[str, Any], used: set[str]) -> Fault:
+    if field in row and row[field] is None:
+        return Fault(field, "missing-field", "is null. Write the text, or remove the record.")
+    nested = [f"{key}.{field}" for key, value in row.items() if isinstance(value, dict) and field in value]
+    others = nested or [str(column) for column in row if column not in used]
+    hint = f" If another column holds it: --map {others[0]}={field}." if others else ""
+    return Fault(field, "missing-field", f"is missing. Add it to the record, or remove the record.{hint}")

@@ -1,0 +1,88 @@
+"""Findings: what a check has to say about records, and the report that gathers it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+ERRORS = (
+    "json",
+    "encoding",
+    "missing-field",
+    "empty-field",
+    "wrong-type",
+    "control-character",
+    "prompt-key",
+    "leak",
+)
+"""Codes that make a record unfit for training."""
+
+WARNINGS = ("too-long", "unknown-field", "unknown-category", "duplicate", "near-duplicate", "privacy")
+"""Codes that a person should know of; `privacy` is looked for only when asked."""
+
+
+class Fault(NamedTuple):
+    """Something wrong with one row, before it is known where the row stands."""
+
+    field: str
+    """The field's name in its file; "" for the row as a whole."""
+    code: str
+    message: str
+    """What is wrong and how to mend it."""
+    of_file: bool = False
+    """Whether the fault lies in the file around the row: reading the row mends it (a byte order mark)."""
+
+
+class Finding(NamedTuple):
+    """A fault with its place. `line` counts from 1: the line where a record starts, or its row in Parquet and Arrow."""
+
+    file: str
+    line: int
+    field: str
+    code: str
+    message: str
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the code is an error."""
+        return self.code in _ERRORS
+
+    def __str__(self) -> str:
+        """One line, as editors and terminals link it."""
+        where = f"{self.file}:{self.line}: "
+        return f"{where}{self.field}: {self.message} [{self.code}]" if self.field else f"{where}{self.message} [{self.code}]"
+
+
+_ERRORS = frozenset(ERRORS)
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All that a check found, in the order of the files and lines."""
+
+    records: int
+    """How many records were read, faulty ones included; blank lines are none."""
+    errors: Sequence[Finding]
+    warnings: Sequence[Finding]
+    rejected: Mapping[int, Sequence[Finding]] = field(default_factory=dict, repr=False)
+    """By the number of a record (from 0, in reading order), the errors that keep it from passing."""
+    doubtful: Mapping[int, Sequence[Finding]] = field(default_factory=dict, repr=False)
+    """By the number of a record, its warnings."""
+    privacy: Mapping[str, int] = field(default_factory=dict)
+    """Records that hold each kind of personal or secret matter; empty unless it was looked for."""
+
+    def passes(self, *, strict: bool = False) -> bool:
+        """Whether nothing stands in the way of training; `strict` counts warnings too."""
+        return not self.errors and not (strict and self.warnings)
+
+    def counts(self) -> Counter[str]:
+        """How many findings there are of each code."""
+        return Counter(finding.code for finding in (*self.errors, *self.warnings))
+
+    def as_object(self) -> dict[str, Any]:
+        """The report as `--json` prints it."""
+        return {
+            "records": self.records,
+            "errors": [finding._asdict() for finding in self.errors],
+            "warnings": [finding._asdict() for finding in self.warnings],
+        }

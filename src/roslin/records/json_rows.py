@@ -1,0 +1,257 @@
+"""Rows of JSON files: one object a line, or one array of objects. A broken record never hides the ones after it."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple
+
+import orjson
+
+from roslin.records.finding import Fault
+
+BLOCK_BYTES = 1 << 20
+LONGEST_LINE = 64 << 20
+"""Bytes. A longer line is no record but a file of another format; it is reported and passed over."""
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_MARK = Fault(
+    "", "encoding", "The file begins with a byte order mark, which many readers take for text. Save it as UTF-8 without one.", True
+)
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+class Row(NamedTuple):
+    """One row of a file: where it starts, what it holds (None when it cannot be read), and what is wrong with its form."""
+
+    line: int
+    value: Any
+    faults: tuple[Fault, ...] = ()
+    text: str = ""
+    """A row that cannot be read, as it stands in its file, for the file of rejects."""
+
+
+def lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Each line with its number, without its newline. One longer than LONGEST_LINE comes as its first part."""
+    number, rest = 1, b""
+    while block := stream.read(BLOCK_BYTES):
+        head, newline, tail = block.rpartition(b"\n")
+        if not newline:
+            rest += block
+            if len(rest) > LONGEST_LINE:
+                yield number, rest
+                rest = _pass_over_line(stream)
+                number += 1
+            continue
+        for line in (rest + head).split(b"\n"):
+            yield number, line
+            number += 1
+        rest = tail
+    if rest:
+        yield number, rest
+
+
+def _pass_over_line(stream: IO[bytes]) -> bytes:
+    while block := stream.read(BLOCK_BYTES):
+        _, newline, rest = block.partition(b"\n")
+        if newline:
+            return rest
+    return b""
+
+
+def jsonl_rows(stream: IO[bytes]) -> Iterator[Row]:
+    """One row for each line that is not blank. Line ends may be LF or CRLF."""
+    for number, line in lines(stream):
+        if number == 1:
+            if line.startswith(_UTF16):
+                yield utf16_row()
+                return
+            if line.startswith(BYTE_ORDER_MARK):
+                row = parse(line[len(BYTE_ORDER_MARK) :], number)
+                yield Row(1, row.value, (_MARK, *row.faults), row.text)
+                continue
+        if line and not line.isspace():
+            yield parse(line, number)
+
+
+def utf16_row() -> Row:
+    """The only row of a file that is written in UTF-16."""
+    return Row(1, None, (Fault("", "encoding", "The file is UTF-16. Save it as UTF-8 and check again: nothing of it was read."),))
+
+
+def parse(text: bytes, line: int) -> Row:
+    """One JSON value, with every fault of its form."""
+    if len(text) > LONGEST_LINE:
+        size = f"longer than {LONGEST_LINE >> 20} MiB"
+        fault = Fault("", "json", f"The line is {size} and was passed over. Write one record a line.")
+        return Row(line, None, (fault,), text[:200].decode("utf-8", "replace"))
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        return _broken(text, line, str(error))
+    if type(value) is not dict:
+        return Row(line, None, (_not_an_object(value),), text.decode())
+    if _may_repeat_keys(text, value) and (repeated := _repeated_keys(text)):
+        return Row(line, value, tuple(_repeated(key) for key in repeated))
+    return Row(line, value)
+
+
+def _not_an_object(value: object) -> Fault:
+    kind = JSON_TYPES.get(type(value), type(value).__name__)
+    return Fault("", "wrong-type", f'A record is an object such as {{"instruction": …, "response": …}}, not {kind}.')
+
+
+JSON_TYPES = {
+    dict: "an object",
+    list: "an array",
+    str: "text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+def _may_repeat_keys(text: bytes, value: dict[str, Any]) -> bool:
+    """Quick and never wrongly False: a flat object has two quotes for each key and two for each text."""
+    quotes = text.count(b'"') - text.count(b'\\"')
+    return quotes != 4 * len(value)
+
+
+def _repeated_keys(text: bytes) -> list[str]:
+    repeated: list[str] = []
+
+    def gather(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        found = dict(pairs)
+        if len(found) != len(keys):
+            repeated.extend(key for key in found if keys.count(key) > 1)
+        return found
+
+    json.loads(text, object_pairs_hook=gather)
+    return repeated
+
+
+def _repeated(key: str) -> Fault:
+    return Fault(key, "json", "stands more than once in the record, and readers disagree about which one counts. Keep one.")
+
+
+def _broken(text: bytes, line: int, reason: str) -> Row:
+    """Say precisely why a text is not JSON; what can still be read is read, so that its other faults are found too."""
+    shown = text.decode("utf-8", "backslashreplace").rstrip("\r")
+    lenient = text.decode("utf-8", "surrogateescape")
+    faults: tuple[Fault, ...] = ()
+    if not _is_utf8(text):
+        bad = _first_bad_byte(text)
+        faults = (Fault("", "encoding", f"Byte 0x{text[bad]:02x} at column {bad + 1} is not UTF-8. Save the file as UTF-8."),)
+    try:
+        value = json.loads(lenient, strict=False)
+    except (ValueError, RecursionError):
+        return Row(line, None, (*faults, _not_json(text, reason)), shown)
+    if type(value) is not dict:
+        return Row(line, None, (*faults, _not_an_object(value)), shown)
+    if faults:  # the texts' own check names the fields that hold bad bytes; only bad bytes in a key need this one
+        return Row(line, value, () if _holds_surrogates(value.values()) else faults, shown)
+    return Row(line, value, _lenient_faults(text, value, reason), shown)
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _first_bad_byte(text: bytes) -> int:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start
+    return 0
+
+
+def _lenient_faults(text: bytes, value: dict[str, Any], reason: str) -> tuple[Fault, ...]:
+    """Python's reader takes raw control characters, lone surrogates and NaN; orjson, rightly, does not."""
+    if _CONTROL.search(text) or _holds_surrogates(value.values()):
+        return ()  # reported as control-character or encoding, with their field, when the texts are checked
+    if b"\t" in text:
+        return (Fault("", "json", "Broken JSON: a tab stands bare inside a text. Write it \\t."),)
+    return (_not_json(text, reason),)
+
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _holds_surrogates(values: Any) -> bool:
+    return any(type(value) is str and _SURROGATE.search(value) for value in values)
+
+
+def _not_json(text: bytes, reason: str) -> Fault:
+    if text.count(b"}{") or re.search(rb"\}\s*,?\s*\{", text):
+        return Fault("", "json", f"Broken JSON ({reason}). Write one record a line: several seem to stand here.")
+    return Fault("", "json", f"Broken JSON ({reason}). Mend the quotes, commas and braces, or remove the record.")
+
+
+def array_rows(content: bytes) -> Iterator[Row]:
+    """Each element of an array as a row that starts where its line does; after a broken one, reading goes on at the next `{`."""
+    counter = _LineCounter(content)
+    position = content.index(b"[") + 1
+    while (start := _element_start(content, position)) is not None:
+        end = _element_end(content, start)
+        row = parse(content[start:end].strip(), counter.line_at(start))
+        if row.value is None and content[start : start + 1] == b"{":
+            end = _next_object(content, start, end)
+        yield row
+        position = end
+    if not content.rstrip().endswith(b"]"):
+        fault = Fault("", "json", "The array is not closed: the file may have been cut off. Add `]` or copy the file again.", True)
+        yield Row(counter.line_at(len(content.rstrip())), None, (fault,))
+
+
+class _LineCounter:
+    """Lines of rising positions, each newline counted once."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._line, self._position = 1, 0
+
+    def line_at(self, position: int) -> int:
+        self._line += self._content.count(b"\n", self._position, position)
+        self._position = position
+        return self._line
+
+
+_BETWEEN = re.compile(rb"[\s,]*")
+_TOKENS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],]', re.DOTALL)
+_NEXT_OBJECT = re.compile(rb"\n[ \t]*,?[ \t]*(?=\{)|\}\s*,\s*(?=\{)")
+
+
+def _element_start(content: bytes, position: int) -> int | None:
+    start = _BETWEEN.match(content, position).end()  # type: ignore[union-attr]
+    at_end = start >= len(content) or content[start : start + 1] == b"]"
+    return None if at_end else start
+
+
+def _element_end(content: bytes, start: int) -> int:
+    """Behind the element that starts here: at the comma or bracket that follows it at its own depth."""
+    depth = 0
+    for found in _TOKENS.finditer(content, start):
+        mark = found[0]
+        if mark in (b"{", b"["):
+            depth += 1
+        elif mark in (b"}", b"]"):
+            if depth == 0:
+                return found.start()
+            depth -= 1
+            if depth == 0:
+                return found.end()
+        elif mark == b"," and depth == 0:
+            return found.start()
+    return len(content)
+
+
+def _next_object(content: bytes, start: int, end: int) -> int:
+    """Where to go on after a broken object: its end, or an object that seems to start inside it."""
+    found = _NEXT_OBJECT.search(content, start + 1, end)
+    return found.end() if found else end

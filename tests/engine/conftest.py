@@ -1,0 +1,14 @@
+import pytest
+from tiny_decoders import tiny_decoder
+
+from roslin.model import Decoder
+
+
+@pytest.fixture(scope="session", params=["gpt_neox", "gptj"])
+def decoder(request: pytest.FixtureRequest) -> Decoder:
+    return tiny_decoder(request.param)
+
+
+@pytest.fixture(scope="session")
+def neox() -> Decoder:
+    return tiny_decoder("gpt_neox")

@@ -1,0 +1,188 @@
+"""The engine against the plain decoder, and its requests against themselves alone."""
+
+import math
+from random import Random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_decoders import VOCABULARY, plain_logits, tiny_decoder
+
+from roslin.engine import GREEDY, Completion, Engine, Request, Sampling
+from roslin.errors import InputError, MachineError
+from roslin.model import Decoder
+
+PROMPT = [5, 9, 2, 40, 17]
+
+
+def test_greedy_equals_a_plain_recomputation_for_256_steps(decoder: Decoder) -> None:
+    [done] = Engine(decoder, VOCABULARY).run([Request(PROMPT, 256, GREEDY, top_logprobs=3)])
+    # One pass over the result checks each choice given all before it; it holds for 256 steps by induction.
+    logits = plain_logits(decoder, [*PROMPT, *done.ids])[len(PROMPT) - 1 : -1]
+    assert list(done.ids) == logits[:, :VOCABULARY].argmax(-1).tolist()
+    expected = logits.log_softmax(-1)
+    chosen = expected.gather(-1, torch.tensor(done.ids)[:, None])[:, 0]
+    assert torch.allclose(torch.tensor(done.logprobs), chosen, atol=1e-4)
+    best, ids = expected[:, :VOCABULARY].topk(3)
+    assert [[id for id, _ in top] for top in done.top_logprobs] == ids.tolist()
+    assert torch.allclose(torch.tensor([[value for _, value in top] for top in done.top_logprobs]), best, atol=1e-4)
+    assert done.finish_reason == "length"
+
+
+def random_request(chance: Random) -> Request:
+    sampling = Sampling(
+        temperature=chance.choice([0.0, 0.7, 1.0, 1.5]),
+        top_p=chance.choice([0.3, 0.92, 1.0]),
+        top_k=chance.choice([0, 0, 1, 5]),
+        seed=chance.getrandbits(64),
+        stream=chance.randrange(4),
+    )
+    return Request(
+        prompt_ids=[chance.randrange(VOCABULARY) for _ in range(chance.randint(1, 70))],
+        max_new_tokens=chance.randint(1, 80),
+        sampling=sampling,
+        stop_ids=frozenset(chance.sample(range(VOCABULARY), chance.randint(0, 2))),
+        top_logprobs=chance.randint(0, 3),
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32), count=st.integers(1, 8), max_batch=st.integers(1, 4))
+def test_a_result_does_not_depend_on_what_shares_the_batch(seed: int, count: int, max_batch: int) -> None:
+    chance = Random(seed)
+    decoder = tiny_decoder("gpt_neox")
+    engine = Engine(decoder, VOCABULARY, max_batch)
+    waiting = [random_request(chance) for _ in range(count)]
+    requests: dict[int, Request] = {}
+    ended: dict[int, Completion] = {}
+    while waiting or engine.busy:
+        if waiting and chance.random() < 0.5:
+            request = waiting.pop()
+            requests[engine.submit(request)] = request
+        for _ in range(chance.randrange(20)):
+            ended |= {event.number: event.completion for event in engine.step() if event.completion}
+        if requests and chance.random() < 0.2:
+            number = chance.choice(sorted(requests))
+            completion = engine.cancel(number)
+            assert (completion is None) == (number in ended)
+            ended |= {number: completion} if completion else {}
+    assert engine.step() == []
+    assert ended.keys() == requests.keys()
+    for number, request in requests.items():
+        [alone] = Engine(decoder, VOCABULARY).run([request])
+        found = ended[number]
+        assert found.ids == alone.ids[: len(found.ids)]
+        assert found.logprobs == pytest.approx(alone.logprobs[: len(found.ids)], rel=1e-5, abs=1e-4)
+        assert all(id < VOCABULARY for id in found.ids)
+        if found.finish_reason != "cancelled":
+            assert (found.ids, found.finish_reason) == (alone.ids, alone.finish_reason)
+
+
+def test_run_keeps_the_order_of_the_requests_and_streams_see_only_their_own(neox: Decoder) -> None:
+    engine = Engine(neox, VOCABULARY, max_batch=2)
+    asked = [Request([n + 1], 3 + n, GREEDY) for n in range(5)]
+    one, two = engine.stream(asked[4]), engine.stream(asked[3])
+    first = next(one)
+    together = engine.run(asked[:3])
+    tokens_two = [event.token for event in two]
+    tokens_one = [first.token, *(event.token for event in one)]
+    alone = [Engine(neox, VOCABULARY).run([request])[0] for request in asked]
+    assert [c.ids for c in together] == [c.ids for c in alone[:3]]
+    assert tuple(t.id for t in tokens_one if t) == alone[4].ids
+    assert tuple(t.id for t in tokens_two if t) == alone[3].ids
+
+
+def test_a_stop_token_ends_a_request_and_is_not_part_of_it(neox: Decoder) -> None:
+    [free] = Engine(neox, VOCABULARY).run([Request(PROMPT, 30, GREEDY)])
+    stop = free.ids[7]
+    [done] = Engine(neox, VOCABULARY).run([Request(PROMPT, 30, GREEDY, frozenset({stop}))])
+    assert done.ids == free.ids[: free.ids.index(stop)]
+    assert done.finish_reason == "stop"
+    assert done.timings.tokens == len(done.ids) + 1
+    assert 0 < done.timings.first_token <= done.timings.total
+
+
+def test_a_stream_that_is_left_frees_its_slot(neox: Decoder) -> None:
+    engine = Engine(neox, VOCABULARY)
+    events = engine.stream(Request(PROMPT, 100, GREEDY))
+    next(events)
+    assert engine.busy
+    events.close()
+    assert not engine.busy
+
+
+def test_a_seed_repeats_an_answer_and_its_absence_draws_a_fresh_one(neox: Decoder) -> None:
+    engine = Engine(neox, VOCABULARY)
+    fresh = engine.run([Request(PROMPT, 40), Request(PROMPT, 40)])
+    assert fresh[0].seed != fresh[1].seed
+    assert fresh[0].ids != fresh[1].ids
+    [again] = engine.run([Request(PROMPT, 40, Sampling(seed=fresh[0].seed))])
+    assert again.ids == fresh[0].ids
+    streams = engine.run([Request(PROMPT, 40, Sampling(seed=1, stream=n)) for n in range(4)])
+    assert len({c.ids for c in streams}) == 4
+
+
+def test_all_faults_of_all_requests_come_at_once_before_any_work(neox: Decoder) -> None:
+    engine = Engine(neox, VOCABULARY)
+    bad = Request([], 0, Sampling(temperature=-1, top_p=0, top_k=-2), top_logprobs=-1)
+    with pytest.raises(InputError) as error:
+        engine.run([Request(PROMPT, 5), bad, Request([VOCABULARY], 400)])
+    text = str(error.value)
+    parts = ["2 of 3", "temperature is -1", "top_p is 0", "top_k is -2", "prompt is empty", "max_new_tokens is 0"]
+    parts += ["top_logprobs is -1", "outside 0 … 60", "1 prompt tokens and 400 new ones make 401", "400 positions"]
+    for part in parts:
+        assert part in text
+    assert not engine.busy
+
+
+@pytest.mark.parametrize("temperature", [math.nan, math.inf])
+def test_a_temperature_must_be_a_number(neox: Decoder, temperature: float) -> None:
+    with pytest.raises(InputError, match="temperature"):
+        Engine(neox, VOCABULARY).submit(Request(PROMPT, 5, Sampling(temperature)))
+
+
+def test_a_prompt_may_fill_all_positions_but_one(neox: Decoder) -> None:
+    [done] = Engine(neox, VOCABULARY).run([Request([3] * 399, 1, GREEDY)])
+    assert len(done.ids) == 1
+
+
+def test_a_vocabulary_larger_than_the_head_is_refused(neox: Decoder) -> None:
+    with pytest.raises(InputError, match="65 ids and the model's head 64 rows"):
+        Engine(neox, 65)
+
+
+def test_logits_that_are_no_numbers_are_named_and_harm_nothing_later() -> None:
+    decoder = tiny_decoder("gpt_neox")
+    engine = Engine(decoder, VOCABULARY)
+    [good] = engine.run([Request(PROMPT, 10, GREEDY)])
+    kept = decoder.norm.weight.data.clone()
+    decoder.norm.weight.data[3] = math.nan
+    with pytest.raises(MachineError, match="not numbers"):
+        engine.run([Request(PROMPT, 10), Request(PROMPT, 10, GREEDY)])
+    assert not engine.busy
+    decoder.norm.weight.data.copy_(kept)
+    assert engine.run([Request(PROMPT, 10, GREEDY)])[0].ids == good.ids
+
+
+def test_weights_may_change_between_requests_and_the_model_still_trains() -> None:
+    decoder = tiny_decoder("gpt_neox")
+    engine = Engine(decoder, VOCABULARY)
+    [before] = engine.run([Request(PROMPT, 20, GREEDY)])
+    loss = decoder.logits(decoder.embedding(torch.tensor(PROMPT))).square().mean()
+    loss.backward()
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    [after] = engine.run([Request(PROMPT, 20, GREEDY)])
+    assert after.ids == Engine(decoder, VOCABULARY).run([Request(PROMPT, 20, GREEDY)])[0].ids
+    assert after.ids != before.ids
+
+
+def test_a_decoder_moved_to_another_dtype_gets_a_new_cache() -> None:
+    decoder = tiny_decoder("gpt_neox")
+    engine = Engine(decoder, VOCABULARY)
+    [before] = engine.run([Request(PROMPT, 20, GREEDY)])
+    decoder.double()
+    [after] = engine.run([Request(PROMPT, 20, GREEDY)])
+    assert after.ids == before.ids

@@ -1,0 +1,109 @@
+"""Finding a model: the shipped base, a folder, a hub cache laid out as the hub does, or a clear refusal."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
+
+from roslin.errors import InputError
+from roslin.model import find_model, load_decoder
+from tiny import tiny_gpt_neox
+
+NAME = "EleutherAI/pythia-6.9b"
+COMMIT = "a" * 40
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hub cache that is all there is: no network."""
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return folder
+
+
+def fill(cache: Path, commit: str = COMMIT, branch: str = "main", seed: int = 0) -> Path:
+    repository = cache / "models--EleutherAI--pythia-6.9b"
+    (repository / "refs").mkdir(parents=True, exist_ok=True)
+    (repository / "refs" / branch).write_text(commit)
+    snapshot = repository / "snapshots" / commit
+    tiny_gpt_neox(snapshot, seed=seed)
+    return snapshot
+
+
+def refusal(name: str, revision: str | None = None) -> str:
+    with pytest.raises(InputError) as caught:
+        find_model(name, revision)
+    return str(caught.value)
+
+
+def test_base_is_the_one_that_ships(base_folder: Path) -> None:
+    assert find_model("base").samefile(base_folder)
+    assert load_decoder(find_model("base")).config.layers == 8
+
+
+def test_a_folder_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_model(str(tmp_path)) == tmp_path
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert find_model("owner/name").samefile(tmp_path / "owner" / "name")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_model("~/owner") == tmp_path / "owner"
+
+
+def test_a_hub_name_is_found_in_the_cache(cache: Path) -> None:
+    snapshot = fill(cache)
+    assert find_model(NAME).samefile(snapshot)
+    assert load_decoder(find_model(NAME)).config.width == 48
+
+
+def test_a_revision_is_a_branch_or_a_commit(cache: Path) -> None:
+    main, step = fill(cache), fill(cache, "b" * 40, "step1000", seed=1)
+    assert find_model(NAME, "step1000").samefile(step)
+    assert find_model(NAME, COMMIT).samefile(main)
+    assert not torch.equal(*(load_decoder(folder).embedding.weight for folder in (main, step)))
+
+
+def test_a_repository_with_bin_files_alone(cache: Path) -> None:
+    snapshot = fill(cache)
+    (snapshot / "model.safetensors").rename(snapshot / "pytorch_model.bin")
+    assert find_model(NAME).samefile(snapshot)
+
+
+def test_the_hubs_own_settings_decide_where_to_look(tmp_path: Path) -> None:
+    snapshot = fill(tmp_path)
+    run = subprocess.run(
+        [sys.executable, "-c", f"from roslin.model.find import find_model; print(find_model({NAME!r}))"],
+        env={**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(run.stdout.strip()).samefile(snapshot)
+
+
+def test_what_is_not_cached_is_refused_with_where_it_was_looked_for(cache: Path) -> None:
+    text = refusal(NAME)
+    assert repr(NAME) in text
+    assert str(cache) in text
+    assert str(Path.cwd()) in text
+    assert "HF_HUB_OFFLINE" in text
+    fill(cache)
+    assert "at revision 'step3'" in refusal(NAME, "step3")
+
+
+@pytest.mark.parametrize("name", ["bas", "no/such/folder", "./none", "a b/c", "Eleuther AI/x"])
+def test_what_can_be_neither_folder_nor_hub_name(name: str) -> None:
+    text = refusal(name)
+    assert repr(name) in text
+    assert "owner/name" in text
+
+
+def test_a_file_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    assert "is a file; a model is a folder" in refusal(str(tmp_path / "model.safetensors"))
