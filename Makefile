@@ -11,11 +11,14 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 demo: $(VENV)/.core
 	@$(BIN)/roslin demo $(ARGS)
 
+# Two workers of one thread each: more threads than cores make every test slower.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
 test: $(VENV)/.dev lint
-	@$(BIN)/python -m pytest -n 2 -m "not full"
+	@$(PYTEST) -m "not full"
 
 test-full: $(VENV)/.dev lint
-	@$(BIN)/python -m pytest -n 2
+	@$(PYTEST)
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check src tests bench

@@ -35,7 +35,7 @@ def room_of(path: Path) -> str:
 
 
 def sources() -> list[Path]:
-    return [path for path in sorted(PACKAGE.rglob("*.py")) if room_of(path) != "__init__"]
+    return [path for path in sorted(PACKAGE.rglob("*.py")) if room_of(path) not in ("__init__", "__main__")]
 
 
 def imported_rooms(path: Path) -> Iterator[tuple[str, int]]:

@@ -38,7 +38,9 @@ def parse_mapping(settings: list[str]) -> dict[str, str]:
 
 def mapping_faults(mapping: Mapping[str, str]) -> list[str]:
     """What is wrong with a mapping of columns to fields, in words."""
-    unknown = [f"{field!r} is no field (there are {', '.join(FIELDS)})" for field in mapping.values() if field not in FIELDS]
+    unknown = [
+        f"{field!r} is no field (there are {', '.join(FIELDS)})" for field in mapping.values() if field not in FIELDS
+    ]
     fields = list(mapping.values())
     twice = sorted({field for field in fields if fields.count(field) > 1})
     return unknown + [f"{field!r} gets more than one column" for field in twice]

@@ -50,7 +50,11 @@ class Finding(NamedTuple):
     def __str__(self) -> str:
         """One line, as editors and terminals link it."""
         where = f"{self.file}:{self.line}: "
-        return f"{where}{self.field}: {self.message} [{self.code}]" if self.field else f"{where}{self.message} [{self.code}]"
+        return (
+            f"{where}{self.field}: {self.message} [{self.code}]"
+            if self.field
+            else f"{where}{self.message} [{self.code}]"
+        )
 
 
 _ERRORS = frozenset(ERRORS)
@@ -64,16 +68,26 @@ class CheckReport:
     """How many records were read, faulty ones included; blank lines are none."""
     errors: Sequence[Finding]
     warnings: Sequence[Finding]
-    rejected: Mapping[int, Sequence[Finding]] = field(default_factory=dict, repr=False)
-    """By the number of a record (from 0, in reading order), the errors that keep it from passing."""
-    doubtful: Mapping[int, Sequence[Finding]] = field(default_factory=dict, repr=False)
-    """By the number of a record, its warnings."""
+    error_records: Sequence[int] = ()
+    """For each error, the number of its record (from 0, in reading order), or -1 where it is of a file."""
+    warning_records: Sequence[int] = ()
+    """The same for each warning."""
     privacy: Mapping[str, int] = field(default_factory=dict)
     """Records that hold each kind of personal or secret matter; empty unless it was looked for."""
 
     def passes(self, *, strict: bool = False) -> bool:
         """Whether nothing stands in the way of training; `strict` counts warnings too."""
         return not self.errors and not (strict and self.warnings)
+
+    def rejected(self, *, strict: bool = False) -> dict[int, list[Finding]]:
+        """The records that do not pass, by number, and why; `strict` counts warnings too."""
+        reasons: dict[int, list[Finding]] = {}
+        kinds = [(self.error_records, self.errors), (self.warning_records, self.warnings if strict else ())]
+        for numbers, findings in kinds:
+            for number, finding in zip(numbers, findings, strict=False):
+                if number >= 0:
+                    reasons.setdefault(number, []).append(finding)
+        return reasons
 
     def counts(self) -> Counter[str]:
         """How many findings there are of each code."""

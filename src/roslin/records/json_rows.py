@@ -15,9 +15,11 @@ LONGEST_LINE = 64 << 20
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MARK = Fault(
-    "", "encoding", "The file begins with a byte order mark, which many readers take for text. Save it as UTF-8 without one.", True
+    "",
+    "encoding",
+    "The file begins with a byte order mark, which many readers take for text. Save it as UTF-8 without one.",
+    True,
 )
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Row(NamedTuple):
@@ -62,20 +64,12 @@ def jsonl_rows(stream: IO[bytes]) -> Iterator[Row]:
     """One row for each line that is not blank. Line ends may be LF or CRLF."""
     for number, line in lines(stream):
         if number == 1:
-            if line.startswith(_UTF16):
-                yield utf16_row()
-                return
             if line.startswith(BYTE_ORDER_MARK):
                 row = parse(line[len(BYTE_ORDER_MARK) :], number)
                 yield Row(1, row.value, (_MARK, *row.faults), row.text)
                 continue
         if line and not line.isspace():
             yield parse(line, number)
-
-
-def utf16_row() -> Row:
-    """The only row of a file that is written in UTF-16."""
-    return Row(1, None, (Fault("", "encoding", "The file is UTF-16. Save it as UTF-8 and check again: nothing of it was read."),))
 
 
 def parse(text: bytes, line: int) -> Row:
@@ -112,9 +106,8 @@ JSON_TYPES = {
 
 
 def _may_repeat_keys(text: bytes, value: dict[str, Any]) -> bool:
-    """Quick and never wrongly False: a flat object has two quotes for each key and two for each text."""
-    quotes = text.count(b'"') - text.count(b'\\"')
-    return quotes != 4 * len(value)
+    """Whether a second look is worth its time: a flat object of texts has two quotes for each key and two for each text."""
+    return text.count(b'"') - text.count(b'\\"') != 4 * len(value)
 
 
 def _repeated_keys(text: bytes) -> list[str]:
@@ -132,59 +125,59 @@ def _repeated_keys(text: bytes) -> list[str]:
 
 
 def _repeated(key: str) -> Fault:
-    return Fault(key, "json", "stands more than once in the record, and readers disagree about which one counts. Keep one.")
+    return Fault(
+        key, "json", "stands more than once in the record, and readers disagree about which one counts. Keep one."
+    )
 
 
 def _broken(text: bytes, line: int, reason: str) -> Row:
     """Say precisely why a text is not JSON; what can still be read is read, so that its other faults are found too."""
     shown = text.decode("utf-8", "backslashreplace").rstrip("\r")
-    lenient = text.decode("utf-8", "surrogateescape")
-    faults: tuple[Fault, ...] = ()
-    if not _is_utf8(text):
-        bad = _first_bad_byte(text)
-        faults = (Fault("", "encoding", f"Byte 0x{text[bad]:02x} at column {bad + 1} is not UTF-8. Save the file as UTF-8."),)
+    bad_byte = _bad_byte(text)
     try:
-        value = json.loads(lenient, strict=False)
+        value = json.loads(text.decode("utf-8", "surrogateescape"), strict=False)
     except (ValueError, RecursionError):
-        return Row(line, None, (*faults, _not_json(text, reason)), shown)
+        faults = (Fault("", "encoding", bad_byte), _not_json(text, reason)) if bad_byte else (_not_json(text, reason),)
+        return Row(line, None, faults, shown)
     if type(value) is not dict:
-        return Row(line, None, (*faults, _not_an_object(value)), shown)
-    if faults:  # the texts' own check names the fields that hold bad bytes; only bad bytes in a key need this one
-        return Row(line, value, () if _holds_surrogates(value.values()) else faults, shown)
-    return Row(line, value, _lenient_faults(text, value, reason), shown)
+        return Row(line, None, (_not_an_object(value),), shown)
+    encoding = [Fault(key, "encoding", bad_byte or _HALF_PAIR) for key, text in value.items() if _is_unfit(key, text)]
+    faults = tuple(encoding) or _lenient_faults(text, value, reason)
+    return Row(line, {_mended(key): _mended(text) for key, text in value.items()}, faults, shown)
 
 
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _first_bad_byte(text: bytes) -> int:
+def _bad_byte(text: bytes) -> str:
     try:
         text.decode("utf-8")
     except UnicodeDecodeError as error:
-        return error.start
-    return 0
+        return f"Byte 0x{text[error.start]:02x} at column {error.start + 1} of the line is not UTF-8. Save the file as UTF-8."
+    return ""
 
 
 def _lenient_faults(text: bytes, value: dict[str, Any], reason: str) -> tuple[Fault, ...]:
-    """Python's reader takes raw control characters, lone surrogates and NaN; orjson, rightly, does not."""
-    if _CONTROL.search(text) or _holds_surrogates(value.values()):
-        return ()  # reported as control-character or encoding, with their field, when the texts are checked
-    if b"\t" in text:
-        return (Fault("", "json", "Broken JSON: a tab stands bare inside a text. Write it \\t."),)
+    """Python's reader takes bare control characters and NaN; orjson, rightly, does not."""
+    if any(type(text) is str and CONTROL.search(text) for text in value.values()):
+        return ()  # reported as control-character, with its field, when the texts are checked
+    if "control character" in reason:
+        return (Fault("", "json", "Broken JSON: a tab or line break stands bare inside a text. Write it \\t or \\n."),)
     return (_not_json(text, reason),)
 
 
-_CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f]")
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Every control character of Unicode but tab and newline."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_HALF_PAIR = (
+    "holds half of a surrogate pair (such as \\ud83d alone), which is no character. Write the whole pair, or remove it."
+)
 
 
-def _holds_surrogates(values: Any) -> bool:
-    return any(type(value) is str and _SURROGATE.search(value) for value in values)
+def _is_unfit(key: str, value: object) -> bool:
+    return bool(_SURROGATE.search(key) or (type(value) is str and _SURROGATE.search(value)))
+
+
+def _mended(value: Any) -> Any:
+    """Texts that can be encoded, so that the rest of the check can go on."""
+    return _SURROGATE.sub("\ufffd", value) if type(value) is str else value
 
 
 def _not_json(text: bytes, reason: str) -> Fault:
@@ -205,7 +198,9 @@ def array_rows(content: bytes) -> Iterator[Row]:
         yield row
         position = end
     if not content.rstrip().endswith(b"]"):
-        fault = Fault("", "json", "The array is not closed: the file may have been cut off. Add `]` or copy the file again.", True)
+        fault = Fault(
+            "", "json", "The array is not closed: the file may have been cut off. Add `]` or copy the file again.", True
+        )
         yield Row(counter.line_at(len(content.rstrip())), None, (fault,))
 
 
@@ -223,7 +218,7 @@ class _LineCounter:
 
 
 _BETWEEN = re.compile(rb"[\s,]*")
-_TOKENS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],]', re.DOTALL)
+_TOKENS = re.compile(rb'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|[{}\[\],]')
 _NEXT_OBJECT = re.compile(rb"\n[ \t]*,?[ \t]*(?=\{)|\}\s*,\s*(?=\{)")
 
 

@@ -32,6 +32,8 @@ STOPPING_SHARE = 0.10
 """Of the others, kept from training to say when to stop."""
 
 SHOWN_TOKENS = 96
+JUDGED_TOKENS = 256
+"""Dolly's default, within which an answer should have ended."""
 SEED = 42
 
 
@@ -224,7 +226,7 @@ def _after(folder: Path, parts: _Parts, screen: Screen) -> dict[str, Any]:
 
     def ask_and_score() -> dict[str, Any]:
         model = Roslin.load(str(folder / "model"))
-        everything = model.answer_all(parts.judged, seed=SEED)
+        everything = model.answer_all(parts.judged, max_new_tokens=JUDGED_TOKENS, seed=SEED)
         return {
             "answers": _answers(model, _shown_records(parts.judged)),
             "loss": asdict(_judge(folder / "model", parts.judged)),

@@ -1,0 +1,5 @@
+"""`python -m roslin` is the `roslin` command."""
+
+from roslin.cli.main import main
+
+main()

@@ -1,0 +1,40 @@
+"""Records: what one is, reading, checking, splitting, counting, writing."""
+
+from roslin.records.check import CheckOptions, check
+from roslin.records.columns import parse_mapping
+from roslin.records.dedupe import Deduped, Repeat, dedupe
+from roslin.records.finding import ERRORS, WARNINGS, CheckReport, Fault, Finding
+from roslin.records.load import load
+from roslin.records.record import DOLLY_CATEGORIES, Record
+from roslin.records.sources import find_sources
+from roslin.records.split import dolly_split, split_by_count, split_by_hash
+from roslin.records.stats import Lengths, RecordStats, count
+from roslin.records.write import Fixed, require_other_files, write_jsonl, write_passing
+
+__all__ = [
+    "DOLLY_CATEGORIES",
+    "ERRORS",
+    "WARNINGS",
+    "CheckOptions",
+    "CheckReport",
+    "Deduped",
+    "Fault",
+    "Finding",
+    "Fixed",
+    "Lengths",
+    "Record",
+    "RecordStats",
+    "Repeat",
+    "check",
+    "count",
+    "dedupe",
+    "dolly_split",
+    "find_sources",
+    "load",
+    "parse_mapping",
+    "require_other_files",
+    "split_by_count",
+    "split_by_hash",
+    "write_jsonl",
+    "write_passing",
+]

@@ -1,0 +1,179 @@
+"""Sources: the files, folders, globs and hub names that records are read from, and how each is opened."""
+
+import glob
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+
+from roslin.errors import InputError
+from roslin.records.finding import Fault
+from roslin.records.json_rows import BYTE_ORDER_MARK, Row, array_rows, jsonl_rows
+from roslin.records.table_rows import arrow_rows, csv_rows, hub_rows, parquet_rows
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+LINE_SUFFIXES = (".jsonl", ".ndjson", ".json")
+TABLE_SUFFIXES = (".csv", ".tsv")
+COLUMN_SUFFIXES = (".parquet", ".arrow")
+_HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*(:[\w.-]+)?")
+_NOT_RECORDS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
+"""Files that `datasets` writes beside the records."""
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file, or one dataset of the hub."""
+
+    name: str
+    path: Path | None
+    """None for a dataset of the hub."""
+
+    def rows(self) -> Iterator[Row]:
+        """Every row; a file that cannot be read to its end says so in a last row of its own."""
+        empty = True
+        try:
+            for row in self._rows():
+                empty = False
+                yield row
+        except (OSError, pa.ArrowException) as error:
+            yield _file_row(
+                "encoding", f"The file cannot be read on from here ({_reason(error)}). Copy or make it again."
+            )
+            return
+        if empty:
+            yield _file_row("json", "The file holds no records. Remove it, or write records into it.")
+
+    def _rows(self) -> Iterator[Row]:
+        if self.path is None:
+            yield from hub_rows(self.name)
+            return
+        kind, compression = file_kind(self.path)
+        if kind == ".parquet":
+            yield from parquet_rows(self.path)
+        elif kind == ".arrow":
+            yield from arrow_rows(self.path)
+        else:
+            with _open(self.path, compression) as stream:
+                yield from _text_rows(stream, kind)
+
+
+def _text_rows(stream: io.BufferedReader, kind: str) -> Iterator[Row]:
+    start = stream.peek(4096)
+    if start.startswith(_UTF16):
+        yield _file_row("encoding", "The file is UTF-16; nothing of it was read. Save it as UTF-8.")
+    elif kind in TABLE_SUFFIXES:
+        yield from csv_rows(stream, "," if kind == ".csv" else "\t")
+    elif start.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"["):
+        yield from _array_rows(stream, kind)
+    else:
+        yield from jsonl_rows(stream)
+
+
+def _array_rows(stream: IO[bytes], kind: str) -> Iterator[Row]:
+    """A .json file may hold an array; in a .jsonl file, a line may begin with `[` by mistake."""
+    if kind == ".json":
+        yield from array_rows(stream.read())
+    else:
+        yield from jsonl_rows(stream)
+
+
+def _file_row(code: str, message: str) -> Row:
+    return Row(1, None, (Fault("", code, message, of_file=True),))
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def _open(path: Path, compression: str | None) -> io.BufferedReader:
+    if compression is None:
+        return path.open("rb")
+    return io.BufferedReader(pa.input_stream(str(path), compression=compression), buffer_size=1 << 16)
+
+
+def file_kind(path: Path) -> tuple[str, str | None]:
+    """The suffix that tells the format, and the compression: `a.jsonl.gz` is (".jsonl", "gzip")."""
+    compression = COMPRESSIONS.get(path.suffix.lower())
+    suffix = path.with_suffix("").suffix if compression else path.suffix
+    return suffix.lower(), compression
+
+
+def _is_known(path: Path) -> bool:
+    kind, compression = file_kind(path)
+    return kind in LINE_SUFFIXES + TABLE_SUFFIXES or (kind in COLUMN_SUFFIXES and compression is None)
+
+
+def find_sources(paths: Sequence[str | Path]) -> list[Source]:
+    """The files that `paths` stand for, folders and globs in order of name, each file once.
+
+    Raises InputError that names every path with nothing behind it.
+    """
+    found: dict[str, Source] = {}
+    faults: list[str] = []
+    for path in paths:
+        try:
+            found |= {source.name: source for source in _sources_of(path)}
+        except InputError as error:
+            faults.append(str(error))
+    if faults:
+        raise InputError("\n".join(faults))
+    return list(found.values())
+
+
+def _sources_of(named: str | Path) -> list[Source]:
+    path = Path(named).expanduser()
+    if path.is_dir():
+        return _in_folder(path)
+    if path.exists():
+        return [_file(path)]
+    if glob.has_magic(str(named)):
+        return _in_glob(str(path))
+    if _HUB_NAME.fullmatch(str(named)) and not _is_known(path):
+        return [Source(str(named), None)]
+    raise InputError(f"{named}: no such file or folder (looked from {Path.cwd()}).")
+
+
+def _file(path: Path) -> Source:
+    if not _is_known(path):
+        raise InputError(f"{path}: the name does not tell the format. {_KNOWN}")
+    return Source(str(path), path)
+
+
+_KNOWN = f"Known are {', '.join(LINE_SUFFIXES + TABLE_SUFFIXES)} (also with .gz or .zst), {', '.join(COLUMN_SUFFIXES)}."
+
+
+def _in_folder(folder: Path) -> list[Source]:
+    inside = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path, folder))
+    sources = [_file(path) for path in inside if _is_known(path) and path.name not in _NOT_RECORDS]
+    if not sources:
+        raise InputError(f"{folder}: the folder holds no file of records. {_KNOWN}")
+    return sources
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _in_glob(pattern: str) -> list[Source]:
+    matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
+    sources = [source for path in matches for source in (_in_folder(path) if path.is_dir() else [_file(path)])]
+    if not sources:
+        raise InputError(f"{pattern}: nothing matches (looked from {Path.cwd()}).")
+    return sources
+
+
+def numbered_rows(sources: Sequence[Source]) -> Iterator[tuple[int, Source, Row]]:
+    """Every row with its number among all records, from 0; -1 where the row is no record but a fault of the file."""
+    number = 0
+    for source in sources:
+        for row in source.rows():
+            if row.value is None and all(fault.of_file for fault in row.faults):
+                yield -1, source, row
+            else:
+                yield number, source, row
+                number += 1

@@ -1,0 +1,146 @@
+"""Counting records: by category, and how long they are."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from roslin.records.check import COUNT_AT_ONCE, CountTokens
+from roslin.records.columns import FIELDS, Columns
+from roslin.records.record import Record
+from roslin.records.sources import find_sources, numbered_rows
+from roslin.records.texts import TextRules
+
+PERCENTILES = (1, 5, 25, 50, 75, 90, 95, 99)
+NO_CATEGORY = "(none)"
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of whole training texts: their sum, extremes and percentiles."""
+
+    records: int
+    total: int
+    mean: float
+    shortest: int
+    longest: int
+    percentiles: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class RecordStats:
+    """What a set of records is made of."""
+
+    records: int
+    faulty: int
+    """Records with errors, which are counted nowhere else."""
+    with_context: int
+    categories: Mapping[str, int]
+    """Records by category, most frequent first."""
+    lengths: Lengths | None
+    lengths_by_category: Mapping[str, Lengths]
+    too_long: int
+    """Records that reach `max_length` tokens."""
+    max_length: int
+    histogram: Sequence[tuple[int, int, int]]
+    """Bars (from, to, records) of lengths from `from` up to, not including, `to`."""
+
+    def as_object(self) -> dict[str, Any]:
+        """The figures as `--json` prints them."""
+        return asdict(self)
+
+
+def count(
+    paths: Sequence[str | Path],
+    count_tokens: CountTokens,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    keys: Sequence[str] = (),
+    max_length: int = 2048,
+) -> RecordStats:
+    """Read all records and count them; those with errors are counted as faulty and left out."""
+    rules = TextRules(Columns(mapping or {}), keys)
+    tally = _Tally(count_tokens)
+    for number, _, row in numbered_rows(find_sources(paths)):
+        fields, faults = rules.judge(row)
+        if number >= 0:
+            tally.take(
+                Record.model_construct(**dict(zip(FIELDS, fields[:4], strict=True)))
+                if fields and _sound(faults)
+                else None
+            )
+    return tally.stats(max_length)
+
+
+def _sound(faults: Sequence[Any]) -> bool:
+    return all(fault.of_file or fault.code.startswith("unknown-") for fault in faults)
+
+
+class _Tally:
+    def __init__(self, count_tokens: CountTokens) -> None:
+        self._count_tokens = count_tokens
+        self._waiting: list[Record] = []
+        self._lengths: dict[str, list[int]] = {}
+        self._faulty = self._with_context = 0
+
+    def take(self, record: Record | None) -> None:
+        """Count one record; None is a faulty one."""
+        if record is None:
+            self._faulty += 1
+            return
+        self._with_context += bool(record.context)
+        self._waiting.append(record)
+        if len(self._waiting) == COUNT_AT_ONCE:
+            self._measure()
+
+    def _measure(self) -> None:
+        lengths = self._count_tokens(self._waiting) if self._waiting else []
+        for record, length in zip(self._waiting, lengths, strict=True):
+            self._lengths.setdefault(record.category or NO_CATEGORY, []).append(length)
+        self._waiting = []
+
+    def stats(self, max_length: int) -> RecordStats:
+        """All figures."""
+        self._measure()
+        by_size = sorted(self._lengths.items(), key=lambda item: (-len(item[1]), item[0]))
+        everything = np.asarray([length for _, lengths in by_size for length in lengths], dtype=np.int64)
+        return RecordStats(
+            records=len(everything) + self._faulty,
+            faulty=self._faulty,
+            with_context=self._with_context,
+            categories=Counter({name: len(lengths) for name, lengths in by_size}),
+            lengths=_lengths(everything) if len(everything) else None,
+            lengths_by_category={name: _lengths(np.asarray(lengths)) for name, lengths in by_size},
+            too_long=int((everything >= max_length).sum()),
+            max_length=max_length,
+            histogram=_histogram(everything, max_length),
+        )
+
+
+def _lengths(values: "np.typing.NDArray[np.int64]") -> Lengths:
+    found = np.percentile(values, PERCENTILES)
+    return Lengths(
+        records=len(values),
+        total=int(values.sum()),
+        mean=round(float(values.mean()), 1),
+        shortest=int(values.min()),
+        longest=int(values.max()),
+        percentiles={str(p): round(float(value), 1) for p, value in zip(PERCENTILES, found, strict=True)},
+    )
+
+
+def _histogram(values: "np.typing.NDArray[np.int64]", max_length: int) -> list[tuple[int, int, int]]:
+    """Bars that double in width, from 32 tokens on, with a border at `max_length`."""
+    if not len(values):
+        return []
+    edges = [0]
+    width = 32
+    while edges[-1] <= values.max():
+        edges.append(width)
+        width *= 2
+    borders = sorted({*edges, max_length} if max_length < edges[-1] else set(edges))
+    counts, _ = np.histogram(values, bins=borders)
+    return [(low, high, int(n)) for low, high, n in zip(borders, borders[1:], counts, strict=False)]

@@ -1,0 +1,199 @@
+"""Rows of tables: CSV and TSV, Parquet, Arrow, and datasets from the Hugging Face hub."""
+
+import csv
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet
+
+from roslin.errors import InputError, UsageError
+from roslin.records.finding import Fault
+from roslin.records.json_rows import BYTE_ORDER_MARK, Row, lines
+
+ROWS_A_BATCH = 1024
+LONGEST_ROW_LINES = 10_000
+"""A quoted CSV cell that runs over more lines is taken for one whose closing quote is missing."""
+
+
+def csv_rows(stream: IO[bytes], delimiter: str = ",") -> Iterator[Row]:
+    """Rows of a CSV file by its header, each with the line it starts on.
+
+    A byte order mark and CRLF line ends are part of how spreadsheets write CSV, and no fault; inside a cell of such a
+    file CRLF is read as a newline. A quote that is never closed costs one line, not the rest of the file.
+    """
+    csv.field_size_limit(sys.maxsize)
+    source = _CsvLines(lines(stream))
+    header: list[str] | None = None
+    while cells := source.next_row(delimiter):
+        if isinstance(cells, Row):
+            yield cells
+        elif header is None:
+            header = cells
+            yield from _header_faults(source.start, header)
+        elif cells != [""]:
+            yield _csv_row(source.start, header, cells)
+
+
+def _header_faults(line: int, header: list[str]) -> Iterator[Row]:
+    for column in sorted({column for column in header if header.count(column) > 1}):
+        message = "Two columns have this name, and only the last would be read. Rename one."
+        yield Row(line, None, (Fault(column, "json", message, of_file=True),))
+
+
+def _csv_row(line: int, header: list[str], cells: list[str]) -> Row:
+    value = {
+        column: cell.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        for column, cell in zip(header, cells)
+    }  # noqa: B905
+    bad = [column for column, cell in zip(header, cells, strict=False) if _BAD_BYTES.search(cell)]
+    faults = [Fault(column, "encoding", _NOT_UTF8) for column in bad]
+    if len(cells) != len(header):
+        message = f"The row has {len(cells)} cells and the header {len(header)}. Put quotes around cells that hold commas, quotes or newlines."
+        faults.append(Fault("", "json", message))
+    return Row(line, value, tuple(faults), "\t".join(cells) if faults else "")
+
+
+_BAD_BYTES = re.compile("[\udc80-\udcff]")
+_NOT_UTF8 = "holds bytes that are not UTF-8. Save the file as UTF-8."
+_UNCLOSED = "Not a well-formed CSV row ({}). Close the quotes, and double those inside a cell; reading went on at the next line."
+
+
+class _CsvLines:
+    """Feeds lines to the csv reader, row by row, and can go back to the line behind a row that fails."""
+
+    def __init__(self, numbered: Iterator[tuple[int, bytes]]) -> None:
+        self._numbered = numbered
+        self._waiting: list[tuple[int, str]] = []
+        self._taken: list[tuple[int, str]] = []
+        self.start = 0
+
+    def next_row(self, delimiter: str) -> list[str] | Row | None:
+        """The cells of the next row, [""] for a blank one, a Row that says what is wrong, or None at the end."""
+        self._taken = []
+        try:
+            cells = next(csv.reader(self._feed(), delimiter=delimiter, strict=True), None)
+        except csv.Error as error:
+            return self._give_up(str(error))
+        self.start = self._taken[0][0] if self._taken else self.start
+        if cells is None:
+            return None
+        return cells or [""]
+
+    def _feed(self) -> Iterator[str]:
+        while (line := self._next_line()) is not None:
+            self._taken.append(line)
+            if len(self._taken) > LONGEST_ROW_LINES:
+                raise csv.Error(f"a cell runs over more than {LONGEST_ROW_LINES:,} lines")
+            yield line[1] + "\n"
+
+    def _next_line(self) -> tuple[int, str] | None:
+        if self._waiting:
+            return self._waiting.pop()
+        number, line = next(self._numbered, (0, b""))
+        if number == 0:
+            return None
+        if number == 1:
+            line = line.removeprefix(BYTE_ORDER_MARK)
+        return number, line.removesuffix(b"\r").decode("utf-8", "surrogateescape")
+
+    def _give_up(self, reason: str) -> Row:
+        first, *others = self._taken
+        self._waiting.extend(reversed(others))
+        shown = first[1].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return Row(first[0], None, (Fault("", "json", _UNCLOSED.format(reason)),), shown)
+
+
+def parquet_rows(path: Path) -> Iterator[Row]:
+    """Rows of a Parquet file; `line` is the number of the row, from 1."""
+    with pa.parquet.ParquetFile(path) as file:
+        yield from _batch_rows(file.iter_batches(batch_size=ROWS_A_BATCH))
+
+
+def arrow_rows(path: Path) -> Iterator[Row]:
+    """Rows of an Arrow file, of the streaming or the random-access form; `line` is the number of the row, from 1."""
+    with pa.memory_map(str(path)) as source:
+        try:
+            batches: Iterable[Any] = pa.ipc.open_stream(source)
+        except pa.ArrowInvalid:
+            file = pa.ipc.open_file(source)
+            batches = (file.get_batch(i) for i in range(file.num_record_batches))
+        yield from _batch_rows(batches)
+
+
+def hub_rows(name: str) -> Iterator[Row]:
+    """Rows of a dataset named `owner/name`, or `owner/name:split`, through the `datasets` package; `line` is the row, from 1.
+
+    Without a split it is `train`, or the only one there is. Raises UsageError when `datasets` is not installed or the
+    split must be named, InputError when there is no such dataset.
+    """
+    name, _, split = name.partition(":")
+    try:
+        import datasets
+    except ImportError:
+        raise UsageError(
+            f"{name}: no such file or folder; and to read it from the hub, the package `datasets` is needed: "
+            "pip install 'roslin[hub]'"
+        ) from None
+    try:
+        splits = datasets.load_dataset(name)
+    except Exception as error:  # of many kinds: from the hub's client, from the network, from the loader
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"{name}: no such file or folder here, and as a dataset of the hub it cannot be read: {reason}"
+        ) from None
+    chosen = split or ("train" if "train" in splits else next(iter(splits)) if len(splits) == 1 else "")
+    if chosen not in splits:
+        raise UsageError(f"{name}: name one of its splits ({', '.join(splits)}), such as {name}:{next(iter(splits))}.")
+    table = splits[chosen].with_format("arrow")
+    yield from _batch_rows(batch for whole in table.iter(ROWS_A_BATCH) for batch in whole.to_batches())
+
+
+def _batch_rows(batches: Iterable[Any]) -> Iterator[Row]:
+    number = 0
+    for batch in batches:
+        for row in _dictionaries(batch):
+            number += 1
+            yield row._replace(line=number)
+
+
+def _dictionaries(batch: Any) -> Iterator[Row]:
+    try:
+        rows = batch.to_pylist()
+    except UnicodeDecodeError:
+        yield from _undecoded(batch)
+        return
+    for row in rows:
+        yield Row(0, row)
+
+
+def _undecoded(batch: Any) -> Iterator[Row]:
+    """Rows of a batch in which some text is not UTF-8; Arrow checks that when it is read, not when it is stored."""
+    columns = [_bytes_column(batch.column(i)) for i in range(batch.num_columns)]
+    for values in zip(*columns, strict=True):
+        row = dict(zip(batch.schema.names, values, strict=True))
+        bad = [name for name, value in row.items() if isinstance(value, bytes) and not _is_utf8(value)]
+        texts = {
+            name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value for name, value in row.items()
+        }
+        yield Row(0, texts, tuple(Fault(name, "encoding", _NOT_UTF8) for name in bad))
+
+
+def _bytes_column(column: Any) -> list[Any]:
+    if pa.types.is_string(column.type):
+        column = column.view(pa.binary())
+    elif pa.types.is_large_string(column.type):
+        column = column.view(pa.large_binary())
+    return list(column.to_pylist())
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

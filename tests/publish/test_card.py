@@ -1,0 +1,80 @@
+"""The card: valid metadata, and every figure that it is given."""
+
+from dataclasses import replace
+
+import pytest
+from huggingface_hub import ModelCard
+
+from roslin.publish import CardFacts, LossComparison, render_card
+from roslin.statistics import Interval
+
+COMPARISON = LossComparison(82, Interval(3.9, 3.7, 4.1), Interval(2.9, 2.7, 3.1), Interval(-1.0, -1.1, -0.9))
+
+
+@pytest.fixture
+def facts() -> CardFacts:
+    return CardFacts(
+        name="runs/mine/model",
+        base="EleutherAI/pythia-2.8b",
+        parameters=2_775_208_960,
+        languages=["en"],
+        licence="apache-2.0",
+        records_source=["mine.jsonl"],
+        records_by_category={"open_qa": 300, "summarization": 100},
+        dropped=3,
+        recipe_yaml="model: EleutherAI/pythia-2.8b\nepochs: 2\n",
+        updates=120,
+        epochs_seen=1.75,
+        tokens=123_456,
+        seconds=654.3,
+        hardware="NVIDIA H100",
+        versions={"roslin": "0.1.0", "torch": "2.13.0"},
+        comparison=COMPARISON,
+        comparison_without_end=replace(COMPARISON, change=Interval(-0.8, -0.9, -0.7)),
+        by_category={"open_qa": (3.8, 2.8)},
+        chosen_on="Other records decided when tuning stopped.",
+        notice="Attributed to somebody.",
+    )
+
+
+def test_the_hub_reads_its_metadata(facts: CardFacts) -> None:
+    card = ModelCard(render_card(facts))
+    assert card.data.license == "apache-2.0"
+    assert card.data.base_model == "EleutherAI/pythia-2.8b"
+    assert card.data.library_name == "transformers"
+    assert card.data.language == ["en"]
+
+
+def test_every_figure_stands_in_it(facts: CardFacts) -> None:
+    text = render_card(facts)
+    for figure in (
+        "2.78 billion parameters",
+        "400 instruction records",
+        "300 open_qa, 100 summarization",
+        "3 records were too long",
+        "120 updates",
+        "1.75 epochs",
+        "123,456 tokens",
+        "654 s",
+        "NVIDIA H100",
+        "82 held-out records",
+        "3.900 [3.700, 4.100]",
+        "-0.800 [-0.900, -0.700]",
+        "| open_qa | 3.800 | 2.800 |",
+        "Other records decided when tuning stopped.",
+        "epochs: 2",
+        "torch 2.13.0",
+        "Attributed to somebody.",
+    ):
+        assert figure in " ".join(text.split()), figure
+
+
+def test_small_models_are_said_to_know_nothing(facts: CardFacts) -> None:
+    assert "learns the *form*" not in render_card(facts)
+    assert "learns the *form*" in render_card(replace(facts, small=True))
+
+
+def test_what_is_not_known_is_not_claimed(facts: CardFacts) -> None:
+    bare = render_card(replace(facts, licence=None, languages=[], notice="", dropped=0, base="/some/folder"))
+    for word in ("license:", "language:", "## Attribution", "too long", "base_model:"):
+        assert word not in bare

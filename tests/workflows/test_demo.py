@@ -1,0 +1,80 @@
+"""The demo: short in `make test`, whole in `make test-full`."""
+
+from pathlib import Path
+
+import pytest
+
+from roslin.records import load
+from roslin.tune import Callbacks, Interrupted, UpdateLog
+from roslin.workflows import demo as module
+from roslin.workflows.demo import Screen, demo, demo_recipe, is_about_roslin, load_result, start_over
+
+
+def screen(said: list[str], callbacks: Callbacks | None = None) -> Screen:
+    return Screen(
+        step=lambda title, words: said.append(title),
+        note=said.append,
+        tuning=lambda: callbacks or Callbacks(),
+    )
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch, some_starter_records: Path) -> None:
+    """A quarter of the records, one epoch, short answers."""
+    whole = demo_recipe
+
+    def cut(folder: Path):  # type: ignore[no-untyped-def]
+        return whole(folder).model_copy(update={"epochs": 1.0, "evaluate_every": 5})
+
+    monkeypatch.setattr(module, "demo_recipe", cut)
+    monkeypatch.setattr(module, "STARTER_RECORDS", some_starter_records)
+    monkeypatch.setattr(module, "SHOWN_TOKENS", 8)
+    monkeypatch.setattr(module, "JUDGED_TOKENS", 8)
+
+
+@pytest.mark.usefixtures("short")
+def test_it_stops_goes_on_and_is_reused(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+
+    def stop(log: UpdateLog) -> None:
+        if log.update == 3:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        demo(folder, screen([], Callbacks(on_step=stop)))
+    assert load_result(folder) is None
+    assert (folder / "before.json").is_file()
+
+    said: list[str] = []
+    result = demo(folder, screen(said))
+    assert said[::2][:1] == ["Records"]
+    assert {"Before", "Tuning", "After"} <= set(said)
+    assert result.train + result.stopping + result.judged == len(load([module.STARTER_RECORDS]))
+    assert result.loss[2].estimate < 0
+    assert len(result.shown) == 6
+    assert sum(shown.about_roslin for shown in result.shown) == 2
+    assert (folder / "model" / "README.md").is_file()
+
+    quiet: list[str] = []
+    assert demo(folder, screen(quiet)) == result
+    assert quiet == []
+    start_over(folder)
+    assert load_result(folder) is None
+
+
+def test_the_three_parts_share_no_record(tmp_path: Path) -> None:
+    parts = module._check_and_split(tmp_path, screen([]))
+    keys = [{r.model_dump_json() for r in part} for part in (parts.train, parts.stopping, parts.judged)]
+    assert not keys[0] & keys[1] and not keys[0] & keys[2] and not keys[1] & keys[2]
+    assert min(map(len, keys)) >= 30
+    assert sum(map(is_about_roslin, parts.judged)) >= 10
+
+
+@pytest.mark.full
+def test_the_whole_demo_keeps_its_promises(tmp_path: Path) -> None:
+    """Held-out loss lower by more than its interval, with and without the end key, and answers that stop."""
+    result = demo(tmp_path / "demo", screen([]))
+    assert result.loss[2].high < 0
+    assert result.loss_without_end[2].high < 0
+    assert result.about_roslin[1] < result.about_roslin[0] - 0.5
+    assert result.stop_share.estimate >= 0.95
