@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 import transformers
 
-from roslin.engine import GREEDY, Engine, Request, Sampling
+from roslin.engine import GREEDY, Engine, Network, Request, Sampling, fuse
 from roslin.model import Decoder, find_model, load_decoder
 
 DOLLY = {"do_sample": True, "temperature": 1.0, "top_p": 0.92, "top_k": 0}
@@ -65,22 +65,24 @@ def main() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         folder = find_model(options.model)
         decoder = load_decoder(folder, dtype=dtype)
+        read = weights(decoder)
+        network = fuse(decoder)
         peer = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
         for case in cases:
-            print_row(measure(case, decoder, peer, options.rounds, options.prompt_tokens), weights(decoder))
+            print_row(measure(case, network, peer, options.rounds, options.prompt_tokens), read)
 
 
-def measure(case: Case, decoder: Decoder, peer: transformers.PreTrainedModel, rounds: int, prompt: int) -> Row:
+def measure(case: Case, network: Network, peer: transformers.PreTrainedModel, rounds: int, prompt: int) -> Row:
     torch.manual_seed(0)
-    vocabulary = decoder.config.vocab_rows
+    vocabulary = network.config.vocab_rows
     ids_BT = torch.randint(1, vocabulary, (case.batch, prompt))
-    engine = Engine(decoder, vocabulary)
+    engine = Engine(network, vocabulary)
     mine, theirs = [], []
     for _ in range(rounds + 1):
         mine.append(seconds(lambda: run_roslin(engine, case, ids_BT)))
         theirs.append(seconds(lambda: run_peer(peer, case, ids_BT)))
     # The first round warms both up.
-    return Row(str(decoder.dtype)[6:], case, statistics.median(mine[1:]), statistics.median(theirs[1:]))
+    return Row(str(network.dtype)[6:], case, statistics.median(mine[1:]), statistics.median(theirs[1:]))
 
 
 def run_roslin(engine: Engine, case: Case, ids_BT: torch.Tensor) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from roslin.engine import Network
 from roslin.model import Decoder, ModelConfig, PackedAttention, packed_positions
 
 VOCABULARY = 61
@@ -13,7 +14,9 @@ NEOX = {"family": "gpt_neox", "rotary_dims": 4, "rotary_interleaved": False, "ac
 GPTJ = {"family": "gptj", "rotary_dims": 8, "rotary_interleaved": True, "activation": "gelu_new", "shared_norm": True}
 
 
-def tiny_decoder(family: str, positions: int = 400) -> Decoder:
+def tiny_decoder(
+    family: str, positions: int = 400, parallel_residual: bool = True, vocab_rows: int = VOCABULARY + 3
+) -> Decoder:
     """Three layers, two heads; weights large enough that its distributions are neither flat nor certain."""
     own = NEOX if family == "gpt_neox" else GPTJ
     config = ModelConfig(
@@ -23,11 +26,11 @@ def tiny_decoder(family: str, positions: int = 400) -> Decoder:
         heads=2,
         head_dim=16,
         inner=64,
-        vocab_rows=VOCABULARY + 3,
+        vocab_rows=vocab_rows,
         positions=positions,
         rotary_base=10000.0,
         norm_eps=1e-5,
-        parallel_residual=True,
+        parallel_residual=parallel_residual,
         attention_bias=family == "gpt_neox",
         head_bias=family == "gptj",
         tied_head=False,
@@ -41,12 +44,12 @@ def tiny_decoder(family: str, positions: int = 400) -> Decoder:
         if "norm" in name and name.endswith("weight"):
             parameter.data += 1
     # The padding rows would win every draw if anything let them take part.
-    decoder.head.weight.data[VOCABULARY:] *= 5
+    decoder.head.weight.data[vocab_rows - 3 :] *= 5
     return decoder
 
 
 @torch.inference_mode()
-def plain_logits(decoder: Decoder, ids: Sequence[int]) -> torch.Tensor:
+def plain_logits(decoder: Network, ids: Sequence[int]) -> torch.Tensor:
     """Logits of every position, computed anew from the whole sequence."""
     hidden = decoder.hidden(torch.tensor(ids), packed_positions([len(ids)]), PackedAttention([len(ids)]))
     return decoder.logits(hidden).float()

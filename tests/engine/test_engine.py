@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_decoders import VOCABULARY, plain_logits, tiny_decoder
 
 from roslin.engine import GREEDY, Completion, Engine, Request, Sampling
 from roslin.errors import InputError, MachineError
 from roslin.model import Decoder
+from tiny_decoders import VOCABULARY, plain_logits, tiny_decoder
 
 PROMPT = [5, 9, 2, 40, 17]
 

@@ -96,3 +96,26 @@ def test_saved_and_loaded_it_goes_on_bit_for_bit(dtype: torch.dtype) -> None:
     again.load_state(saved)
     steps(resumed, again, 5, seed=2)
     assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
+
+
+def test_fast_rows_learn_at_a_multiple_of_the_rate() -> None:
+    """Equal to torch's AdamW at the higher rate on those rows, and at the plain rate on the others."""
+    net, plain, fast = (model(torch.float32) for _ in range(3))
+    optimizer = MasterAdamW(net, **SETTINGS, fast_rows={"2.weight": [1]}, fast_factor=5.0)
+    peers = [
+        (peer, torch.optim.AdamW(peer.parameters(), lr=rate, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.1))
+        for peer, rate in ((plain, 1e-3), (fast, 5e-3))
+    ]
+    generator = torch.Generator().manual_seed(3)
+    gradients = [torch.randn(p.shape, generator=generator) for p in net.parameters()]
+    for parameter, gradient in zip(net.parameters(), gradients, strict=True):
+        parameter.grad = gradient.clone()
+    optimizer.update(1e-3, None)
+    for peer, adamw in peers:
+        for parameter, gradient in zip(peer.parameters(), gradients, strict=True):
+            parameter.grad = gradient.clone()
+        adamw.step()
+    ours, slow_rows, fast_rows = (dict(m.named_parameters())["2.weight"] for m in (net, plain, fast))
+    torch.testing.assert_close(ours[1], fast_rows[1], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(ours[[0, 2]], slow_rows[[0, 2]], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(net[0].weight, plain[0].weight, rtol=1e-5, atol=1e-7)

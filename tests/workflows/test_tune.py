@@ -43,7 +43,10 @@ def test_a_recipe_becomes_a_model_folder(recipe_file: Path, tmp_path: Path) -> N
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "roslin", "tune", str(recipe_file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "roslin", "tune", str(recipe_file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stderr is not None
     for line in process.stderr:

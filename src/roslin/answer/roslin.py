@@ -17,18 +17,18 @@ from roslin.answer.answer import (
 from roslin.answer.device import pick_device, pick_dtype
 from roslin.answer.prompts import DollyPrompts, Prompts, choose_prompts
 from roslin.answer.text import AnswerText
-from roslin.engine import Completion, Engine, Event, Request, ScoreRow, Token, score
+from roslin.engine import Completion, Engine, Event, Network, Request, ScoreRow, Token, fuse, score
 from roslin.engine.noise import fresh_seed
 from roslin.errors import InputError
-from roslin.model import Decoder, find_model, load_config, load_decoder
+from roslin.model import find_model, load_config, load_decoder
 from roslin.tokens import Tokenizer
 
 
 class Roslin:
-    """A decoder with its tokenizer. The weights are the decoder's own: a model can be asked while it is being tuned."""
+    """A decoder with its tokenizer. A plain decoder is not copied, so it can be asked while it is being tuned."""
 
     def __init__(
-        self, decoder: Decoder, tokenizer: Tokenizer, *, prompts: Prompts | None = None, max_batch: int = 16
+        self, decoder: Network, tokenizer: Tokenizer, *, prompts: Prompts | None = None, max_batch: int = 16
     ) -> None:
         """Ask `decoder` by way of `prompts` (Dolly's when None), at most `max_batch` answers at once."""
         self.decoder = decoder
@@ -62,7 +62,7 @@ class Roslin:
         if notice:
             warnings.warn(notice, stacklevel=2)
         decoder = load_decoder(folder, dtype=weights, device=where)
-        return cls(decoder, tokenizer, prompts=prompts, max_batch=max_batch)
+        return cls(fuse(decoder), tokenizer, prompts=prompts, max_batch=max_batch)
 
     @overload
     def answer(
@@ -115,8 +115,9 @@ class Roslin:
         return Score(sum(logprobs), len(logprobs))
 
     def _answer(self, questions: Sequence[Question], how: Settings, returns: int) -> list[Answer]:
-        numbers = self._engine.submit_all(self._requests(questions, how, returns))
-        drafts = {number: self._draft(how) for number in numbers}
+        requests = self._requests(questions, how, returns)
+        blank = [self._draft(how) for _ in requests]
+        drafts = dict(zip(self._engine.submit_all(requests), blank, strict=True))
         try:
             while any(draft.answer is None for draft in drafts.values()):
                 for event in self._engine.step():

@@ -24,6 +24,7 @@ class KVCache:
         self._most_slots = most_slots
         self._dtype, self._device = dtype, device
         self.layers: list[tuple[Tensor, Tensor]] = []
+        self._first: tuple[int, list[tuple[Tensor, Tensor]]] | None = None
         self.slots = self.positions = 0
 
     def fits(self, dtype: torch.dtype, device: torch.device) -> bool:
@@ -38,6 +39,12 @@ class KVCache:
                 _grown(self.positions, max(positions, min(_FIRST_POSITIONS, most_positions)), most_positions),
             )
 
+    def first(self, slots: int) -> list[tuple[Tensor, Tensor]]:
+        """The keys and values of the first slots, layer by layer; made anew only when slots or memory change."""
+        if self._first is None or self._first[0] != slots:
+            self._first = (slots, [(keys[:slots], values[:slots]) for keys, values in self.layers])
+        return self._first[1]
+
     @torch.inference_mode()
     def move(self, source: int, target: int, length: int) -> None:
         """Copy one sequence's first `length` positions to another slot."""
@@ -47,12 +54,12 @@ class KVCache:
 
     def clear(self) -> None:
         """Give all memory back."""
-        self.layers, self.slots, self.positions = [], 0, 0
+        self.layers, self._first, self.slots, self.positions = [], None, 0, 0
 
     def _grow(self, slots: int, positions: int) -> None:
         """Layer by layer, so that old and new are never both whole."""
         shape = (slots, self._config.heads, positions, self._config.head_dim)
-        old, self.layers = self.layers, []
+        old, self.layers, self._first = self.layers, [], None
         try:
             for layer in range(self._config.layers):
                 pair = (self._zeros(shape), self._zeros(shape))
@@ -89,6 +96,7 @@ class CachedAttention:
         """Work out once a pass what every layer needs."""
         self._layers = cache.layers
         self._decoding = len(lengths)
+        self._decoded = cache.first(len(lengths))
         self._prompts = prompts
         self._longest = max(lengths, default=0)
         self._last: int | None = lengths[0] - 1 if lengths and min(lengths) == self._longest else None
@@ -113,19 +121,17 @@ class CachedAttention:
         return torch.cat(outs)
 
     def _step(self, layer: int, q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor) -> Tensor:
-        n, longest = self._decoding, self._longest
-        keys, values = self._layers[layer]
+        keys, values = self._decoded[layer]
         seen = None
         if self._last is None:
             keys[self._slots_n, :, self._places_n] = k_NHK
             values[self._slots_n, :, self._places_n] = v_NHK
             seen = self._seen_n11T
         else:
-            keys[:n, :, self._last] = k_NHK
-            values[:n, :, self._last] = v_NHK
-        return F.scaled_dot_product_attention(
-            q_NHK.unsqueeze(2), keys[:n, :, :longest], values[:n, :, :longest], attn_mask=seen
-        ).squeeze(2)
+            keys.select(2, self._last).copy_(k_NHK)
+            values.select(2, self._last).copy_(v_NHK)
+        keys, values = keys.narrow(2, 0, self._longest), values.narrow(2, 0, self._longest)
+        return F.scaled_dot_product_attention(q_NHK.unsqueeze(2), keys, values, attn_mask=seen).squeeze(2)
 
     def _prompt(self, layer: int, slot: int, q_THK: Tensor, k_THK: Tensor, v_THK: Tensor) -> Tensor:
         keys, values = self._layers[layer]

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from roslin.engine.cache import CachedAttention, KVCache
 from roslin.engine.generation import Generation
+from roslin.engine.network import Network
 from roslin.engine.request import Completion, Event, Request, Token
 from roslin.engine.sampler import Sampler
 from roslin.engine.scheduler import Scheduler
 from roslin.errors import InputError, MachineError
-from roslin.model import Decoder
 
 PROMPT_TOKENS_PER_PASS = 4096
 """New prompts taken into one pass; more would hold up the generations that are already answering."""
@@ -24,10 +24,11 @@ PROMPT_TOKENS_PER_PASS = 4096
 class Engine:
     """Continuous batching over a slot cache.
 
-    The weights are the decoder's own, never a copy: they may change between two requests (a model being tuned).
+    The weights are the network's own, never a copy: those of a plain decoder may change between two requests (a model
+    being tuned). `fuse` makes a faster network of weights that stay.
     """
 
-    def __init__(self, decoder: Decoder, vocabulary: int, max_batch: int = 16) -> None:
+    def __init__(self, decoder: Network, vocabulary: int, max_batch: int = 16) -> None:
         """`vocabulary` is the tokenizer's size: ids at or above it are padding rows of the head and are never drawn.
 
         Raises InputError when the head has fewer rows than that, or `max_batch` is not positive.

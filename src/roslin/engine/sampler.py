@@ -66,7 +66,7 @@ class _Nucleus:
         self._top_k_R1 = _column([s.top_k or float("inf") for s in own], device)
         self._limits_count = any(s.top_k for s in own)
         self._reaches_all = all(s.top_k for s in own)
-        self._width = max(_FEWEST_CANDIDATES, *(s.top_k for s in own))
+        self._width = self._fewest = max(_FEWEST_CANDIDATES, *(s.top_k for s in own))
 
     def choose(self, logits_RV: Tensor, keys: Sequence[int]) -> Tensor:
         ids_RK, scores_RK = self._candidates(logits_RV)
@@ -84,7 +84,11 @@ class _Nucleus:
             reached_RK = chances_RK.cumsum(-1)
             inside_RK = (reached_RK - chances_RK < self._top_p_R1) & (chances_RK > 0)
             if self._reaches_all or width == logits_RV.shape[-1] or not bool(inside_RK[:, -1].any()):
-                return ids_RK, scores_RK.masked_fill(~inside_RK, float("-inf"))
+                # The nucleus is a beginning of each row: the race needs no column beyond the longest one, and the next
+                # step will likely need about as many candidates.
+                size = max(1, int(inside_RK.sum(-1).max()))
+                self._width = max(self._fewest, size + size // 2)
+                return ids_RK[:, :size], scores_RK.masked_fill(~inside_RK, float("-inf"))[:, :size]
             self._width = width * 4
 
     def _within_top_k(self, scores_RK: Tensor) -> Tensor:

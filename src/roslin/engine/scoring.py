@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from roslin.engine.network import Network
 from roslin.errors import InputError
-from roslin.model import Decoder, PackedAttention, packed_positions
+from roslin.model import PackedAttention, packed_positions
 
 TOKENS_PER_PASS = 4096
 LOGIT_ROWS = 512
@@ -36,7 +37,7 @@ class ScoreRow:
 
 
 @torch.inference_mode()
-def score(decoder: Decoder, rows: Sequence[ScoreRow]) -> list[list[float]]:
+def score(decoder: Network, rows: Sequence[ScoreRow]) -> list[list[float]]:
     """The log-probability of every scored id, row by row. Raises InputError naming every row that cannot be scored."""
     config = decoder.config
     faults = [(number, row.faults(config.vocab_rows, config.positions)) for number, row in enumerate(rows, 1)]
@@ -57,7 +58,7 @@ def _passes(rows: Sequence[ScoreRow]) -> Iterator[list[ScoreRow]]:
         yield group
 
 
-def _score_pass(decoder: Decoder, rows: Sequence[ScoreRow]) -> list[list[float]]:
+def _score_pass(decoder: Network, rows: Sequence[ScoreRow]) -> list[list[float]]:
     # A row's last id is only predicted, never read.
     lengths = [len(row.ids) - 1 for row in rows]
     device = decoder.device
@@ -71,7 +72,7 @@ def _score_pass(decoder: Decoder, rows: Sequence[ScoreRow]) -> list[list[float]]
     return [part.tolist() for part in torch.split(logprobs_M, counts)]
 
 
-def _logprobs(decoder: Decoder, all_hidden_MD: Tensor, all_targets_M: Tensor) -> Tensor:
+def _logprobs(decoder: Network, all_hidden_MD: Tensor, all_targets_M: Tensor) -> Tensor:
     pieces = []
     for hidden_ND, targets_N in zip(_parts(all_hidden_MD), _parts(all_targets_M), strict=True):
         logits_NV = decoder.logits(hidden_ND).float()

@@ -7,13 +7,15 @@ from roslin.records.finding import ERRORS, WARNINGS, CheckReport, Fault, Finding
 from roslin.records.load import load
 from roslin.records.record import DOLLY_CATEGORIES, Record
 from roslin.records.sources import find_sources
-from roslin.records.split import dolly_split, split_by_count, split_by_hash
-from roslin.records.stats import Lengths, RecordStats, count
-from roslin.records.write import Fixed, require_other_files, write_jsonl, write_passing
+from roslin.records.split import DOLLY_TEST_SIZE, dolly_split, split_by_count, split_by_hash
+from roslin.records.stats import PERCENTILES, Lengths, RecordStats, count
+from roslin.records.write import Fixed, require_other_files, require_outputs, write_jsonl, write_passing
 
 __all__ = [
     "DOLLY_CATEGORIES",
+    "DOLLY_TEST_SIZE",
     "ERRORS",
+    "PERCENTILES",
     "WARNINGS",
     "CheckOptions",
     "CheckReport",
@@ -33,6 +35,7 @@ __all__ = [
     "load",
     "parse_mapping",
     "require_other_files",
+    "require_outputs",
     "split_by_count",
     "split_by_hash",
     "write_jsonl",

@@ -176,8 +176,14 @@ class _Check:
         return "{}:{}".format(*self._places[number])
 
 
-_LEAK = "The same question stands in the held-out file ({}), which then measures memory. Remove the record from one of them."
-_TOO_LONG = "The record is {:,} tokens with its prompt, and those of {:,} or more are left out of training. Shorten it, or split it."
+_LEAK = (
+    "The same question stands in the held-out file ({}), which then measures memory. "
+    "Remove the record from one of them."
+)
+_TOO_LONG = (
+    "The record is {:,} tokens with its prompt, and those of {:,} or more are left out of training. "
+    "Shorten it, or split it."
+)
 _DUPLICATE = "The same instruction, context and response as {}. Keep one (roslin records dedupe)."
 _NEAR = "Nearly the same as {1} (similarity {0:.2f}). Keep the better one (roslin records dedupe --near)."
 _NEAR_HELD_OUT = "Nearly the same as the held-out {1} (similarity {0:.2f}). Remove the record from one of them."
@@ -239,7 +245,7 @@ class _Lengths:
 
     _GROWTH = 3
     _JOINTS = 64
-    """Bytes of the prompt that touch a record's texts, where tokens may fall otherwise than in an empty prompt; generous."""
+    """Bytes of the prompt that touch a record's texts, where tokens may fall otherwise than alone; generous."""
 
     def __init__(self, count: CountTokens, limit: int) -> None:
         self._count, self._limit = count, limit
@@ -254,7 +260,7 @@ class _Lengths:
             size += len(text) if text.isascii() else self._GROWTH * len(text.encode())
         if size < self._surely_fits:
             return []
-        self._waiting.append((number, Record.model_construct(**dict(zip(_RECORD_FIELDS, fields[:4], strict=True)))))
+        self._waiting.append((number, fields.record()))
         return self.rest() if len(self._waiting) == COUNT_AT_ONCE else []
 
     def rest(self) -> list[tuple[int, int]]:
@@ -262,6 +268,3 @@ class _Lengths:
         waiting, self._waiting = self._waiting, []
         lengths = self._count([record for _, record in waiting]) if waiting else []
         return [(number, length) for (number, _), length in zip(waiting, lengths, strict=True) if length >= self._limit]
-
-
-_RECORD_FIELDS = ("instruction", "context", "response", "category")

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from roslin.errors import UsageError
 from roslin.records.finding import Fault
+from roslin.records.record import Record
 
 FIELDS = ("instruction", "context", "response", "category")
 REQUIRED = ("instruction", "response")
@@ -21,11 +22,18 @@ class Fields(NamedTuple):
     names: Mapping[str, str]
     """Field of a record to column of the file, for the fields that the row has."""
 
+    def record(self) -> Record:
+        """The fields as a record; they are known to be texts, so nothing is validated again."""
+        return Record.model_construct(
+            instruction=self.instruction, context=self.context, response=self.response, category=self.category
+        )
+
 
 def parse_mapping(settings: list[str]) -> dict[str, str]:
     """`["question=instruction"]` as a mapping of columns to fields.
 
-    Raises UsageError, naming all faults, for a setting of another form and for a field that does not exist or has two columns.
+    Raises UsageError, naming all faults, for a setting of another form, a field that does not
+    exist, or one that has two columns.
     """
     pairs = [setting.partition("=") for setting in settings]
     faults = [f"{column}{sign}{field}: write COLUMN=FIELD" for column, sign, field in pairs if not (column and field)]

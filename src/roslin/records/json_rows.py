@@ -1,5 +1,6 @@
 """Rows of JSON files: one object a line, or one array of objects. A broken record never hides the ones after it."""
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ _MARK = Fault(
 
 
 class Row(NamedTuple):
-    """One row of a file: where it starts, what it holds (None when it cannot be read), and what is wrong with its form."""
+    """One row of a file: where it starts, what it holds (None if it cannot be read), what is wrong with its form."""
 
     line: int
     value: Any
@@ -34,14 +35,15 @@ class Row(NamedTuple):
 
 def lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """Each line with its number, without its newline. One longer than LONGEST_LINE comes as its first part."""
-    number, rest = 1, b""
-    while block := stream.read(BLOCK_BYTES):
+    number, rest, ahead = 1, b"", b""
+    while block := ahead or stream.read(BLOCK_BYTES):
+        ahead = b""
         head, newline, tail = block.rpartition(b"\n")
         if not newline:
             rest += block
             if len(rest) > LONGEST_LINE:
                 yield number, rest
-                rest = _pass_over_line(stream)
+                rest, ahead = b"", _pass_over_line(stream)
                 number += 1
             continue
         for line in (rest + head).split(b"\n"):
@@ -54,21 +56,19 @@ def lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 def _pass_over_line(stream: IO[bytes]) -> bytes:
     while block := stream.read(BLOCK_BYTES):
-        _, newline, rest = block.partition(b"\n")
+        _, newline, behind = block.partition(b"\n")
         if newline:
-            return rest
+            return behind
     return b""
 
 
 def jsonl_rows(stream: IO[bytes]) -> Iterator[Row]:
     """One row for each line that is not blank. Line ends may be LF or CRLF."""
     for number, line in lines(stream):
-        if number == 1:
-            if line.startswith(BYTE_ORDER_MARK):
-                row = parse(line[len(BYTE_ORDER_MARK) :], number)
-                yield Row(1, row.value, (_MARK, *row.faults), row.text)
-                continue
-        if line and not line.isspace():
+        if number == 1 and line.startswith(BYTE_ORDER_MARK):
+            row = parse(line[len(BYTE_ORDER_MARK) :], number)
+            yield Row(1, row.value, (_MARK, *row.faults), row.text)
+        elif line and not line.isspace():
             yield parse(line, number)
 
 
@@ -106,7 +106,7 @@ JSON_TYPES = {
 
 
 def _may_repeat_keys(text: bytes, value: dict[str, Any]) -> bool:
-    """Whether a second look is worth its time: a flat object of texts has two quotes for each key and two for each text."""
+    """Whether a second look is worth its time: a flat object of texts has two quotes a key and two a text."""
     return text.count(b'"') - text.count(b'\\"') != 4 * len(value)
 
 
@@ -134,6 +134,7 @@ def _broken(text: bytes, line: int, reason: str) -> Row:
     """Say precisely why a text is not JSON; what can still be read is read, so that its other faults are found too."""
     shown = text.decode("utf-8", "backslashreplace").rstrip("\r")
     bad_byte = _bad_byte(text)
+    reason = _placed(reason, line)
     try:
         value = json.loads(text.decode("utf-8", "surrogateescape"), strict=False)
     except (ValueError, RecursionError):
@@ -141,16 +142,17 @@ def _broken(text: bytes, line: int, reason: str) -> Row:
         return Row(line, None, faults, shown)
     if type(value) is not dict:
         return Row(line, None, (_not_an_object(value),), shown)
-    encoding = [Fault(key, "encoding", bad_byte or _HALF_PAIR) for key, text in value.items() if _is_unfit(key, text)]
-    faults = tuple(encoding) or _lenient_faults(text, value, reason)
-    return Row(line, {_mended(key): _mended(text) for key, text in value.items()}, faults, shown)
+    unfit = [Fault(key, "encoding", bad_byte or _HALF_PAIR) for key, text in value.items() if _is_unfit(key, text)]
+    form = tuple(unfit) or _lenient_faults(text, value, reason)
+    return Row(line, {_mended(key): _mended(text) for key, text in value.items()}, form, shown)
 
 
 def _bad_byte(text: bytes) -> str:
     try:
         text.decode("utf-8")
     except UnicodeDecodeError as error:
-        return f"Byte 0x{text[error.start]:02x} at column {error.start + 1} of the line is not UTF-8. Save the file as UTF-8."
+        byte, column = text[error.start], error.start + 1
+        return f"Byte 0x{byte:02x} at column {column} of the line is not UTF-8. Save the file as UTF-8."
     return ""
 
 
@@ -180,14 +182,42 @@ def _mended(value: Any) -> Any:
     return _SURROGATE.sub("\ufffd", value) if type(value) is str else value
 
 
+def _placed(reason: str, line: int) -> str:
+    """The parser's reason with its place counted in the file, not in the record."""
+    found = re.search(r": line (\d+) column (\d+) \(char \d+\)$", reason)
+    if not found:
+        return reason
+    inside, column = int(found[1]), found[2]
+    where = f"at column {column}" if inside == 1 else f"at line {line + inside - 1}, column {column}"
+    return f"{reason[: found.start()]} {where}"
+
+
 def _not_json(text: bytes, reason: str) -> Fault:
     if text.count(b"}{") or re.search(rb"\}\s*,?\s*\{", text):
         return Fault("", "json", f"Broken JSON ({reason}). Write one record a line: several seem to stand here.")
     return Fault("", "json", f"Broken JSON ({reason}). Mend the quotes, commas and braces, or remove the record.")
 
 
+def object_rows(content: bytes) -> Iterator[Row]:
+    """The only row of a file that is one object over several lines; the lines as rows where it is not."""
+    try:
+        value = orjson.loads(content.removeprefix(BYTE_ORDER_MARK))
+    except orjson.JSONDecodeError:
+        yield from jsonl_rows(io.BytesIO(content))
+        return
+    inside = [key for key, held in value.items() if isinstance(held, list)]
+    if inside:
+        message = f"The file is one object, and its records seem to stand in {inside[0]!r}. Write that array alone."
+        yield Row(1, None, (Fault("", "wrong-type", message),))
+    else:
+        yield Row(1, value)
+
+
 def array_rows(content: bytes) -> Iterator[Row]:
-    """Each element of an array as a row that starts where its line does; after a broken one, reading goes on at the next `{`."""
+    """Each element of an array as a row; after a broken one, reading goes on at the next `{`.
+
+    The text of the whole file is held in memory, but only one of its elements at a time as an object.
+    """
     counter = _LineCounter(content)
     position = content.index(b"[") + 1
     while (start := _element_start(content, position)) is not None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from roslin.errors import InputError
-from roslin.records.columns import FIELDS, Columns
+from roslin.records.columns import Columns
 from roslin.records.finding import Finding
 from roslin.records.record import Record
 from roslin.records.sources import find_sources, numbered_rows
@@ -29,7 +29,7 @@ def load(
         found = [Finding(source.name, row.line, fault.field, fault.code, fault.message) for fault in faults]
         errors += [finding for finding in found if finding.is_error]
         if fields:
-            records.append(Record.model_construct(**dict(zip(FIELDS, fields[:4], strict=True))))
+            records.append(fields.record())
     if errors:
         raise InputError(_told(errors, paths))
     return records

@@ -19,7 +19,7 @@ FIELD_THRESHOLD = 0.5
 BANDS, ROWS = 16, 5
 """A pair at similarity s is a candidate with probability 1 - (1 - s^5)^16: 0.998 at 0.8, 0.9999 at 0.87."""
 CROWDED = 2
-"""In a band, a record is compared with the first of its key and with so many just before it: crowds cost linear time."""
+"""In a band, a record is compared with the first of its key and so many just before it: crowds cost linear time."""
 
 Words = npt.NDArray[np.uint32]
 Keys = npt.NDArray[np.uint32]
@@ -27,7 +27,7 @@ _FIELDS = 3
 
 
 def _classes() -> npt.NDArray[np.uint8]:
-    """For each byte: 0 between words, 1 inside a word, 2 a character that is a word by itself (Chinese, Japanese, Korean)."""
+    """For each byte: 0 between words, 1 in a word, 2 a character that is a word by itself (Chinese, Korean …)."""
     kinds = np.zeros(256, dtype=np.uint8)
     for letters in (b"abcdefghijklmnopqrstuvwxyz0123456789", bytes(range(0x80, 0x100))):
         kinds[list(letters)] = 1
@@ -127,13 +127,14 @@ class NearDuplicates:
     The words are kept in a temporary file (about four bytes a word), the keys in memory (64 bytes a record).
     """
 
-    BLOCK = 2048
+    BLOCK_RECORDS, BLOCK_CHARACTERS = 2048, 1 << 22
 
     def __init__(self) -> None:
         """Start with no records."""
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  closed by __exit__
         self._texts: list[str] = []
         self._waiting: list[int] = []
+        self._characters = 0
         self._keys: list[Keys] = []
         self._numbers: list[npt.NDArray[np.int64]] = []
         self._counts: list[npt.NDArray[np.int64]] = []
@@ -150,7 +151,8 @@ class NearDuplicates:
         """Gather one record, by its number."""
         self._waiting.append(number)
         self._texts += (instruction, context, response)
-        if len(self._waiting) == self.BLOCK:
+        self._characters += len(instruction) + len(context) + len(response)
+        if len(self._waiting) == self.BLOCK_RECORDS or self._characters >= self.BLOCK_CHARACTERS:
             self._flush()
 
     def _flush(self) -> None:
@@ -162,7 +164,7 @@ class NearDuplicates:
             self._numbers.append(np.asarray(self._waiting)[kept])
             self._counts.append(by_record[kept])
             self._file.write(words.tobytes())
-        self._waiting, self._texts = [], []
+        self._waiting, self._texts, self._characters = [], [], 0
 
     def pairs(self) -> list[tuple[int, int, float]]:
         """For each record that is nearly the same as an earlier one: its number, the earlier one's, the similarity."""
@@ -187,11 +189,11 @@ class NearDuplicates:
 
 
 def _candidates(keys: Keys) -> npt.NDArray[np.int64]:
-    """Pairs (later, earlier) that share a key in some band, each once, in order of the later and then of the earlier."""
+    """Pairs (later, earlier) that share a key in some band, each once, by the later and then the earlier."""
     total = len(keys)
-    pairs = np.empty(0, dtype=np.int64)
+    pairs: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
     for band in range(BANDS):
-        pairs = np.union1d(pairs, _band_pairs(keys[:, band]))
+        pairs = np.union1d(pairs, _band_pairs(keys[:, band])).astype(np.int64, copy=False)
     return np.stack([pairs // total, pairs % total], axis=1)
 
 

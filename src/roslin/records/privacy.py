@@ -15,11 +15,11 @@ class Private(NamedTuple):
 
 _EMAIL = re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]*@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}\b", re.ASCII)
 _PHONE = re.compile(
-    r"(?<![\w.+/-])(?:"
+    r"(?<![\w.+/-])(?<!\d )(?:"
     r"\+[1-9]\d{0,2}(?:[ .-]?\(?\d{1,4}\)?){2,5}"  # international
     r"|\(\d{3}\) ?\d{3}[ .-]\d{4}|(?:1[ .-])?\d{3}([ .-])\d{3}\1\d{4}"  # North American
     r"|0\d{2,4}[ /-]\d{3,4}[ -]?\d{3,4}"  # national, with a leading zero
-    r")(?![\w/-]|\.\d)",
+    r")(?![\w/-]|[. ]\d)",
     re.ASCII,
 )
 _CARD = re.compile(r"(?<![\w.,-])\d(?:[ -]?\d){12,18}(?![\w-]|[.,]\d)", re.ASCII)
@@ -36,14 +36,13 @@ _SECRET = re.compile(
     r"|\beyJ[0-9A-Za-z_-]{10,}\.eyJ[0-9A-Za-z_-]{10,}\.[0-9A-Za-z_-]{10,}",  # JSON web token
     re.ASCII,
 )
+_SECRET_MARKS = ("PRIVATE KEY", "AKIA", "ASIA", "AIza", "gh", "glpat-", "hf_", "sk-", "_live_", "xox", "dapi", "eyJ")
+"""One of these is in every text that _SECRET finds something in; looking for them first is much faster."""
+
 # Words that have hardly any other use than to insult people for what they are. Written in rot13, so that nobody who
 # reads or searches this file has to meet them.
-_SLURS = re.compile(
-    r"\b(?:"
-    + codecs.decode("avttre|avttn|xvxr|fcvpx|jrgonpx|puvax|tbbx|enturnq|gbjryurnq|snttbg|genaal|qlxr", "rot13")
-    + r")s?\b",
-    re.IGNORECASE,
-)
+_SLUR_WORDS = codecs.decode("avttre avttn xvxr fcvp jrgonpx tbbx enturnq gbjryurnq snttbg", "rot13").split()
+_SLURS = re.compile(rf"\b(?:{'|'.join(_SLUR_WORDS)})s?\b", re.IGNORECASE)
 
 _CARD_STARTS = re.compile(r"4|5[1-5]|2[2-7]|3[0-9]|6")
 """First digits that payment networks have been given (ISO/IEC 7812)."""
@@ -58,16 +57,20 @@ def private_matter(text: str) -> Iterator[Private]:
 
 
 def _places(text: str) -> dict[str, list[int]]:
-    cards = [found for found in _CARD.finditer(text) if is_card_number(found[0])]
-    taken = [found.span() for found in cards]
+    cards = [found.span() for found in _CARD.finditer(text) if is_card_number(found[0])]
     phones = [found.start() for found in _PHONE.finditer(text) if _is_phone(found[0])]
+    lowered = text.lower()
     return {
-        "e-mail": [found.start() for found in _EMAIL.finditer(text)] if "@" in text else [],
-        "telephone": [place for place in phones if not any(start <= place < end for start, end in taken)],
-        "card": [start for start, _ in taken],
-        "secret": [found.start() for found in _SECRET.finditer(text)],
-        "slur": [found.start() for found in _SLURS.finditer(text)],
+        "e-mail": _starts(_EMAIL, text) if "@" in text else [],
+        "telephone": [place for place in phones if not any(start <= place < end for start, end in cards)],
+        "card": [start for start, _ in cards],
+        "secret": _starts(_SECRET, text) if any(mark in text for mark in _SECRET_MARKS) else [],
+        "slur": _starts(_SLURS, text) if any(word in lowered for word in _SLUR_WORDS) else [],
     }
+
+
+def _starts(pattern: re.Pattern[str], text: str) -> list[int]:
+    return [found.start() for found in pattern.finditer(text)]
 
 
 _NAMES = {
@@ -91,7 +94,7 @@ def _is_phone(text: str) -> bool:
 
 
 def is_card_number(text: str) -> bool:
-    """Whether digits (with spaces or hyphens) are of a payment card: a known beginning and a right check digit (Luhn)."""
+    """Whether digits (spaces, hyphens) are of a payment card: a known beginning and a right check digit (Luhn)."""
     digits = [int(character) for character in text if character.isdigit()]
     if not _CARD_STARTS.match("".join(map(str, digits))) or len(set(digits)) == 1:
         return False

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from roslin.errors import InputError
 from roslin.records.finding import Fault
-from roslin.records.json_rows import BYTE_ORDER_MARK, Row, array_rows, jsonl_rows
+from roslin.records.json_rows import BYTE_ORDER_MARK, Row, array_rows, jsonl_rows, object_rows
 from roslin.records.table_rows import arrow_rows, csv_rows, hub_rows, parquet_rows
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -68,16 +68,19 @@ def _text_rows(stream: io.BufferedReader, kind: str) -> Iterator[Row]:
         yield _file_row("encoding", "The file is UTF-16; nothing of it was read. Save it as UTF-8.")
     elif kind in TABLE_SUFFIXES:
         yield from csv_rows(stream, "," if kind == ".csv" else "\t")
-    elif start.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"["):
-        yield from _array_rows(stream, kind)
+    elif kind == ".json":
+        yield from _json_rows(stream, start.removeprefix(BYTE_ORDER_MARK).lstrip())
     else:
         yield from jsonl_rows(stream)
 
 
-def _array_rows(stream: IO[bytes], kind: str) -> Iterator[Row]:
-    """A .json file may hold an array; in a .jsonl file, a line may begin with `[` by mistake."""
-    if kind == ".json":
+def _json_rows(stream: IO[bytes], start: bytes) -> Iterator[Row]:
+    """A .json file may hold an array, one object over several lines, or (often) one object a line."""
+    first_line, newline, _ = start.partition(b"\n")
+    if start.startswith(b"["):
         yield from array_rows(stream.read())
+    elif newline and not first_line.rstrip().endswith(b"}"):
+        yield from object_rows(stream.read())
     else:
         yield from jsonl_rows(stream)
 
@@ -160,7 +163,7 @@ def _is_hidden(path: Path, folder: Path) -> bool:
 
 
 def _in_glob(pattern: str) -> list[Source]:
-    matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
+    matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
     sources = [source for path in matches for source in (_in_folder(path) if path.is_dir() else [_file(path)])]
     if not sources:
         raise InputError(f"{pattern}: nothing matches (looked from {Path.cwd()}).")

@@ -60,7 +60,7 @@ def _parted(records: Sequence[Record], held_out: Sequence[bool]) -> tuple[list[R
 
 
 def dolly_split(count: int, test_size: int, seed: int = DOLLY_SEED) -> tuple[list[int], list[int]]:
-    """Indices (train, test), in order, that `shuffle(seed)` and then `train_test_split(test_size, seed)` of datasets pick.
+    """Indices (train, test), in order, that datasets' `shuffle(seed)` and `train_test_split(test_size, seed)` pick.
 
     Both draw a permutation from NumPy's default generator; the test rows are the first of the second one. Dolly's
     trainer did so after leaving out the records that were too long, with 200 (its code) or 1,000 (its command line).

@@ -1,15 +1,15 @@
 """Counting records: by category, and how long they are."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from roslin.records.check import COUNT_AT_ONCE, CountTokens
-from roslin.records.columns import FIELDS, Columns
+from roslin.records.columns import Columns
 from roslin.records.record import Record
 from roslin.records.sources import find_sources, numbered_rows
 from roslin.records.texts import TextRules
@@ -67,11 +67,7 @@ def count(
     for number, _, row in numbered_rows(find_sources(paths)):
         fields, faults = rules.judge(row)
         if number >= 0:
-            tally.take(
-                Record.model_construct(**dict(zip(FIELDS, fields[:4], strict=True)))
-                if fields and _sound(faults)
-                else None
-            )
+            tally.take(fields.record() if fields and _sound(faults) else None)
     return tally.stats(max_length)
 
 
@@ -111,7 +107,7 @@ class _Tally:
             records=len(everything) + self._faulty,
             faulty=self._faulty,
             with_context=self._with_context,
-            categories=Counter({name: len(lengths) for name, lengths in by_size}),
+            categories={name: len(lengths) for name, lengths in by_size},
             lengths=_lengths(everything) if len(everything) else None,
             lengths_by_category={name: _lengths(np.asarray(lengths)) for name, lengths in by_size},
             too_long=int((everything >= max_length).sum()),
@@ -120,7 +116,7 @@ class _Tally:
         )
 
 
-def _lengths(values: "np.typing.NDArray[np.int64]") -> Lengths:
+def _lengths(values: npt.NDArray[np.int64]) -> Lengths:
     found = np.percentile(values, PERCENTILES)
     return Lengths(
         records=len(values),
@@ -132,7 +128,7 @@ def _lengths(values: "np.typing.NDArray[np.int64]") -> Lengths:
     )
 
 
-def _histogram(values: "np.typing.NDArray[np.int64]", max_length: int) -> list[tuple[int, int, int]]:
+def _histogram(values: npt.NDArray[np.int64], max_length: int) -> list[tuple[int, int, int]]:
     """Bars that double in width, from 32 tokens on, with a border at `max_length`."""
     if not len(values):
         return []

@@ -46,21 +46,22 @@ def _header_faults(line: int, header: list[str]) -> Iterator[Row]:
 
 
 def _csv_row(line: int, header: list[str], cells: list[str]) -> Row:
-    value = {
-        column: cell.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        for column, cell in zip(header, cells)
-    }  # noqa: B905
-    bad = [column for column, cell in zip(header, cells, strict=False) if _BAD_BYTES.search(cell)]
+    named = dict(zip(header, cells, strict=False))
+    value = {name: cell.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name, cell in named.items()}
+    bad = [name for name, cell in named.items() if _BAD_BYTES.search(cell)]
     faults = [Fault(column, "encoding", _NOT_UTF8) for column in bad]
     if len(cells) != len(header):
-        message = f"The row has {len(cells)} cells and the header {len(header)}. Put quotes around cells that hold commas, quotes or newlines."
-        faults.append(Fault("", "json", message))
+        faults.append(Fault("", "json", _CELLS.format(len(cells), len(header))))
     return Row(line, value, tuple(faults), "\t".join(cells) if faults else "")
 
 
 _BAD_BYTES = re.compile("[\udc80-\udcff]")
 _NOT_UTF8 = "holds bytes that are not UTF-8. Save the file as UTF-8."
-_UNCLOSED = "Not a well-formed CSV row ({}). Close the quotes, and double those inside a cell; reading went on at the next line."
+_CELLS = "The row has {} cells and the header {}. Put quotes around cells that hold commas, quotes or newlines."
+_UNCLOSED = (
+    "Not a well-formed CSV row ({}). Close the quotes, and double those inside a cell; "
+    "reading went on at the next line."
+)
 
 
 class _CsvLines:
@@ -126,7 +127,7 @@ def arrow_rows(path: Path) -> Iterator[Row]:
 
 
 def hub_rows(name: str) -> Iterator[Row]:
-    """Rows of a dataset named `owner/name`, or `owner/name:split`, through the `datasets` package; `line` is the row, from 1.
+    """Rows of a dataset named `owner/name`, or `owner/name:split`, through `datasets`; `line` is the row, from 1.
 
     Without a split it is `train`, or the only one there is. Raises UsageError when `datasets` is not installed or the
     split must be named, InputError when there is no such dataset.

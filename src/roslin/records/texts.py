@@ -62,7 +62,8 @@ class TextRules:
         texts = [values.get(field) if values.get(field) is not None else "" for field in FIELDS]
         if not all(type(text) is str for text in texts):
             return None, faults
-        return Fields(*map(str, texts), names), faults
+        instruction, context, response, category = map(str, texts)
+        return Fields(instruction, context, response, category, names), faults
 
     def _text_faults(self, field: str, column: str, value: object) -> list[Fault]:
         if type(value) is not str:
@@ -104,4 +105,5 @@ def _control_character(character: str, place: int) -> str:
 
 
 def _unknown_category(category: str) -> str:
-    return f"{category!r} is none of Dolly's categories ({', '.join(DOLLY_CATEGORIES)}). Keep it if it is meant, else mend it."
+    known = ", ".join(DOLLY_CATEGORIES)
+    return f"{category!r} is none of Dolly's categories ({known}). Keep it if it is meant, else mend it."

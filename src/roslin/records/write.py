@@ -48,7 +48,7 @@ class JsonLines:
 
     def __call__(self, value: Mapping[str, Any]) -> None:
         """Write one line."""
-        self._stream.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
+        self._stream.write(orjson.dumps(value, default=str, option=orjson.OPT_APPEND_NEWLINE))
 
 
 @contextmanager
@@ -121,15 +121,20 @@ def rejects_path(out: Path) -> Path:
     return out.with_name(f"{Path(stem).stem}.rejects.jsonl")
 
 
+def require_outputs(inputs: Sequence[str | Path], out: Path) -> None:
+    """Raise UsageError when what `write_passing` writes would overwrite an input, or is not named as JSON lines."""
+    require_other_files(inputs, [out, rejects_path(out)])
+
+
 def write_passing(
     paths: Sequence[str | Path], mapping: Mapping[str, str], report: CheckReport, out: Path, *, strict: bool = False
 ) -> Fixed:
-    """Write the records that passed a check, and beside them the others with the reasons; `strict` rejects warnings too.
+    """Write the records that passed a check, and beside them the others with the reasons; `strict`: no warnings either.
 
     A reject is one line: `file`, `line`, `reasons` (field, code, message), and the `record` as it was read, or its
     `text` where it could not be read.
     """
-    require_other_files(paths, [out, rejects_path(out)])
+    require_outputs(paths, out)
     reasons = report.rejected(strict=strict)
     rules = TextRules(Columns(mapping), ())
     with atomic_jsonl(out) as write, atomic_jsonl(rejects_path(out)) as write_reject:

@@ -31,6 +31,8 @@ from roslin.tune.schedule import learning_rate
 from roslin.tune.setup import Prepared
 from roslin.tune.state import Checkpoints, Progress
 
+PARTS_WITH_A_ROW_A_TOKEN = ("embedding.weight", "head.weight", "head.bias")
+
 LOSSES_TO_COMPARE = 10
 """How many first updates tell what a normal loss is."""
 
@@ -127,11 +129,21 @@ class _Run:
                 )
         recipe = self.recipe
         optimizer = MasterAdamW(
-            self.decoder, betas=recipe.betas, epsilon=recipe.epsilon, weight_decay=recipe.weight_decay, masters=masters
+            self.decoder,
+            betas=recipe.betas,
+            epsilon=recipe.epsilon,
+            weight_decay=recipe.weight_decay,
+            masters=masters,
+            fast_rows=self._rows_of_new_keys(),
+            fast_factor=recipe.new_keys_rate,
         )
         if moments is not None:
             optimizer.load_state(moments)
         return progress, optimizer
+
+    def _rows_of_new_keys(self) -> dict[str, list[int]]:
+        parts = [name for name, _ in self.decoder.named_parameters() if name in PARTS_WITH_A_ROW_A_TOKEN]
+        return dict.fromkeys(parts, self.prepared.new_ids) if self.prepared.new_ids else {}
 
     def _updates(self, stop_requested: threading.Event) -> None:
         if self.progress.update == 0:

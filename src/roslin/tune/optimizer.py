@@ -1,6 +1,7 @@
 """AdamW on fp32 masters: passes may be computed in bf16, updates are exact in fp32."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +24,22 @@ class MasterAdamW:
         epsilon: float,
         weight_decay: float,
         masters: Tensors | None = None,
+        fast_rows: Mapping[str, Sequence[int]] | None = None,
+        fast_factor: float = 1.0,
     ) -> None:
-        """Take over `model`'s parameters; `masters` gives fp32 values where they are known (a resumed run)."""
+        """Take over `model`'s parameters; `masters` gives fp32 values where they are known (a resumed run).
+
+        `fast_rows` names rows of parameters whose learning rate is `fast_factor` times that of all others.
+        """
         self.parameters = dict(model.named_parameters())
         self.masters = {name: self._master(name, p, masters) for name, p in self.parameters.items()}
         self._adamw = torch.optim.AdamW(
             self.masters.values(), lr=0.0, betas=betas, eps=epsilon, weight_decay=weight_decay, fused=True
         )
+        self._fast_rows = {
+            name: torch.tensor(rows, device=self.masters[name].device) for name, rows in (fast_rows or {}).items()
+        }
+        self._fast_factor = fast_factor
         self._publish()
 
     @staticmethod
@@ -64,10 +74,19 @@ class MasterAdamW:
                 nn.utils.clip_grads_with_norm_(list(self.masters.values()), clip_norm, norm)
             for group in self._adamw.param_groups:
                 group["lr"] = learning_rate
-            self._adamw.step()
+            with self._hastened():
+                self._adamw.step()
             self._publish()
         self._adamw.zero_grad(set_to_none=True)
         return float(norm)
+
+    @contextmanager
+    def _hastened(self) -> Iterator[None]:
+        """Lengthen what the step does to the fast rows: AdamW's step is proportional to the learning rate."""
+        before = {name: self.masters[name][rows] for name, rows in self._fast_rows.items()}
+        yield
+        for name, rows in self._fast_rows.items():
+            self.masters[name][rows] = before[name].lerp(self.masters[name][rows], self._fast_factor)
 
     @torch.no_grad()
     def _publish(self) -> None:

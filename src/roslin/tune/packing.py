@@ -6,8 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from roslin.tokens import Example
+
+
+WINDOW_UPDATES = 20
+"""How many updates' records are packed together: more fill rows better, fewer mix neighbours better."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,13 @@ def best_fit(lengths: Sequence[int], capacity: int, most: int | None = None) -> 
     return rows
 
 
+def _packed_window(
+    window: NDArray[np.int64], lengths: Sequence[int], row_length: int, records_per_update: int
+) -> list[list[int]]:
+    rows = best_fit([lengths[i] for i in window], row_length, records_per_update)
+    return [[int(window[i]) for i in row] for row in rows]
+
+
 def fill_share(lengths: Sequence[int], rows: Sequence[Sequence[int]], capacity: int) -> float:
     """How much of the rows holds tokens."""
     return sum(lengths) / (len(rows) * capacity)
@@ -81,14 +93,17 @@ def epoch_updates(
 ) -> list[list[list[int]]]:
     """One epoch as updates of rows of example indices; each example stands in it exactly once.
 
-    The order is drawn from (seed, epoch) alone, so a resumed run finds it again. Rows are whole, so an update holds
+    The order is drawn from (seed, epoch) alone, so a resumed run finds it again. Rows are packed within windows of that
+    order, so that a record meets other neighbours in each epoch. Rows are whole, so an update holds
     `records_per_update` records on average and not to the record: boundaries are where the running count of records
     comes nearest to a multiple of it. No row holds more than one update's records.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
-    packed = best_fit([lengths[i] for i in order], row_length, records_per_update)
-    rows = [[int(order[i]) for i in packed[r]] for r in rng.permutation(len(packed))]
+    size = WINDOW_UPDATES * records_per_update
+    windows = [order[start : start + size] for start in range(0, len(order), size)]
+    packed = [row for window in windows for row in _packed_window(window, lengths, row_length, records_per_update)]
+    rows = [packed[r] for r in rng.permutation(len(packed))]
     ends = np.cumsum([len(row) for row in rows])
     count = max(1, round(len(lengths) / records_per_update))
     # Each row belongs to the update in whose share of the records its middle lies; with few rows some stay empty.

@@ -77,6 +77,9 @@ class Recipe(BaseModel):
     clip_norm: PositiveFloat | None = 1.0
     init_keys: Literal["mean", "keep"] = "mean"
     """Rows of the three keys: the mean of the used rows, or as the base has them."""
+    new_keys_rate: PositiveFloat = 1
+    """Multiple of the learning rate for the rows of newly added keys. Tuning on a few hundred records ends before rows
+    that begin at the mean have learned to say the end key; 10 or 20 mends that. Dolly had 1."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """What passes are computed in; updates are exact in fp32 either way."""

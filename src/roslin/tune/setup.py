@@ -36,6 +36,8 @@ class Prepared:
     examples: list[Example]
     held_out: HeldOutSet
     dropped: list[Dropped]
+    new_ids: list[int]
+    """Ids of the keys that the base did not have."""
     masters: dict[str, torch.Tensor] | None
     """fp32 weights, where the decoder holds them only rounded."""
     stored_dtype: torch.dtype
@@ -72,6 +74,7 @@ def prepare(recipe: Recipe) -> Prepared:
         examples=examples,
         held_out=HeldOutSet(tokenizer.examples(held_out), [record.category for record in held_out], recipe.row_length),
         dropped=dropped,
+        new_ids=new_ids,
         masters=masters,
         stored_dtype=stored_dtype,
         fingerprint=fingerprint(recipe, examples),

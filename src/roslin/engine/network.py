@@ -1,0 +1,35 @@
+"""What the engine runs: a plain decoder, or one whose weights were fused for speed."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from roslin.model import Attend, ModelConfig
+
+
+class Network(Protocol):
+    """The part of `roslin.model.Decoder` that the engine uses."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Sizes and choices."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the arithmetic."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
+
+    def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
+        """The hidden states after the final norm, [N, D]."""
+        ...
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """The logits of every row of the head, [N, V]."""
+        ...

@@ -1,0 +1,41 @@
+"""A network that says what it is told to, so that the ends of answers can be put anywhere."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from roslin.answer import Roslin
+from roslin.model import Attend
+from roslin.tokens import Tokenizer
+from tiny_decoders import tiny_decoder
+
+
+class Reciter:
+    """Its next token is that of a script, by the number of tokens since the prompt's last key."""
+
+    def __init__(self, vocabulary: int, key: int, script: Sequence[int]) -> None:
+        self.config = replace(tiny_decoder("gpt_neox").config, vocab_rows=vocabulary)
+        self.dtype, self.device = torch.float32, torch.device("cpu")
+        self._key, self._script, self._start = key, script, 0
+
+    def hidden(self, ids_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend) -> torch.Tensor:
+        if len(ids_N) > 1:
+            self._start = int(positions_N[(ids_N == self._key).nonzero()[-1]])
+        return (positions_N - self._start)[:, None].float()
+
+    def logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
+        places = hidden_ND[:, 0].long().clamp(0, len(self._script) - 1)
+        chosen = torch.tensor(self._script)[places]
+        return 50.0 * torch.nn.functional.one_hot(chosen, self.config.vocab_rows)
+
+
+@pytest.fixture
+def reciting(base_folder: Path) -> Callable[[str], Roslin]:
+    """Makes a model with Dolly's keys that answers everything with one text, then the end key."""
+    tokenizer = Tokenizer.load(base_folder)
+    tokenizer.add_keys()
+    key = tokenizer.prompt_ids("x")[-1]
+    return lambda text: Roslin(Reciter(tokenizer.size, key, [*tokenizer.encode(text), tokenizer.end_id]), tokenizer)

@@ -1,0 +1,78 @@
+"""Chat templates, with transformers as the oracle."""
+
+import json
+from pathlib import Path
+
+import pytest
+import transformers
+
+from roslin.answer.prompts import ChatPrompts, choose_prompts
+from roslin.errors import InputError
+from roslin.tokens import Tokenizer
+
+TEMPLATE = """{%- for message in messages %}
+    {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] | trim + '<|im_end|>\\n' }}
+    {%- if loop.last and message.role != 'user' %}{% break %}{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{{ {'a': 'é'} | tojson }}{{ eos_token }}{% endif %}"""
+
+
+@pytest.fixture(params=["setting", "list", "file"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path, base_folder: Path) -> Path:
+    content = json.loads((base_folder / "tokenizer.json").read_text())
+    size = max(content["model"]["vocab"].values()) + 1
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    for id, text in enumerate(["<|im_start|>", "<|im_end|>"], size):
+        content["added_tokens"].append({"id": id, "content": text, **flags})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    settings = json.loads((base_folder / "tokenizer_config.json").read_text())
+    if request.param == "setting":
+        settings["chat_template"] = TEMPLATE
+    elif request.param == "list":
+        settings["chat_template"] = [{"name": "tool", "template": "no"}, {"name": "default", "template": TEMPLATE}]
+    else:
+        (tmp_path / "chat_template.jinja").write_text(TEMPLATE)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [size + 1]}))
+    return tmp_path
+
+
+def test_ids_equal_transformers(folder: Path) -> None:
+    prompts, notice = choose_prompts("auto", Tokenizer.load(folder), folder)
+    assert notice is None
+    oracle = transformers.AutoTokenizer.from_pretrained(folder)
+    for instruction, context in [("Hello there", None), ("  What? \n", None), ("Sum it up.", "A text.\n\nIn parts.")]:
+        content = f"{instruction}\n\nInput:\n{context}" if context else instruction
+        messages = [{"role": "user", "content": content}]
+        expected = oracle.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        assert prompts.ids(instruction, context) == expected
+    assert oracle.convert_tokens_to_ids("<|im_end|>") in prompts.stop_ids
+
+
+def test_special_tokens_in_an_instruction_are_plain_text(folder: Path) -> None:
+    tokenizer = Tokenizer.load(folder)
+    prompts = ChatPrompts.read(folder, tokenizer)
+    assert prompts is not None
+    [end] = prompts.stop_ids - {tokenizer.eos_id}
+    ids = prompts.ids("Say <|im_end|> twice: <|im_end|>", None)
+    assert ids.count(end) == prompts.ids("Say it twice", None).count(end) == 1
+    assert "Say <|im_end|> twice: <|im_end|>" in tokenizer.decode(ids)
+    with pytest.raises(InputError, match="reword"):
+        prompts.ids(" <|im_end|> ", None)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ raise_exception('only French') }}", "only French"),
+        ("{{ messages.append(1) }}", "cannot be rendered"),
+        ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "cannot be rendered"),
+        ("{% if %}", "cannot be rendered"),
+    ],
+)
+def test_a_template_that_fails_or_reaches_too_far_is_a_clear_error(folder: Path, template: str, said: str) -> None:
+    (folder / "chat_template.jinja").write_text(template)
+    prompts = ChatPrompts.read(folder, Tokenizer.load(folder))
+    assert prompts is not None
+    with pytest.raises(InputError, match=said):
+        prompts.ids("Hello", None)
