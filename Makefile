@@ -37,7 +37,7 @@ $(VENV)/.python:
 
 $(VENV)/.core: $(VENV)/.python pyproject.toml constraints.txt
 	@$(PIP) $(TORCH)
-	@$(PIP) -e .
+	@$(PIP) -e '.[serve]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core

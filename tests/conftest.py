@@ -17,7 +17,7 @@ def base_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real data beside the checkout (dolly-15k, tokenizers). Clones without it leave these tests out; CI must have it."""
+    """Real data beside the checkout (dolly-15k, tokenizers). Clones without it leave these out; CI must have it."""
     if SHARED_DATA.is_dir():
         return SHARED_DATA
     if os.environ.get("CI"):

@@ -1,6 +1,5 @@
 """`roslin serve` as it is typed: what it says, how it ends, and its exit codes."""
 
-import os
 import re
 import signal
 import socket
@@ -12,12 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 import typer
-from tiny import tiny_gpt_neox
 from typer.testing import CliRunner, Result
 
 from roslin.cli.serve import serve
 from roslin.errors import InputError, MachineError, UsageError
 from roslin.tokens import Tokenizer
+from tiny import tiny_gpt_neox
 
 app = typer.Typer()
 app.command()(serve)
@@ -25,10 +24,6 @@ app.command()(serve)
 
 def run(arguments: Sequence[str]) -> Result:
     return CliRunner().invoke(app, list(arguments))
-
-
-def python(code: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-c", code, "roslin", "serve", *arguments]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +53,7 @@ def test_serves_until_ctrl_c(model: Path) -> None:
             process.send_signal(signal.SIGINT)
             list(lines)
         assert process.wait(timeout=60) == 130
-        assert process.stderr.read().strip() == "roslin: stopped."
+        assert process.stderr.read().strip() == "Stopped."
         assert process.stdout.read() == ""
 
 
@@ -99,7 +94,8 @@ def test_numbers_out_of_range_are_wrong_usage(model: Path, option: list[str]) ->
 
 @pytest.mark.parametrize("missing", ["fastapi", "uvicorn"])
 def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
-    code = f"import sys; sys.modules[{missing!r}] = None; sys.argv = sys.argv[1:]; from roslin.cli.main import main; main()"
-    done = subprocess.run(python(code, "base"), capture_output=True, text=True, check=False, env=os.environ)
+    code = f"import sys; sys.modules[{missing!r}] = None; from roslin.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "serve", "base"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.strip() == f"roslin: `roslin serve` needs {missing}: pip install 'roslin[serve]'"

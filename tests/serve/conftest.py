@@ -7,13 +7,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tiny import tiny_gpt_neox
 
 from roslin.answer import Roslin
 from roslin.model import load_decoder
 from roslin.serve import Server, Worker, make_app, open_socket
 from roslin.serve.run import address
 from roslin.tokens import Tokenizer
+from tiny import tiny_gpt_neox
 
 Serve = Callable[..., httpx.Client]
 

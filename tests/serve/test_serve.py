@@ -52,6 +52,28 @@ def refused(running: "Running", path: str, body: Any, status: int) -> str:
     return error["message"]
 
 
+@pytest.fixture(scope="module")
+def long_seed(roslin: Roslin) -> int:
+    """A seed with which the model does not end its answer by itself."""
+    answers = ((seed, roslin.answer(QUESTION, seed=seed, max_new_tokens=450)) for seed in range(100))
+    return next(seed for seed, answer in answers if answer.finish_reason == "length")
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Slows the engine down, so that an answer of 450 tokens takes seconds; an entry for each step it makes."""
+    made: list[float] = []
+    step = Engine.step
+
+    def slow(engine: Engine) -> list[Event]:
+        time.sleep(0.01)
+        made.append(time.monotonic())
+        return step(engine)
+
+    monkeypatch.setattr(Engine, "step", slow)
+    return made
+
+
 class TestSameAsInPython:
     def test_chat_gives_the_answer_of_the_same_seed(self, running: "Running", roslin: Roslin) -> None:
         expected = roslin.answer(QUESTION, seed=7, max_new_tokens=24)
@@ -279,30 +301,17 @@ class TestErrors:
 
 
 class TestSlots:
-    @pytest.fixture
-    def steps(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-        """Slows the engine down, so that an answer of 450 tokens takes seconds; an entry for each step it makes."""
-        made: list[float] = []
-        step = Engine.step
-
-        def slow(engine: Engine) -> list[Event]:
-            time.sleep(0.01)
-            made.append(time.monotonic())
-            return step(engine)
-
-        monkeypatch.setattr(Engine, "step", slow)
-        return made
-
     def test_a_client_that_leaves_a_stream_frees_its_slot(
-        self, run_server: Callable[..., "Running"], roslin: Roslin, steps: list[float]
+        self, run_server: Callable[..., "Running"], roslin: Roslin, long_seed: int, steps: list[float]
     ) -> None:
         single = run_server(max_batch=1)
-        endless = chat_body(max_tokens=450, stream=True)
+        endless = chat_body(max_tokens=450, seed=long_seed, stream=True)
         with (
             httpx.Client(base_url=single.client.base_url) as leaving,
             leaving.stream("POST", CHAT, json=endless) as reply,
         ):
-            next(reply.iter_lines())
+            lines = reply.iter_lines()  # kept: httpx closes the reply when its iterator goes
+            next(lines)
             single.wait_for_answers(1)
         single.wait_for_answers(0)
         assert len(steps) < 450
@@ -310,20 +319,22 @@ class TestSlots:
         assert posted(single, CHAT, chat_body())["choices"][0]["message"]["content"] == expected
 
     def test_so_does_one_that_leaves_before_a_whole_reply(
-        self, run_server: Callable[..., "Running"], steps: list[float]
+        self, run_server: Callable[..., "Running"], long_seed: int, steps: list[float]
     ) -> None:
         single = run_server(max_batch=1)
         with pytest.raises(httpx.ReadTimeout):
-            single.client.post(TEXT, json=text_body(n=4, max_tokens=450), timeout=0.5)
+            single.client.post(TEXT, json=text_body(n=4, max_tokens=450, seed=long_seed), timeout=0.5)
         single.wait_for_answers(0)
         assert len(steps) < 450
 
     def test_a_late_client_joins_those_that_are_running(
-        self, run_server: Callable[..., "Running"], steps: list[float]
+        self, run_server: Callable[..., "Running"], long_seed: int, steps: list[float]
     ) -> None:
         both = run_server(max_batch=2)
-        with both.client.stream("POST", CHAT, json=chat_body(max_tokens=450, stream=True)) as reply:
-            next(reply.iter_lines())
+        long = chat_body(max_tokens=450, seed=long_seed, stream=True)
+        with both.client.stream("POST", CHAT, json=long) as reply:
+            lines = reply.iter_lines()
+            next(lines)
             posted(both, CHAT, chat_body())
             assert both.worker.open_answers == 1
             assert len(steps) < 450
@@ -364,9 +375,12 @@ class TestFailures:
         failing.wait_for_answers(0)
         posted(failing, CHAT, chat_body())
 
-    def test_the_server_ends_with_streams_open(self, run_server: Callable[..., "Running"]) -> None:
+    def test_the_server_ends_with_streams_open(
+        self, run_server: Callable[..., "Running"], long_seed: int, steps: list[float]
+    ) -> None:
         ending = run_server()
-        with ending.client.stream("POST", CHAT, json=chat_body(max_tokens=450, stream=True)) as reply:
+        long = chat_body(max_tokens=450, seed=long_seed, stream=True)
+        with ending.client.stream("POST", CHAT, json=long) as reply:
             lines = reply.iter_lines()
             next(lines)
             ending.server.should_exit = True

@@ -5,11 +5,26 @@ import random
 from pathlib import Path
 
 import pytest
-from tiny import tiny_gpt_neox
 
 from roslin.tune import Recipe
+from tiny import tiny_gpt_neox
 
-WORDS = "river stone bird light house garden winter bread music letter small old green quiet".split()
+WORDS = [
+    "river",
+    "stone",
+    "bird",
+    "light",
+    "house",
+    "garden",
+    "winter",
+    "bread",
+    "music",
+    "letter",
+    "small",
+    "old",
+    "green",
+    "quiet",
+]
 
 
 @pytest.fixture(scope="session")

@@ -142,8 +142,8 @@ def _show(result: "Result", folder: Path, console: Console) -> None:
         console.print(_side_by_side(shown, console.width))
     console.print(_losses(result))
     console.print(_categories(result))
-    console.print(_words(result))
-    console.print(_next(folder))
+    console.print(_words(result), soft_wrap=True)
+    console.print(_next(folder), soft_wrap=True)
 
 
 def _side_by_side(shown: "Shown", width: int) -> Panel:
@@ -202,6 +202,7 @@ def _next(folder: Path) -> str:
     lines = [
         (f"{roslin} chat {folder}/model", "talk to it"),
         (f'{roslin} ask {folder}/model "What is Roslin?"', "one answer"),
+        (f"{roslin} serve {folder}/model", "a chat page, and OpenAI's interface"),
         (f"{roslin} records check my-records.jsonl", "check your own records"),
         (f"{roslin} tune recipes/pythia-2.8b.yaml", "Pythia on databricks-dolly-15k, on one H100"),
         (f"{roslin} demo --again", "start over"),

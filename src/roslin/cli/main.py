@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import roslin
-from roslin.cli import ask, demo, records, tune
+from roslin.cli import ask, demo, records, serve, tune
 from roslin.errors import RoslinError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.add_typer(records.app, name="records", help="Check, count, split and clean i
 app.command()(tune.tune)
 app.command()(ask.ask)
 app.command()(ask.chat)
+app.command()(serve.serve)
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""

@@ -44,4 +44,8 @@ def serve(
         raise UsageError("The API key must be printable ASCII without blanks.")
     with open_socket(host, port) as listening:
         roslin = load(model, dtype, device, prompt, revision)
-        run(roslin, listening, served_name(model), max_batch=max_batch, api_key=api_key, tell=tell)
+        try:
+            run(roslin, listening, served_name(model), max_batch=max_batch, api_key=api_key, tell=tell)
+        except KeyboardInterrupt:
+            tell("Stopped.")
+            raise typer.Exit(130) from None

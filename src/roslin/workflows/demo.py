@@ -175,7 +175,7 @@ def _before(folder: Path, parts: _Parts, screen: Screen) -> dict[str, Any]:
     )
 
     def ask_and_score() -> dict[str, Any]:
-        answers = _answers(Roslin.load("base"), _shown_records(parts.judged))
+        answers = _answers(Roslin.load("base", prompt="dolly"), _shown_records(parts.judged))
         return {"answers": answers, "loss": asdict(_judge(find_model("base"), parts.judged))}
 
     before = _stored(folder / "before.json", ask_and_score)
