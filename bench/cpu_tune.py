@@ -2,9 +2,10 @@
 
 usage: python bench/cpu_tune.py RECORDS.jsonl [--rounds 3] [--count 192] [--precision bf16 fp32]
 
-The Trainer gets batches of 6 records padded to the longest, accumulated to 48 a update, as Dolly's trainer did; no gradient
-checkpointing, which would slow it down. Roslin gets the same records in the same updates, packed. Both update fp32 weights;
-in bf16 the Trainer computes under autocast. Only the stepping is timed, after one update of warm-up for each side.
+The Trainer gets batches of 6 records padded to the longest, accumulated to 48 an update, as Dolly's trainer did; no
+gradient checkpointing, which would slow it down. Roslin gets the same records in the same updates, packed. Both update
+fp32 weights; in bf16 the Trainer computes under autocast. Only the stepping is timed, after one update of warm-up for
+each side.
 """
 
 import argparse

@@ -54,7 +54,7 @@ def questions(count: int, **more: Any) -> list[dict[str, Any]]:
 
 def test_sound_records(roslin: Roslin, tmp_path: Path) -> None:
     ran = roslin("check", write(tmp_path / "r.jsonl", GOOD))
-    assert (ran.code, ran.out, ran.err) == (0, "1 records: 0 errors, 0 warnings in 0 records.\n", "")
+    assert (ran.code, ran.out, ran.err) == (0, "1 record: 0 errors, 0 warnings.\n", "")
 
 
 def test_errors_with_place_and_summary(roslin: Roslin, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_errors_with_place_and_summary(roslin: Roslin, tmp_path: Path) -> None:
     assert lines[1].startswith(f"error: {path}:2: Broken JSON")
     assert lines[2].startswith(f"warning: {path}:3: category: 'odd'")
     assert any(line.split()[1:6:2] == ["prompt-key", "error", "1"] for line in lines if "│" in line)
-    assert lines[-1] == "3 records: 2 errors, 1 warnings in 3 records."
+    assert lines[-1] == "3 records: 2 errors, 1 warning in 3 records."
 
 
 def test_json_is_one_object_of_the_agreed_form(roslin: Roslin, tmp_path: Path) -> None:
@@ -165,9 +165,9 @@ def test_stats(roslin: Roslin, tmp_path: Path) -> None:
     ran = roslin("stats", path)
     assert ran.code == 0
     assert "42 records, 10 of them with context." in ran.out
-    assert "1 have errors" in ran.out
+    assert "Left out for errors: 1." in ran.out
     assert "█" in ran.out
-    assert "1 records reach 2,048 tokens" in ran.out
+    assert "1 record of 2,048 tokens or more" in ran.out
     found = json.loads(roslin("stats", path, "--json").out)
     assert found["categories"] == {"open_qa": 31, "closed_qa": 10}
     assert found["lengths"]["records"] == 41

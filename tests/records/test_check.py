@@ -101,12 +101,27 @@ def test_bad_bytes_hide_no_other_fault_of_the_row(make_file: MakeFile) -> None:
 
 
 def test_messages_say_where_and_how_to_mend(make_file: MakeFile) -> None:
-    path = make_file({"question": "Who?", "response": "Nobody."}, b'{"a": 1, }', {"data": GOOD})
+    path = make_file(
+        {"id": 1, "question": "Who?", "response": "Nobody."},
+        b'{"a": 1, }',
+        {"data": GOOD},
+        {"instruction": "i", "output": None},
+        {"instruction": "i", "x": "1", "y": "2"},
+    )
     told = [str(finding) for finding in checked(path).errors]
     assert told[0].startswith(f"{path}:1: instruction: is missing.")
     assert "--map question=instruction" in told[0]
     assert "at column 8" in told[1]
     assert "--map data.instruction=instruction" in told[2]
+    assert "4: output: is null" in told[4]
+    assert "another column (x, y) holds it: --map COLUMN=response" in told[5]
+
+
+def test_no_name_in_a_file_steers_the_terminal(make_file: MakeFile) -> None:
+    report = checked(make_file({**GOOD, "\x1b[31mred\n": 1}))
+    assert report.warnings[0].field == "\x1b[31mred\n"
+    assert str(report.warnings[0]).isprintable()
+    assert "\\u001b[31mred\\u000a: Roslin has no such field" in str(report.warnings[0])
 
 
 def test_blank_lines_and_crlf_line_ends_are_no_faults(make_file: MakeFile) -> None:
@@ -173,6 +188,9 @@ def test_what_moves_between_fields_is_no_duplicate(make_file: MakeFile) -> None:
         {"instruction": "a\n\nb", "response": "r"},
         {"instruction": "a", "context": "b", "response": "r"},
         {"instruction": "a", "context": "", "response": "b\n\nr"},
+        {"instruction": "ab", "context": "c", "response": "d"},
+        {"instruction": "a", "context": "bc", "response": "d"},
+        {"instruction": "a", "context": "b", "response": "cd"},
     )
     assert codes(checked(path)) == []
 
@@ -206,8 +224,9 @@ def test_records_that_surely_fit_are_not_counted(make_file: MakeFile) -> None:
         seen.extend(found)
         return [20 + len(r.instruction.encode()) + len(r.response.encode()) for r in found]
 
-    checked(make_file(GOOD, {**GOOD, "response": "x" * 3000}), count_tokens=count, max_length=2048)
-    assert [len(record.response) for record in seen] == [0, 3000]
+    responses = ["x" * 1900, "x" * 3000, "é" * 200, "é" * 1000]
+    checked(make_file(*({**GOOD, "response": r} for r in responses)), count_tokens=count, max_length=2048)
+    assert [record.response for record in seen[1:]] == ["x" * 3000, "é" * 1000]
 
 
 def test_held_out_questions_leak_whatever_their_case_and_answer(make_file: MakeFile) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from record_files import GOOD, MakeFile, checked, codes
-from roslin.records.near import FIELD_THRESHOLD, THRESHOLD, NearDuplicates, words_of
+from roslin.records.near import BANDS, FIELD_THRESHOLD, THRESHOLD, NearDuplicates, _candidates, band_keys, words_of
 
 Texts = tuple[str, str, str]
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprstvz" for b in "aeiou" for c in ("", "n", "rt", "sk", "ll")]
@@ -141,10 +141,14 @@ def test_the_check_names_the_near_duplicate_once_and_the_exact_one_as_such(make_
     assert told == [(1, "near-duplicate", True), (2, "near-duplicate", True), (3, "duplicate", False)]
 
 
+def test_a_crowd_is_compared_with_its_first_and_with_those_just_before() -> None:
+    keys = np.zeros((6, BANDS), dtype=np.uint32)
+    keys[3] = 7
+    assert _candidates(keys).tolist() == [[1, 0], [2, 0], [2, 1], [4, 0], [4, 1], [4, 2], [5, 0], [5, 2], [5, 4]]
+
+
 def test_keys_of_alike_texts_agree_as_often_as_minhash_says() -> None:
     """A share of keys in common near s^5, for pairs of a known similarity s."""
-    from roslin.records.near import band_keys
-
     rng = np.random.default_rng(3)
     shares = []
     for _ in range(300):

@@ -15,8 +15,6 @@ from roslin.serve.run import address
 from roslin.tokens import Tokenizer
 from tiny import tiny_gpt_neox
 
-Serve = Callable[..., httpx.Client]
-
 
 @pytest.fixture(scope="session")
 def roslin(tmp_path_factory: pytest.TempPathFactory, base_folder: Path) -> Roslin:

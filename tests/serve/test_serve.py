@@ -261,6 +261,7 @@ class TestErrors:
             (TEXT, text_body([1, 2]), "prompt.0"),
             (TEXT, text_body([QUESTION] * 65, n=2), "130 answers"),
             (TEXT, text_body(max_tokens=True), "max_tokens"),
+            (TEXT, text_body(seed=2**70), "seed"),
             (TEXT, ["no object"], "object"),
         ],
     )

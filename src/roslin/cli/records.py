@@ -257,14 +257,14 @@ def _print_report(report: records.CheckReport, show: int, privacy: bool) -> None
     if privacy:
         kinds = ", ".join(f"{count:,} with {kind}" for kind, count in report.privacy.items()) or "none"
         console.print(f"Personal or secret matter, in records: {kinds}.")
-    console.print(
-        f"{report.records:,} records: {len(report.errors):,} errors, {len(report.warnings):,} warnings"
-        f" in {len(_faulty(report)):,} records."
-    )
+    told = f"{_number(len(report.errors), 'error')}, {_number(len(report.warnings), 'warning')}"
+    touched = len(report.rejected(strict=True))
+    place = f" in {_number(touched, 'record')}" if touched else ""
+    console.print(f"{_number(report.records, 'record')}: {told}{place}.")
 
 
-def _faulty(report: records.CheckReport) -> dict[int, list[records.Finding]]:
-    return report.rejected(strict=True)
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _print_findings(console: Console, title: str, findings: Sequence[records.Finding], show: int) -> None:
@@ -295,9 +295,9 @@ def _summary(report: records.CheckReport) -> Table:
 
 def _print_stats(found: records.RecordStats, tokenizer: str, paths: str) -> None:
     console = _console()
-    console.print(f"{found.records:,} records, {found.with_context:,} of them with context.")
+    console.print(f"{_number(found.records, 'record')}, {found.with_context:,} of them with context.")
     if found.faulty:
-        console.print(f"{found.faulty:,} have errors and are left out: roslin records check {paths}", soft_wrap=True)
+        console.print(f"Left out for errors: {found.faulty:,}. See them: roslin records check {paths}", soft_wrap=True)
     if found.lengths is None:
         return
     console.print(_length_table(found))
@@ -305,7 +305,7 @@ def _print_stats(found: records.RecordStats, tokenizer: str, paths: str) -> None
     _print_histogram(console, found)
     if found.too_long:
         limit = f"{found.max_length:,} tokens"
-        console.print(f"{found.too_long:,} records reach {limit} and would be left out of training.")
+        console.print(f"{_number(found.too_long, 'record')} of {limit} or more would be left out of training.")
 
 
 def _length_table(found: records.RecordStats) -> Table:

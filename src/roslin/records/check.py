@@ -1,4 +1,10 @@
-"""Checking records: every row against every rule, in one streaming pass, with what needs all rows said at the end."""
+"""Checking records: every row against every rule, in one streaming pass, with what needs all rows said at the end.
+
+What is no fault: CRLF at the end of lines (white space in JSON, the custom in CSV; inside a CSV cell of such a file it
+is read as a newline), blank lines, a byte order mark in CSV (spreadsheets write it), a null or empty context or
+category. What is: a byte order mark in JSON (told once, for the file; it rejects no record), and a carriage return
+inside a text.
+"""
 
 from array import array
 from collections import Counter
@@ -6,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from sys import intern
 
 from roslin.errors import InputError
 from roslin.records.columns import Columns, Fields
@@ -104,9 +111,8 @@ class _Check:
         if number >= 0:
             self._places.add(source.name, line)
         for fault in faults:
-            self._add(
-                -1 if fault.of_file else number, Finding(source.name, line, fault.field, fault.code, fault.message)
-            )
+            message = intern(fault.message)  # a fault of every record costs its text once
+            self._add(-1 if fault.of_file else number, Finding(source.name, line, fault.field, fault.code, message))
         if fields is None or not (fields.instruction or fields.response):
             return
         self._digests.add(number, content_digest(fields))

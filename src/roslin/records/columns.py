@@ -9,6 +9,7 @@ from roslin.records.record import Record
 
 FIELDS = ("instruction", "context", "response", "category")
 REQUIRED = ("instruction", "response")
+SHOWN_COLUMNS = 8
 ALPACA = {"input": "context", "output": "response"}
 
 
@@ -84,7 +85,7 @@ class Columns:
         names = self.names(row)
         values = {field: _get(row, column) for field, column in names.items()}
         used = {column if column in row else column.partition(".")[0] for column in names.values()}
-        faults = [_missing(field, row, used) for field in REQUIRED if values.get(field) is None]
+        faults = [_missing(field, names, row) for field in REQUIRED if values.get(field) is None]
         faults += [Fault(column, "unknown-field", _UNKNOWN) for column in row if column not in used]
         return values, names, faults
 
@@ -108,10 +109,22 @@ def _get(row: Mapping[str, Any], column: str) -> Any:
     return value
 
 
-def _missing(field: str, row: Mapping[str, Any], used: set[str]) -> Fault:
-    if field in row and row[field] is None:
-        return Fault(field, "missing-field", "is null. Write the text, or remove the record.")
+def _missing(field: str, names: Mapping[str, str], row: Mapping[str, Any]) -> Fault:
+    if field in names:
+        return Fault(names[field], "missing-field", "is null. Write the text, or remove the record.")
+    told = "is missing. Add it to the record, or remove the record."
+    used = set(names.values())
     nested = [f"{key}.{field}" for key, value in row.items() if isinstance(value, dict) and field in value]
-    others = nested or [str(column) for column in row if column not in used]
-    hint = f" If another column holds it: --map {others[0]}={field}." if others else ""
-    return Fault(field, "missing-field", f"is missing. Add it to the record, or remove the record.{hint}")
+    likely = nested + [column for column in row if column.lower() in _LIKELY[field] and column not in used]
+    if likely:
+        return Fault(field, "missing-field", f"{told} If {likely[0]!r} holds it: --map {likely[0]}={field}.")
+    others = ", ".join([column for column in row if column not in used][:SHOWN_COLUMNS])
+    hint = f" If another column ({others}) holds it: --map COLUMN={field}." if others else ""
+    return Fault(field, "missing-field", told + hint)
+
+
+_LIKELY = {
+    "instruction": {"question", "prompt", "query", "task", "user"},
+    "response": {"answer", "completion", "reply", "target", "assistant", "output"},
+}
+"""Names that other data sets give to the fields, for the hint only: nothing but Alpaca's is read unasked."""

@@ -48,13 +48,14 @@ class Finding(NamedTuple):
         return self.code in _ERRORS
 
     def __str__(self) -> str:
-        """One line, as editors and terminals link it."""
-        where = f"{self.file}:{self.line}: "
-        return (
-            f"{where}{self.field}: {self.message} [{self.code}]"
-            if self.field
-            else f"{where}{self.message} [{self.code}]"
-        )
+        """One line, as editors and terminals link it; characters that would steer the terminal are written out."""
+        what = f"{self.field}: {self.message}" if self.field else self.message
+        told = f"{self.file}:{self.line}: {what} [{self.code}]"
+        return told if told.isprintable() else "".join(map(_printable, told))
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else f"\\u{ord(character):04x}"
 
 
 _ERRORS = frozenset(ERRORS)

@@ -60,7 +60,7 @@ class Body(_Checked):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[FiniteFloat, Field(ge=0)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Stops | None = None
     n: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] | None = None
 
