@@ -258,8 +258,7 @@ def _print_report(report: records.CheckReport, show: int, privacy: bool) -> None
         kinds = ", ".join(f"{count:,} with {kind}" for kind, count in report.privacy.items()) or "none"
         console.print(f"Personal or secret matter, in records: {kinds}.")
     told = f"{_number(len(report.errors), 'error')}, {_number(len(report.warnings), 'warning')}"
-    touched = len(report.rejected(strict=True))
-    place = f" in {_number(touched, 'record')}" if touched else ""
+    place = f" in {_number(report.touched, 'record')}" if report.touched else ""
     console.print(f"{_number(report.records, 'record')}: {told}{place}.")
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from sys import intern
 
+import numpy as np
+
 from roslin.errors import InputError
 from roslin.records.columns import Columns, Fields
 from roslin.records.content import Digests, content_digest, prompt_digest
@@ -213,13 +215,12 @@ def _sound_rows(paths: Sequence[str | Path], rules: TextRules) -> Iterator[tuple
 
 def _in_order(findings: list[Finding], numbers: "array[int]") -> tuple[list[Finding], "array[int]"]:
     """By file and line, as they were read. What is said of a file as a whole (-1) keeps to where it was found."""
-    last = 0
-    keys = []
-    for place, number in enumerate(numbers):
-        last = number if number >= 0 else last
-        keys.append((last, place))
-    order = sorted(range(len(findings)), key=keys.__getitem__)
-    return [findings[i] for i in order], array("q", [numbers[i] for i in order])
+    if not findings:
+        return findings, numbers
+    found = np.frombuffer(numbers, dtype=np.int64)
+    latest = np.maximum.accumulate(np.where(found >= 0, np.arange(len(found)), 0))
+    order = np.argsort(np.maximum(found[latest], 0), kind="stable")
+    return [findings[i] for i in order], array("q", found[order].tobytes())
 
 
 class _Places:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 ERRORS = (
     "json",
     "encoding",
@@ -79,6 +81,12 @@ class CheckReport:
     def passes(self, *, strict: bool = False) -> bool:
         """Whether nothing stands in the way of training; `strict` counts warnings too."""
         return not self.errors and not (strict and self.warnings)
+
+    @property
+    def touched(self) -> int:
+        """How many records have a finding."""
+        numbers = np.unique(np.concatenate([np.asarray(self.error_records), np.asarray(self.warning_records)]))
+        return int((numbers >= 0).sum())
 
     def rejected(self, *, strict: bool = False) -> dict[int, list[Finding]]:
         """The records that do not pass, by number, and why; `strict` counts warnings too."""
