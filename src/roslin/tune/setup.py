@@ -53,14 +53,13 @@ def prepare(recipe: Recipe) -> Prepared:
     folder = find_model(recipe.model, recipe.revision)
     tokenizer = Tokenizer.load(folder)
     new_ids = tokenizer.add_keys()
-    all_train, all_held_out = split_records(recipe)
-    train, dropped = fitting_records(tokenizer, all_train, recipe.max_length)
-    held_out, _ = fitting_records(tokenizer, all_held_out, recipe.max_length)
+    found = records.load(recipe.records, mapping=recipe.mapping, keys=prompt.FORBIDDEN_IN_RECORDS)
+    fitting, dropped = fitting_records(tokenizer, found, recipe.max_length)
+    train, held_out = _split(recipe, tokenizer, fitting)
     if not train or not held_out:
         raise InputError(
-            f"Nothing to {'measure on' if train else 'tune on'}: of {len(all_train)} records for training and "
-            f"{len(all_held_out)} held out, {len(train)} and {len(held_out)} are shorter than max_length "
-            f"{recipe.max_length}."
+            f"Nothing to {'measure on' if train else 'tune on'}: of {len(found)} records, {len(fitting)} are shorter than "
+            f"max_length {recipe.max_length}; {len(train)} of those are for training and {len(held_out)} are held out."
         )
     examples = tokenizer.examples(train)
     decoder = _load(recipe, folder)
@@ -81,15 +80,18 @@ def prepare(recipe: Recipe) -> Prepared:
     )
 
 
-def split_records(recipe: Recipe) -> tuple[list[Record], list[Record]]:
-    """The records to train on and those held out, as the recipe says."""
-    found = records.load(recipe.records, mapping=recipe.mapping, keys=prompt.FORBIDDEN_IN_RECORDS)
+def _split(recipe: Recipe, tokenizer: Tokenizer, found: list[Record]) -> tuple[list[Record], list[Record]]:
+    """Records to train on and held out, as the recipe says; too long ones are already gone, as in Dolly's order."""
     held_out = recipe.held_out
     if held_out.file:
-        return found, records.load([held_out.file], mapping=recipe.mapping, keys=prompt.FORBIDDEN_IN_RECORDS)
+        others = records.load([held_out.file], mapping=recipe.mapping, keys=prompt.FORBIDDEN_IN_RECORDS)
+        return found, fitting_records(tokenizer, others, recipe.max_length)[0]
     if held_out.split == "hash":
         return records.split_by_hash(found, held_out.fraction or 0.05)
-    train, test = records.dolly_split(len(found), held_out.count or 200)
+    count = held_out.count or 200
+    if count >= len(found):
+        raise InputError(f"held_out.count is {count}, and there are only {len(found)} records short enough to use.")
+    train, test = records.dolly_split(len(found), count)
     return [found[i] for i in train], [found[i] for i in test]
 
 
