@@ -80,5 +80,12 @@ def test_a_demo_that_is_finished_is_shown_again(tmp_path: Path) -> None:
     assert shown.returncode == 0, shown.stderr
     assert "shown again" in shown.stderr
     assert "--again" in shown.stderr
-    for words in ("-1.500 [-1.600, -1.400]", "85 answers ended", "An [answer]", "99%", "not facts", "tune recipes/"):
+    for words in (
+        "-1.500 [-1.600, -1.400]",
+        "85 of 86 held-out answers ended",
+        "An [answer]",
+        "99%",
+        "not facts",
+        "tune recipes/",
+    ):
         assert words in shown.stdout, shown.stdout

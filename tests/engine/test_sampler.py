@@ -25,7 +25,7 @@ def warped(logits_V: torch.Tensor, sampling: Sampling) -> torch.Tensor:
 
 def draws(logits_V: torch.Tensor, sampling: Sampling, count: int) -> torch.Tensor:
     sampler = Sampler([sampling] * count, CPU)
-    stream = stream_key(11, 0)
+    stream = stream_key(11, 0, [1, 2])
     return sampler.choose(logits_V.expand(count, -1), [stream] * count, range(count))
 
 
@@ -86,7 +86,7 @@ def test_rows_of_all_kinds_share_a_batch_and_draw_what_they_draw_alone() -> None
     torch.manual_seed(1)
     logits_BV = 2 * torch.randn(6, 700)
     kinds = [Sampling(0), Sampling(), Sampling(1, 1, 0), Sampling(0.5, 1, 3), Sampling(2, 0.99, 0), Sampling(0)]
-    streams = [stream_key(5, n) for n in range(6)]
+    streams = [stream_key(5, n, [1]) for n in range(6)]
     for step in range(20):
         together = Sampler(kinds, CPU).choose(logits_BV, streams, [step] * 6).tolist()
         rows = zip(kinds, logits_BV.split(1), streams, strict=True)
@@ -104,7 +104,7 @@ def test_a_temperature_near_zero_is_greedy(temperature: float) -> None:
 
 def test_noise_is_the_hash_it_says_it_is() -> None:
     """The tensor arithmetic against the same function in Python's integers."""
-    key = step_key(stream_key(123, 2), 9)
+    key = step_key(stream_key(123, 2, [4]), 9)
     ids = [0, 1, 77, 50_279, 2**40]
     found = exponentials(torch.tensor([[key]]), torch.tensor([ids]))[0]
     bits = [mix(id * 0x9E3779B97F4A7C15 + key) for id in ids]
@@ -115,7 +115,7 @@ def test_noise_is_the_hash_it_says_it_is() -> None:
 
 
 def test_noise_has_the_mean_and_variance_of_the_exponential_distribution() -> None:
-    keys = torch.tensor([[step_key(stream_key(seed, 0), 0)] for seed in range(300)])
+    keys = torch.tensor([[step_key(stream_key(seed, 0, [1]), 0)] for seed in range(300)])
     noise = exponentials(keys, torch.arange(1000)[None])
     assert noise.mean().item() == pytest.approx(1, abs=0.01)
     assert noise.var().item() == pytest.approx(1, abs=0.03)

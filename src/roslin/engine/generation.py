@@ -27,7 +27,7 @@ class Generation:
         """Fix the random stream now, so that nothing later can change what is drawn."""
         sampling = self.request.sampling
         self.seed = fresh_seed() if sampling.seed is None else sampling.seed
-        self.stream = stream_key(self.seed, sampling.stream)
+        self.stream = stream_key(self.seed, sampling.stream, self.request.prompt_ids)
 
     @property
     def cached(self) -> int:

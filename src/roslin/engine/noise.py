@@ -1,10 +1,13 @@
-"""Random numbers by counting: the noise of a token depends on seed, stream, step and token id, and on nothing else.
+"""Random numbers by counting: the noise of a token depends on seed, stream, prompt, step and token id, and on nothing else.
 
 So a request draws the same numbers whatever shares its batch, on any device, and whatever its place in the batch. The
 mixing function is SplitMix64's (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014).
 """
 
+import hashlib
 import secrets
+from array import array
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,9 +23,13 @@ def fresh_seed() -> int:
     return secrets.randbits(32)
 
 
-def stream_key(seed: int, stream: int) -> int:
-    """The key of one answer's random stream: 64 bits."""
-    return mix(mix(seed & _MASK) + (stream + 1) * _STEP)
+def stream_key(seed: int, stream: int, prompt_ids: Sequence[int]) -> int:
+    """The key of one answer's random stream: 64 bits.
+
+    The prompt has a part in it, so that different questions asked with one seed do not lean towards the same tokens.
+    """
+    digest = hashlib.blake2b(array("q", prompt_ids).tobytes(), digest_size=8).digest()
+    return mix(mix(seed & _MASK) + (stream + 1) * _STEP + int.from_bytes(digest, "little"))
 
 
 def step_key(stream: int, step: int) -> int:

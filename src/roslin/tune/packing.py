@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from roslin.tokens import Example
 
-
 WINDOW_UPDATES = 20
 """How many updates' records are packed together: more fill rows better, fewer mix neighbours better."""
 

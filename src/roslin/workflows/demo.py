@@ -31,7 +31,10 @@ JUDGED_SHARE = 0.15
 STOPPING_SHARE = 0.10
 """Of the others, kept from training to say when to stop."""
 
-SHOWN_TOKENS = 96
+TIMES_ABOUT_ROSLIN = 4
+"""How often an epoch shows a record about Roslin: facts that the base cannot know need repeating."""
+
+SHOWN_TOKENS = 64
 JUDGED_TOKENS = 256
 """Dolly's default, within which an answer should have ended."""
 SEED = 42
@@ -140,15 +143,15 @@ def demo_recipe(folder: Path) -> Recipe:
         records=[str(folder / "records" / "train.jsonl")],
         held_out=HeldOut(file=str(folder / "records" / "stopping.jsonl")),
         output=folder / "run",
-        epochs=3,
+        epochs=2,
         records_per_update=12,
         learning_rate=2e-4,
         new_keys_rate=30,
         schedule="linear",
         warmup_updates=10,
-        evaluate_every=10,
-        patience=2,
-        checkpoint_every=20,
+        evaluate_every=15,
+        patience=3,
+        checkpoint_every=30,
         samples=[],
         tensorboard=False,
     )
@@ -159,12 +162,18 @@ def _check_and_split(folder: Path, screen: Screen) -> _Parts:
     found = records.load([STARTER_RECORDS], keys=prompt.FORBIDDEN_IN_RECORDS)
     rest, judged = records.split_by_hash(found, JUDGED_SHARE)
     train, stopping = records.split_by_hash(rest, STOPPING_SHARE, salt="stopping")
+    about = [record for record in train if is_about_roslin(record)]
     (folder / "records").mkdir(exist_ok=True)
-    for name, part in (("train", train), ("stopping", stopping), ("judged", judged)):
+    for name, part in (
+        ("train", train + about * (TIMES_ABOUT_ROSLIN - 1)),
+        ("stopping", stopping),
+        ("judged", judged),
+    ):
         records.write_jsonl(part, folder / "records" / f"{name}.jsonl")
     screen.note(
         f"{len(found)} starter records, all sound: {len(train)} to tune on, {len(stopping)} to say when to stop, and "
-        f"{len(judged)} that only judge the result."
+        f"{len(judged)} that only judge the result. The {len(about)} about Roslin itself are shown "
+        f"{TIMES_ABOUT_ROSLIN} times an epoch, so that the model can learn them."
     )
     return _Parts(train, stopping, judged)
 
@@ -283,7 +292,8 @@ def _shown_records(judged: Sequence[Record]) -> list[Record]:
 
 
 def _answers(model: Roslin, shown: Sequence[Record]) -> list[str]:
-    return [answer.text for answer in model.answer_all(shown, max_new_tokens=SHOWN_TOKENS, seed=SEED)]
+    """The most probable answers: what a model says by itself shows better without the dice of sampling."""
+    return [answer.text for answer in model.answer_all(shown, max_new_tokens=SHOWN_TOKENS, greedy=True)]
 
 
 def _judge(model: Path, judged: Sequence[Record]) -> HeldOutLoss:
