@@ -186,8 +186,8 @@ def _words(result: "Result") -> str:
     change = result.loss_without_end[2]
     proof = "proves the fall" if change.high < 0 else "does not prove a fall"
     return (
-        f"The answers above are the most probable ones, to questions that tuning never saw. Drawn with Dolly's sampling "
-        f"defaults, {result.stopped} of {result.judged} held-out answers ended by themselves at the end key "
+        f"The answers above are the most probable ones, to questions that tuning never saw. Drawn with Dolly's "
+        f"sampling defaults, {result.stopped} of {result.judged} held-out answers ended by themselves at the end key "
         f"({share.estimate:.0%}; 95 % interval {share.low:.0%} to {share.high:.0%}). "
         f"The interval of the paired change {proof}.\n"
         f"Tuned for {result.epochs:.1f} epochs in {result.tuning_seconds:.0f} s; the whole demo took "

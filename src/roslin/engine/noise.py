@@ -1,4 +1,4 @@
-"""Random numbers by counting: the noise of a token depends on seed, stream, prompt, step and token id, and on nothing else.
+"""Random numbers by counting: a token's noise depends on seed, stream, prompt, step and token id, and on nothing else.
 
 So a request draws the same numbers whatever shares its batch, on any device, and whatever its place in the batch. The
 mixing function is SplitMix64's (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014).

@@ -59,7 +59,7 @@ def prepare(recipe: Recipe) -> Prepared:
     if not train or not held_out:
         raise InputError(
             f"Nothing to {'measure on' if train else 'tune on'}: of {len(found)} records, {len(fitting)} are shorter "
-            f"than max_length {recipe.max_length}; {len(train)} of those are for training, {len(held_out)} are held out."
+            f"than max_length {recipe.max_length}; {len(train)} of those are for training, {len(held_out)} held out."
         )
     examples = tokenizer.examples(train)
     decoder = _load(recipe, folder)
