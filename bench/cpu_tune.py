@@ -23,10 +23,9 @@ from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, Trainin
 from roslin import records
 from roslin.model import find_model, fit_vocabulary, load_decoder
 from roslin.tokens import Example, Tokenizer
-from roslin.tune.held_out import hidden_of_answers
-from roslin.tune.loss import answer_loss
 from roslin.tune.optimizer import MasterAdamW
 from roslin.tune.packing import best_fit, make_pack
+from roslin.tune.step import accumulate
 
 BATCH, ACCUMULATION = 6, 8
 PER_UPDATE = BATCH * ACCUMULATION
@@ -55,16 +54,9 @@ class Roslin:
     def step(self, update: list[Example]) -> float:
         rows = best_fit([len(example.ids) for example in update], 2048)
         packs = [make_pack([update[i] for i in row]) for row in rows]
-        scale = 1 / sum(pack.answer_count for pack in packs)
-        total = 0.0
-        for pack in packs:
-            hidden = hidden_of_answers(self.decoder, pack)
-            loss = answer_loss(hidden, self.decoder.head.weight, self.decoder.head.bias, pack.target_M, scale)
-            loss.backward()
-            self.optimizer.collect()
-            total += float(loss.detach())
+        loss = accumulate(self.decoder, packs)
         self.optimizer.update(LEARNING_RATE, 1.0)
-        return total
+        return loss
 
     def seconds(self) -> float:
         start = time.perf_counter()

@@ -38,12 +38,17 @@ def sources() -> list[Path]:
     return [path for path in sorted(PACKAGE.rglob("*.py")) if room_of(path) not in ("__init__", "__main__")]
 
 
+def home_of(name: str) -> str:
+    """The module that `from roslin import name` comes from."""
+    return roslin._HOMES.get(name, f"roslin.{name}")
+
+
 def imported_rooms(path: Path) -> Iterator[tuple[str, int]]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"roslin.{a.name}" for a in node.names] if node.module == "roslin" else [node.module]
+            names = [home_of(a.name) for a in node.names] if node.module == "roslin" else [node.module]
         else:
             continue
         for name in names:
@@ -68,8 +73,11 @@ def test_no_import_runs_up_or_sideways() -> None:
 
 def test_the_check_sees_a_wrong_import(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.py"
-    wrong.write_text("from roslin.cli import main\nfrom roslin import tune\nimport roslin.engine\n")
-    assert [room for room, _ in imported_rooms(wrong)] == ["cli", "tune", "engine"]
+    wrong.write_text(
+        "from roslin.cli import main\nfrom roslin import tune\nimport roslin.engine\nfrom roslin import Roslin\n"
+    )
+    assert [room for room, _ in imported_rooms(wrong)] == ["cli", "tune", "engine", "answer"]
+    assert FLOORS["answer"] == 4
 
 
 def test_low_rooms_do_not_know_torch() -> None:

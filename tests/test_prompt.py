@@ -1,7 +1,5 @@
 """Dolly's prompt, byte for byte."""
 
-import hashlib
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,16 +25,6 @@ def test_a_record_with_context() -> None:
 def test_the_prompt_is_the_record_up_to_its_response(instruction: str, context: str) -> None:
     whole = prompt.render_record(instruction, context, "R")
     assert whole == prompt.render_prompt(instruction, context) + "R\n\n### End"
-
-
-def test_the_prompt_has_not_moved() -> None:
-    digest = hashlib.sha256(prompt.render_record("i", "c", "r").encode()).hexdigest()
-    assert (
-        digest
-        == hashlib.sha256(
-            f"{BLURB}\n\n### Instruction:\ni\n\nInput:\nc\n\n### Response:\nr\n\n### End".encode()
-        ).hexdigest()
-    )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """The errors that people see: each says what is wrong, where, and what to do, and knows its exit code."""
 
+import errno
+from pathlib import Path
+
 
 class RoslinError(Exception):
     """Something a person can mend. The command line prints its text without a traceback."""
@@ -21,3 +24,13 @@ class MachineError(RoslinError):
     """The machine cannot: memory, disk or device. Exit code 3."""
 
     exit_code = 3
+
+
+def write_failed(path: Path, error: Exception) -> MachineError:
+    """What to raise when a run could not write a file: its saved state is whole, so it can go on later."""
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    what = "the disk is full" if full else str(error)
+    return MachineError(
+        f"Could not write {path}: {what}. What was saved before is whole; free some space and give the same command to "
+        "go on from it."
+    )

@@ -109,14 +109,9 @@ class Tokenizer:
 
     @property
     def eos_id(self) -> int:
-        """Id of the base's end of text. Raises InputError when the tokenizer's settings name none."""
+        """Id of the base's end of text, `<|endoftext|>` where no setting names it. InputError when that is no token."""
         token = _token_text(self.settings.get("eos_token")) or "<|endoftext|>"
         return self._id(token)
-
-    @property
-    def pad_id(self) -> int:
-        """Id for padding: the end of text, as Dolly has it."""
-        return self.eos_id
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text in which nothing is special."""

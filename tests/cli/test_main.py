@@ -1,5 +1,6 @@
 """The command as a whole: help, exit codes, and the demo's words."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,10 +54,12 @@ def test_a_demo_that_is_finished_is_shown_again(tmp_path: Path) -> None:
     from dataclasses import asdict
 
     from roslin.statistics import Interval
-    from roslin.workflows.demo import Result, Shown
+    from roslin.workflows.demo import Result, Shown, _fingerprint
+    from roslin.workflows.demo_folder import claim
 
     losses = (Interval(4.5, 4.4, 4.6), Interval(3.0, 2.9, 3.1), Interval(-1.5, -1.6, -1.4))
     result = Result(
+        parameters=31_400_000,
         train=370,
         stopping=40,
         judged=86,
@@ -68,13 +71,14 @@ def test_a_demo_that_is_finished_is_shown_again(tmp_path: Path) -> None:
         seconds=99.0,
         loss=losses,
         loss_without_end=losses,
-        by_category={"open_qa": (4.5, 3.0)},
+        by_category={"[bold]open[/bold]": (4.5, 3.0)},
         about_roslin=(5.5, 2.5),
         stopped=85,
         shown=[Shown("What is it?", "", True, "Some words", "An [answer]")],
     )
     folder = tmp_path / "roslin-demo"
-    (folder / "model").mkdir(parents=True)
+    claim(folder, _fingerprint())
+    (folder / "model").mkdir()
     (folder / "result.json").write_text(json.dumps(asdict(result)), encoding="utf-8")
     shown = run("demo", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
@@ -86,6 +90,65 @@ def test_a_demo_that_is_finished_is_shown_again(tmp_path: Path) -> None:
         "An [answer]",
         "99%",
         "not facts",
-        "tune recipes/",
+        "31 million parameters",
+        "[bold]open[/bold]",
+        "recipes/pythia-2.8b.yaml",
     ):
         assert words in shown.stdout, shown.stdout
+
+
+def test_the_demo_refuses_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.json").write_text("{}", encoding="utf-8")
+    for folder in ("mine", "mine/notes.json", "mine/notes.json/below"):
+        refused = run("demo", "--folder", folder, "--again", cwd=tmp_path)
+        assert refused.returncode == 1, refused.stderr
+        assert "Traceback" not in refused.stderr
+        assert folder in refused.stderr
+    assert (tmp_path / "mine" / "notes.json").read_text(encoding="utf-8") == "{}"
+
+
+def interrupted(*words: str) -> tuple[int, bytes]:
+    """Exit code and stderr of a command that gets Ctrl-C once it has begun to write to stdout."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "roslin", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    return process.returncode, told
+
+
+def test_ctrl_c_ends_an_answer_with_one_line() -> None:
+    code, told = interrupted("ask", "base", "Tell me a long story.", "--max-new-tokens", "1900")
+    assert code == 130
+    assert told.decode().splitlines()[-1] == "Stopped."
+    assert "Traceback" not in told.decode()
+
+
+def test_ctrl_c_ends_a_check_with_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "one.jsonl"
+    path.write_text('{"instruction": "a", "response": "b"}\n', encoding="utf-8")
+    code = (
+        "import os, signal, sys; from roslin import records; from roslin.cli import main; "
+        "records.check = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT); "
+        f"sys.argv = ['roslin', 'records', 'check', {str(path)!r}]; main.main()"
+    )
+    stopped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert stopped.returncode == 130, stopped.stderr
+    assert stopped.stderr.strip().splitlines()[-1] == "Stopped."
+    assert "Traceback" not in stopped.stderr
+
+
+def test_a_reader_that_leaves_ends_the_command_quietly() -> None:
+    words = ["ask", "base", "Tell me a long story.", "--max-new-tokens", "60"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "roslin", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    told = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait(60) == 141
+    assert "Traceback" not in told and "BrokenPipe" not in told

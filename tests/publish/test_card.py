@@ -14,8 +14,9 @@ COMPARISON = LossComparison(82, Interval(3.9, 3.7, 4.1), Interval(2.9, 2.7, 3.1)
 @pytest.fixture
 def facts() -> CardFacts:
     return CardFacts(
-        name="runs/mine/model",
+        name="mine",
         base="EleutherAI/pythia-2.8b",
+        base_model="EleutherAI/pythia-2.8b",
         parameters=2_775_208_960,
         languages=["en"],
         licence="apache-2.0",
@@ -51,7 +52,7 @@ def test_every_figure_stands_in_it(facts: CardFacts) -> None:
         "2.78 billion parameters",
         "400 instruction records",
         "300 open_qa, 100 summarization",
-        "3 records were too long",
+        "3 records reached max_length",
         "120 updates",
         "1.75 epochs",
         "123,456 tokens",
@@ -75,6 +76,14 @@ def test_small_models_are_said_to_know_nothing(facts: CardFacts) -> None:
 
 
 def test_what_is_not_known_is_not_claimed(facts: CardFacts) -> None:
-    bare = render_card(replace(facts, licence=None, languages=[], notice="", dropped=0, base="/some/folder"))
-    for word in ("license:", "language:", "## Attribution", "too long", "base_model:"):
+    bare = render_card(replace(facts, licence=None, languages=[], notice="", dropped=0, base="folder", base_model=None))
+    for word in ("license:", "language:", "## Attribution", "reached max_length", "base_model:"):
         assert word not in bare
+
+
+def test_a_few_records_give_no_interval(facts: CardFacts) -> None:
+    few = render_card(replace(facts, comparison=replace(COMPARISON, records=9)))
+    assert "3.900 [3.700" not in few
+    assert "| end key counted | 3.900 | 2.900 | -1.000 |" in few
+    assert "too few" in few
+    assert "3.900 [3.700" in render_card(replace(facts, comparison=replace(COMPARISON, records=10)))

@@ -18,11 +18,22 @@ from roslin import prompt
 from roslin.errors import InputError, MachineError
 from roslin.model import Decoder, PackedAttention, packed_positions
 from roslin.tokens import Example
-from roslin.tune import Callbacks, Diverged, EvaluationLog, Interrupted, Recipe, UpdateLog, fit, prepare
+from roslin.tune import (
+    Callbacks,
+    Diverged,
+    EvaluationLog,
+    HeldOutSet,
+    Interrupted,
+    Recipe,
+    UpdateLog,
+    fit,
+    prepare,
+)
 from roslin.tune import state as state_module
-from roslin.tune.held_out import hidden_of_answers, pack_nll
-from roslin.tune.loss import answer_loss
+from roslin.tune.held_out import pack_nll
 from roslin.tune.packing import make_pack
+from roslin.tune.schedule import learning_rate
+from roslin.tune.step import accumulate
 
 NUMBERS = ("update", "loss", "held_out", "learning_rate", "grad_norm", "records", "tokens")
 """What must be the same bit for bit in a resumed run; speeds and times need not."""
@@ -65,26 +76,25 @@ def test_what_stands_beside_a_record_does_not_change_its_loss(recipe: Recipe) ->
 
 
 def test_gradients_do_not_depend_on_how_an_update_is_cut_into_rows(recipe: Recipe) -> None:
+    """And they are those of the mean over all answer tokens of the update, as plain torch has it."""
     prepared = prepare(recipe)
-    examples = prepared.examples[:8]
-    scale = 1 / sum(e.answer_count for e in examples)
+    decoder, examples = prepared.decoder, prepared.examples[:8]
 
-    def gradients(rows: list[list[Example]]) -> tuple[float, list[torch.Tensor]]:
-        prepared.decoder.zero_grad()
-        total = 0.0
-        for row in rows:
-            pack = make_pack(row)
-            hidden = hidden_of_answers(prepared.decoder, pack)
-            loss = answer_loss(hidden, prepared.decoder.head.weight, prepared.decoder.head.bias, pack.target_M, scale)
-            loss.backward()
-            total += float(loss.detach())
-        return total, [p.grad.clone() for p in prepared.decoder.parameters() if p.grad is not None]
+    def gradients(rows: list[list[Example]] | None) -> tuple[float, list[torch.Tensor]]:
+        decoder.zero_grad()
+        if rows is None:
+            whole = sum(one_by_one(decoder, e) for e in examples) / sum(e.answer_count for e in examples)
+            whole.backward()
+            return float(whole.detach()), [p.grad.clone() for p in decoder.parameters()]
+        loss = accumulate(decoder, [make_pack(row) for row in rows])
+        return loss, [p.grad.clone() for p in decoder.parameters()]
 
-    one, in_one_row = gradients([examples])
-    many, in_many_rows = gradients([examples[:1], examples[1:5], examples[5:]])
-    assert one == pytest.approx(many, rel=1e-5)
-    for a, b in zip(in_one_row, in_many_rows, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    plain, expected = gradients(None)
+    for rows in ([examples], [examples[:1], examples[1:5], examples[5:]]):
+        loss, found = gradients(rows)
+        assert loss == pytest.approx(plain, rel=1e-5)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_the_row_length_changes_rows_and_not_the_total_learned_from(recipe: Recipe) -> None:
@@ -157,6 +167,29 @@ def test_interrupted_and_resumed_is_bitwise_the_same(recipe: Recipe, precision: 
         assert torch.equal(a, b)
 
 
+def test_early_stopping_is_the_same_over_a_resume(recipe: Recipe) -> None:
+    """The rise of the held-out loss, the best weights and the stop survive an interruption between them."""
+    greedy = {"learning_rate": 2e-2, "epochs": 12, "patience": 2, "evaluate_every": 3, "explosion": 100}
+    whole = changed(recipe, **greedy, output=recipe.output.with_name("whole"))
+    expected = fit(whole, prepare(whole))
+    assert expected.stopped_early
+    end = curve(whole.output)[-1]["update"]
+    for stop_after in (expected.updates + 1, end - 1):
+        cut = changed(recipe, **greedy, output=recipe.output.with_name(f"cut-{stop_after}"))
+
+        def interrupt(log: UpdateLog, at: int = stop_after) -> None:
+            if log.update == at:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with pytest.raises(Interrupted):
+            fit(cut, prepare(cut), Callbacks(on_step=interrupt))
+        resumed = fit(cut, prepare(cut))
+        assert curve(cut.output) == curve(whole.output)
+        assert resumed.updates == expected.updates
+        for a, b in zip(resumed.decoder.parameters(), expected.decoder.parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
 RUN = """
 import sys
 from pathlib import Path
@@ -202,14 +235,78 @@ def test_a_checkpoint_of_another_run_is_refused(recipe: Recipe) -> None:
         fit(other, prepare(other))
 
 
-def test_an_exploding_loss_stops_and_keeps_the_last_good_state(recipe: Recipe) -> None:
-    wild = changed(recipe, learning_rate=50.0, warmup_updates=12, clip_norm=None, checkpoint_every=2)
-    with pytest.raises(Diverged, match=r"Stopped at update \d+: .*learning_rate"):
+@pytest.mark.parametrize("warmup", [0, 300])
+def test_an_exploding_loss_stops_and_keeps_the_last_good_state(recipe: Recipe, warmup: int) -> None:
+    """From the first update on; and what is kept is no state that the loss has just condemned."""
+    wild = changed(recipe, learning_rate=20.0, warmup_updates=warmup, clip_norm=None, checkpoint_every=1)
+    with pytest.raises(Diverged, match=r"Stopped after update \d+: .*learning_rate"):
         fit(wild, prepare(wild))
-    newest = state_module.Checkpoints(wild.output / "checkpoints", 2).newest()
-    assert newest is not None
-    _, masters, _ = state_module.Checkpoints(wild.output / "checkpoints", 2).load(newest)
-    assert all(torch.isfinite(tensor).all() for tensor in masters.values())
+    checkpoints = state_module.Checkpoints(wild.output / "checkpoints", 2)
+    newest = checkpoints.newest()
+    if newest is None:
+        assert warmup == 0
+        return
+    _, masters, _ = checkpoints.load(newest)
+    prepared = prepare(wild)
+    with torch.no_grad():
+        for name, parameter in prepared.decoder.named_parameters():
+            parameter.copy_(masters[name])
+    assert (
+        prepared.held_out.measure(prepared.decoder).loss
+        < 2.5 * prepare(wild).held_out.measure(prepare(wild).decoder).loss
+    )
+
+
+def test_the_recipe_is_followed(recipe: Recipe) -> None:
+    """Partial epochs, schedule, clipping, kept checkpoints and weight decay reach the updates."""
+    steps: list[UpdateLog] = []
+    half = changed(recipe, epochs=1.5, schedule="cosine", keep_checkpoints=1, checkpoint_every=3)
+    tuned = fit(half, prepare(half), Callbacks(on_step=steps.append))
+    whole = len(prepare(half).examples) / recipe.records_per_update
+    assert tuned.updates_in_all == pytest.approx(1.5 * whole, abs=1.5)
+    expected = [
+        learning_rate(n, peak=1e-3, schedule="cosine", warmup=3, total=len(steps)) for n in range(1, len(steps) + 1)
+    ]
+    assert [s.learning_rate for s in steps] == expected
+    assert len(list((half.output / "checkpoints").glob("update-*"))) == 1
+    for name, values in {
+        "clip": {"clip_norm": 1e-4},
+        "decay": {"weight_decay": 5.0},
+        "keys": {"new_keys_rate": 9},
+    }.items():
+        other = changed(half, output=recipe.output.with_name(name), **values)
+        assert fit(other, prepare(other)).held_out.loss != tuned.held_out.loss, name
+
+
+def test_a_held_out_file_is_what_is_measured(recipe: Recipe, records_file: Path, tmp_path: Path) -> None:
+    lines = records_file.read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "train.jsonl").write_text("".join(lines[:50]), encoding="utf-8")
+    (tmp_path / "other.jsonl").write_text("".join(lines[50:]), encoding="utf-8")
+    values = {"records": [str(tmp_path / "train.jsonl")], "held_out": {"file": str(tmp_path / "other.jsonl")}}
+    apart = changed(recipe, **values, epochs=0.5)
+    prepared = prepare(apart)
+    assert (len(prepared.examples), len(prepared.held_out)) == (50, 10)
+    fit(apart, prepared)
+
+    (tmp_path / "other.jsonl").write_text("".join(lines[52:]), encoding="utf-8")
+    with pytest.raises(InputError, match="another recipe or other records"):
+        fit(apart, prepare(apart))
+    (tmp_path / "other.jsonl").write_text("".join(lines[45:]), encoding="utf-8")
+    with pytest.raises(InputError, match="5 of its 15 records are asked in the training records too"):
+        prepare(apart)
+
+
+def test_the_end_key_is_counted_apart(recipe: Recipe) -> None:
+    prepared = prepare(recipe)
+    example = prepared.examples[0]
+    measured = HeldOutSet([example], ["x"], 256).measure(prepared.decoder)
+    ids = torch.tensor(example.ids)
+    with torch.no_grad():
+        logits = prepared.decoder(ids, packed_positions([len(ids)]), PackedAttention([len(ids)]))
+    nll = F.cross_entropy(logits[:-1], ids[1:], reduction="none")[example.answer_start - 1 :]
+    assert measured.end_nll == [pytest.approx(float(nll[-1]), rel=1e-5)]
+    assert measured.nll_without_end == [pytest.approx(float(nll[:-1].sum()), rel=1e-5)]
+    assert measured.tokens_without_end == [len(nll) - 1]
 
 
 def test_nan_weights_stop_at_once(recipe: Recipe) -> None:
@@ -251,7 +348,9 @@ def test_records_too_long_are_dropped_and_listed(recipe: Recipe) -> None:
     assert [d.tokens for d in prepared.dropped] == lengths
     assert min(lengths) >= 60
     assert max(len(e.ids) for e in prepared.examples) < 60
-    assert len(prepared.dropped) + len(prepared.examples) == len(prepare(recipe).examples)
+    whole = prepare(recipe)
+    assert len(prepared.dropped) + len(prepared.examples) + len(prepared.held_out) == 60
+    assert len(whole.examples) + len(whole.held_out) == 60
     with pytest.raises(InputError, match="Nothing to tune on"):
         prepare(changed(recipe, max_length=20))
 

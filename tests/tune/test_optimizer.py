@@ -1,5 +1,7 @@
 """Updates on fp32 masters, against torch's AdamW in fp32."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -14,12 +16,16 @@ def model(dtype: torch.dtype) -> nn.Module:
     return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).to(dtype)
 
 
+def give_gradients(net: nn.Module, value: float) -> None:
+    """A backward pass whose gradient is `value` everywhere."""
+    torch.stack([(parameter * value).sum() for parameter in net.parameters()]).sum().backward()
+
+
 def steps(net: nn.Module, optimizer: MasterAdamW, count: int, seed: int = 1) -> None:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(count):
         inputs = torch.randn(4, 6, generator=generator).to(next(net.parameters()).dtype)
         net(inputs).float().square().sum().backward()
-        optimizer.collect()
         optimizer.update(1e-2, None)
 
 
@@ -41,9 +47,7 @@ def test_bf16_weights_are_the_rounded_masters_and_small_updates_are_not_lost() -
     optimizer = MasterAdamW(net, **SETTINGS | {"weight_decay": 0.0})
     start = {name: master.clone() for name, master in optimizer.masters.items()}
     for _ in range(50):
-        for parameter in net.parameters():
-            parameter.grad = torch.ones_like(parameter)
-        optimizer.collect()
+        give_gradients(net, 1.0)
         optimizer.update(1e-5, None)
     for name, parameter in net.named_parameters():
         # AdamW with a constant gradient moves by the learning rate each time: 50 × 1e-5, far below bf16's spacing.
@@ -57,28 +61,32 @@ def test_passes_add_up_in_fp32() -> None:
     net = model(torch.bfloat16)
     optimizer = MasterAdamW(net, **SETTINGS)
     for value in (1.0, 2**-9, 2**-9):  # in bf16, 1 + 2**-9 is 1
-        for parameter in net.parameters():
-            parameter.grad = torch.full_like(parameter, value)
-        optimizer.collect()
+        give_gradients(net, value)
+    assert all(parameter.grad is None for parameter in net.parameters())
     assert all(torch.all(master.grad == 1 + 2**-8) for master in optimizer.masters.values())
 
 
 def test_clipping_and_its_norm() -> None:
-    net = model(torch.float32)
-    optimizer = MasterAdamW(net, **SETTINGS)
-    for parameter in net.parameters():
-        parameter.grad = torch.full_like(parameter, 2.0)
+    """AdamW's first step hides a gradient's size behind its sign; epsilon as large as the clipped gradient shows it."""
+    net, peer = model(torch.float32), model(torch.float32)
+    optimizer = MasterAdamW(net, betas=(0.9, 0.99), epsilon=1.0, weight_decay=0.0)
+    give_gradients(net, 2.0)
     count = sum(p.numel() for p in net.parameters())
-    assert optimizer.update(1e-3, 1.0) == pytest.approx(2 * count**0.5)
+    assert optimizer.update(1e-1, 1.0) == pytest.approx(2 * count**0.5)
+    adamw = torch.optim.AdamW(peer.parameters(), lr=1e-1, betas=(0.9, 0.99), eps=1.0, weight_decay=0.0)
+    give_gradients(peer, 2.0)
+    torch.nn.utils.clip_grad_norm_(peer.parameters(), 1.0)
+    adamw.step()
+    for ours, theirs in zip(net.parameters(), peer.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     net = model(torch.float32)
     optimizer = MasterAdamW(net, **SETTINGS)
     before = [p.clone() for p in net.parameters()]
-    for parameter in net.parameters():
-        parameter.grad = torch.full_like(parameter, float("nan"))
-    assert optimizer.update(1e-3, 1.0) != optimizer.update(1e-3, 1.0)
+    give_gradients(net, float("nan"))
+    assert math.isnan(optimizer.update(1e-3, 1.0))
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
 
 

@@ -105,3 +105,26 @@ def test_a_missing_file_and_a_wrong_word(tmp_path: Path) -> None:
 def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         Recipe.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "epochs=.inf",
+        "epochs=1e9",
+        "learning_rate=.inf",
+        'samples=[" "]',
+        "seed=2020-13-45",
+        "model=",
+        "held_out={file: ''}",
+    ],
+)
+def test_settings_that_make_no_sense(tmp_path: Path, word: str) -> None:
+    with pytest.raises(InputError, match=word.split("=", maxsplit=1)[0]):
+        Recipe.load(write(tmp_path, "model: base\nrecords: a\noutput: o\n"), [word])
+
+
+@pytest.mark.parametrize("text", ["seed: 2020-13-45\n", "mapping: &m {a: *m}\n", "[" * 3000, 'revision: "\\ud800"\n'])
+def test_yaml_that_breaks_readers(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError):
+        Recipe.load(write(tmp_path, text))

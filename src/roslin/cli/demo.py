@@ -1,5 +1,6 @@
 """`roslin demo`: the whole way on a laptop, told in plain words."""
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -20,26 +21,42 @@ if TYPE_CHECKING:
     from roslin.workflows.demo import Result, Screen, Shown
 
 
+DEFAULT_FOLDER = Path("roslin-demo")
+
+
 def demo(
-    folder: Annotated[Path, typer.Option("--folder", help="Where the demo keeps its records, run and model.")] = Path(
-        "roslin-demo"
-    ),
+    folder: Annotated[
+        Path, typer.Option("--folder", help="Where the demo keeps its records, run and model.")
+    ] = DEFAULT_FOLDER,
     again: Annotated[
         bool, typer.Option("--again", help="Start over instead of showing or finishing what is there.")
     ] = False,
 ) -> None:
     """Tune the small base that ships with Roslin on the starter records, and see by how much it got better."""
     progress = progress_console()
-    if again:
-        _start_over(folder, progress)
-    elif (folder / "result.json").is_file():
-        progress.print(
-            f"{folder} holds a finished demo: shown again, not run again. Start over: {command()} demo --again"
-        )
-    elif folder.exists():
-        progress.print(f"{folder} holds an unfinished demo: going on where it was.")
+    _say_what_is_there(folder, again, progress)
     result = _run(folder, progress)
     _show(result, folder, Console(highlight=False))
+
+
+def _say_what_is_there(folder: Path, again: bool, console: Console) -> None:
+    from roslin.workflows.demo import load_result, start_over, state
+
+    if again:
+        start_over(folder)
+        _say(console, f"Starting over in {folder}.")
+    elif state(folder) == "current":
+        if load_result(folder) is None:
+            _say(console, f"{folder} holds an unfinished demo: going on where it was.")
+        else:
+            _say(
+                console,
+                f"{folder} holds a finished demo: shown again, not run again. Start over: {_again(folder)}",
+            )
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False)
 
 
 def command() -> str:
@@ -50,11 +67,9 @@ def command() -> str:
     return str(called.relative_to(Path.cwd())) if called.is_relative_to(Path.cwd()) else str(called)
 
 
-def _start_over(folder: Path, console: Console) -> None:
-    from roslin.workflows.demo import start_over
-
-    start_over(folder)
-    console.print(f"Starting over in {folder}.")
+def _again(folder: Path) -> str:
+    where = "" if folder == DEFAULT_FOLDER else f"--folder {shlex.quote(str(folder))} "
+    return f"{command()} demo {where}--again"
 
 
 def _run(folder: Path, console: Console) -> "Result":
@@ -74,8 +89,8 @@ def _screen(console: Console, bar: "TuningBar") -> "Screen":
     from roslin.workflows.demo import Screen
 
     return Screen(
-        step=lambda title, words: console.print(f"\n[bold]{title}.[/bold] {words}"),
-        note=lambda text: console.print(f"  {text}"),
+        step=lambda title, words: console.print(Text.assemble("\n", (f"{title}.", "bold"), f" {words}")),
+        note=lambda text: _say(console, f"  {text}"),
         tuning=bar.callbacks,
     )
 
@@ -129,7 +144,7 @@ class TuningBar:
             left = f" · at most {clock(log.seconds_left)} left"
             self._bar.update(self._task, completed=log.update, figures=figures + left)
         elif log.update % self.LINES_EVERY == 0:
-            self._console.print(f"  {log.line()}")
+            _say(self._console, f"  {log.line()}")
 
     def _evaluate(self, log: "EvaluationLog", _: object) -> None:
         mark = ", the lowest so far" if log.best else ""
@@ -143,7 +158,7 @@ def _show(result: "Result", folder: Path, console: Console) -> None:
     console.print(_losses(result))
     console.print(_categories(result))
     console.print(_words(result), soft_wrap=True)
-    console.print(_next(folder), soft_wrap=True)
+    console.print(_next(folder), soft_wrap=True, markup=False)
 
 
 def _side_by_side(shown: "Shown", width: int) -> Panel:
@@ -166,8 +181,8 @@ def _losses(result: "Result") -> Table:
     )
     for name in ("", "before", "after", "change"):
         table.add_column(name)
-    table.add_row("end key counted", *map(str, result.loss))
-    table.add_row("end key left out", *map(str, result.loss_without_end))
+    table.add_row("end key counted", *(Text(str(loss)) for loss in result.loss))
+    table.add_row("end key left out", *(Text(str(loss)) for loss in result.loss_without_end))
     return table
 
 
@@ -177,7 +192,7 @@ def _categories(result: "Result") -> Table:
         table.add_column(name)
     rows = [*result.by_category.items(), ("about Roslin itself", result.about_roslin)]
     for name, (before, after) in rows:
-        table.add_row(name, f"{before:.3f}", f"{after:.3f}")
+        table.add_row(Text(name), f"{before:.3f}", f"{after:.3f}")
     return table
 
 
@@ -192,21 +207,30 @@ def _words(result: "Result") -> str:
         f"The interval of the paired change {proof}.\n"
         f"Tuned for {result.epochs:.1f} epochs in {result.tuning_seconds:.0f} s; the whole demo took "
         f"{result.seconds:.0f} s.\n\n"
-        "A model this small (20 million parameters) learns the [bold]form[/bold] of an answer, not facts: it responds "
+        f"A model this small ({result.parameters / 1e6:.0f} million parameters) learns the [bold]form[/bold] of an answer, not facts: it responds "
         "to the instruction and stops, and what it states about the world is mostly invented. `roslin tune` does the "
         "same with Pythia, a hundred times larger and more, whose answers are worth reading."
     )
 
 
 def _next(folder: Path) -> str:
-    roslin = command()
+    roslin, model = command(), shlex.quote(str(folder / "model"))
     lines = [
-        (f"{roslin} chat {folder}/model", "talk to it"),
-        (f'{roslin} ask {folder}/model "What is Roslin?"', "one answer"),
-        (f"{roslin} serve {folder}/model", "a chat page, and OpenAI's interface"),
+        (f"{roslin} chat {model}", "talk to it"),
+        (f'{roslin} ask {model} "What is Roslin?"', "one answer"),
+        (f"{roslin} serve {model}", "a chat page, and OpenAI's interface"),
         (f"{roslin} records check my-records.jsonl", "check your own records"),
-        (f"{roslin} tune recipes/pythia-2.8b.yaml", "Pythia on databricks-dolly-15k, on one H100"),
-        (f"{roslin} demo --again", "start over"),
+        *_tune_pythia(roslin),
+        (_again(folder), "start over"),
     ]
     width = max(len(line) for line, _ in lines)
     return "\nNext:\n" + "\n".join(f"  {line:<{width}}   {words}" for line, words in lines)
+
+
+def _tune_pythia(roslin: str) -> list[tuple[str, str]]:
+    """The recipe of the next step, where Roslin runs from a clone: only clones have the recipes."""
+    recipe = Path(__file__).resolve().parents[3] / "recipes" / "pythia-2.8b.yaml"
+    if not recipe.is_file():
+        return []
+    shown = recipe.relative_to(Path.cwd()) if recipe.is_relative_to(Path.cwd()) else recipe
+    return [(f"{roslin} tune {shlex.quote(str(shown))}", "Pythia on databricks-dolly-15k, on one H100")]

@@ -1,16 +1,42 @@
 """The `roslin` command: its groups, and errors as people see them."""
 
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import roslin
 from roslin.cli import ask, demo, records, serve, tune
 from roslin.errors import RoslinError
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+READER_LEFT = 141
+"""Exit code when whoever read our output has gone, as shells have it."""
+
+
+class Commands(TyperGroup):
+    """Ends a command on Ctrl-C and on a broken pipe itself: Typer would do so in silence, and with another code."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command that was asked for."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            print("Stopped.", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
+            raise typer.Exit(READER_LEFT) from None
+        return result
+
+
 app = typer.Typer(
     name="roslin",
+    cls=Commands,
     help="Make, run and judge instruction-following language models of the Dolly family.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -22,9 +48,6 @@ app.command()(tune.tune)
 app.command()(ask.ask)
 app.command()(ask.chat)
 app.command()(serve.serve)
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 
 def _version(wanted: bool) -> None:
@@ -49,9 +72,3 @@ def main() -> None:
     except RoslinError as error:
         print(f"roslin: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("\nroslin: stopped.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output left; there is nobody to tell
-        sys.exit(INTERRUPTED)

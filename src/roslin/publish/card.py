@@ -9,6 +9,11 @@ import yaml
 from roslin.statistics import Interval
 
 
+FEWEST_FOR_INTERVALS = 10
+"""Below this many records a bootstrap interval is far too narrow; of one record it has no width at all."""
+TOO_FEW = f"no interval: fewer than {FEWEST_FOR_INTERVALS} held-out records are too few for one"
+
+
 @dataclass(frozen=True)
 class LossComparison:
     """Held-out loss (nats an answer token) of the base and of the tuned model on the same records."""
@@ -19,13 +24,30 @@ class LossComparison:
     change: Interval
     """Paired over the records: after minus before."""
 
+    @property
+    def too_few(self) -> bool:
+        """Whether the records are too few for resampling them to say anything."""
+        return self.records < FEWEST_FOR_INTERVALS
+
+    def figures(self) -> tuple[str, str, str]:
+        """Before, after and change, with their intervals if there are records enough."""
+        before, after, change = (
+            f"{interval.estimate:.3f}" if self.too_few else str(interval)
+            for interval in (self.before, self.after, self.change)
+        )
+        return before, after, change
+
 
 @dataclass(frozen=True)
 class CardFacts:
     """All that a card states. Nothing in a card is written that is not here."""
 
     name: str
+    """Title: of the run, not a path."""
     base: str
+    """What was tuned, in words."""
+    base_model: str | None
+    """Its name on the hub, if it has one."""
     parameters: int
     languages: Sequence[str]
     licence: str | None
@@ -57,7 +79,7 @@ def render_card(facts: CardFacts) -> str:
         _header(facts),
         f"# {facts.name}",
         _summary(facts),
-        _use(facts),
+        _use(),
         _results(facts),
         _training(facts),
         _limits(facts),
@@ -77,7 +99,7 @@ def _header(facts: CardFacts) -> str:
         "license": facts.licence,
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "base_model": facts.base if "/" in facts.base and not Path(facts.base).exists() else None,
+        "base_model": facts.base_model,
         "tags": ["roslin", "dolly", "instruction-tuned"],
     }
     known = {key: value for key, value in data.items() if value}
@@ -98,18 +120,20 @@ def _summary(facts: CardFacts) -> str:
     return text
 
 
-def _use(facts: CardFacts) -> str:
-    return f"""## Use
+def _use() -> str:
+    return """## Use
+
+With this folder as `model`:
 
 ```
-roslin ask {facts.name} "Explain why leaves change colour."
-roslin chat {facts.name}
+roslin ask ./model "Explain why leaves change colour."
+roslin chat ./model
 ```
 
 ```python
 from roslin import Roslin
 
-print(Roslin.load("{facts.name}").answer("Explain why leaves change colour.").text)
+print(Roslin.load("./model").answer("Explain why leaves change colour.").text)
 ```
 
 The folder is in transformers' layout: `AutoModelForCausalLM` and `AutoTokenizer` load it with `from_pretrained`.
@@ -121,14 +145,15 @@ def _results(facts: CardFacts) -> str:
         ("end key counted", facts.comparison),
         ("end key left out", facts.comparison_without_end),
     ]
-    table = "\n".join(f"| {name} | {c.before} | {c.after} | {c.change} |" for name, c in rows)
+    table = "\n".join(f"| {' | '.join((name, *comparison.figures()))} |" for name, comparison in rows)
+    sure = f"({TOO_FEW})" if facts.comparison.too_few else "with 95 % bootstrap intervals over records"
     categories = "\n".join(
         f"| {name} | {before:.3f} | {after:.3f} |" for name, (before, after) in sorted(facts.by_category.items())
     )
     return f"""## How well it does
 
-Loss on the responses of {facts.comparison.records} held-out records, in nats a token (lower is better), with 95 %
-bootstrap intervals over records; the change is paired. {facts.chosen_on}
+Loss on the responses of {facts.comparison.records} held-out records, in nats a token (lower is better),
+{sure}; the change is paired. {facts.chosen_on}
 
 | held-out response loss | base | tuned | change |
 |---|---|---|---|
@@ -144,9 +169,7 @@ right."""
 
 def _training(facts: CardFacts) -> str:
     categories = ", ".join(f"{count:,} {name}" for name, count in sorted(facts.records_by_category.items()))
-    dropped = (
-        f" {facts.dropped:,} records were too long for the rows and were dropped, not cut." if facts.dropped else ""
-    )
+    dropped = f" {facts.dropped:,} records reached max_length and were dropped, not cut." if facts.dropped else ""
     return f"""## How it was tuned
 
 - Records: {", ".join(f"`{source}`" for source in facts.records_source)} ({categories}).{dropped}

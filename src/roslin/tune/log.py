@@ -1,16 +1,19 @@
 """What a run reports: a line an update for people, JSONL for programs, TensorBoard for curves."""
 
 import json
+import math
+import re
 import resource
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from roslin.errors import InputError
+from roslin.errors import InputError, write_failed
 from roslin.tune.held_out import HeldOutLoss
 
 
@@ -23,7 +26,7 @@ class UpdateLog:
     epoch: float
     loss: float
     """Nats an answer token, over the whole update."""
-    held_out: float | None
+    held_out: float
     """The newest held-out loss."""
     learning_rate: float
     grad_norm: float
@@ -42,7 +45,7 @@ class UpdateLog:
         parts = [
             f"update {self.update}/{self.updates}",
             f"loss {self.loss:.3f}",
-            f"held-out {self.held_out:.3f}" if self.held_out is not None else None,
+            f"held-out {self.held_out:.3f}",
             f"lr {self.learning_rate:.2e}",
             f"|g| {self.grad_norm:.2f}",
             f"{self.tokens_per_second:,.0f} tokens/s",
@@ -79,19 +82,27 @@ class LogFile:
     def __init__(self, path: Path, *, keep_until: int) -> None:
         """Open for appending; lines of updates after `keep_until`, and a line cut by a crash, are dropped."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in _whole_lines(path) if json.loads(line)["update"] <= keep_until]
+        self._path = path
+        kept = [line for line in _whole_lines(path) if _update_of(line) <= keep_until]
         partial = path.with_suffix(".partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        partial.replace(path)
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        try:
+            partial.write_text("".join(kept), encoding="utf-8")
+            partial.replace(path)
+            self._file = path.open("a", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise write_failed(path, error) from error
 
     def write(self, kind: str, values: dict[str, Any]) -> None:
-        """Append one line."""
-        self._file.write(json.dumps({"kind": kind, **values}) + "\n")
+        """Append one line. Raises MachineError when the disk is full."""
+        try:
+            self._file.write(json.dumps({"kind": kind, **values}) + "\n")
+        except OSError as error:
+            raise write_failed(self._path, error) from error
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; what could not be written was already told."""
+        with suppress(OSError):
+            self._file.close()
 
 
 def _whole_lines(path: Path) -> Iterable[str]:
@@ -100,6 +111,14 @@ def _whole_lines(path: Path) -> Iterable[str]:
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
             yield line
+
+
+def _update_of(line: str) -> float:
+    """The update of a logged line; infinite for a line that is none, so that it is dropped."""
+    try:
+        return float(json.loads(line)["update"])
+    except (ValueError, TypeError, KeyError):
+        return math.inf
 
 
 class Curves:
@@ -148,11 +167,6 @@ def _tensorboard_writer(folder: Path, wanted: bool | None, keep_until: int) -> A
     return SummaryWriter(str(folder), purge_step=keep_until + 1)
 
 
-def update_log_values(log: UpdateLog) -> dict[str, Any]:
-    """An update's figures as they go into the log."""
-    return asdict(log)
-
-
 def memory_gib(device: torch.device) -> float:
     """Peak memory so far, in GiB: the device's allocations, or this process's resident set on CPU."""
     if device.type == "cuda":
@@ -162,15 +176,17 @@ def memory_gib(device: torch.device) -> float:
 
 
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "A10": 125e12, "L4": 121e12, "V100": 125e12, "T4": 65e12}
-"""Dense 16-bit matrix products a second, from NVIDIA's datasheets (SXM parts where they differ)."""
+"""Dense 16-bit matrix products a second, from NVIDIA's datasheets (of the SXM part where there are two)."""
 
 
 def peak_flops(device: torch.device) -> float | None:
     """The device's peak where it is known."""
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for key, peak in PEAK_FLOPS.items() if key in name), None)
+    words = re.split(r"[\s-]+", torch.cuda.get_device_name(device))
+    if "H100" in words and "PCIe" in words:
+        return None
+    return next((PEAK_FLOPS[word] for word in words if word in PEAK_FLOPS), None)
 
 
 def clock(seconds: float) -> str:

@@ -6,14 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import FrameType
 
 import torch
 
 from roslin.errors import InputError
 from roslin.model import Decoder
-from roslin.tune.held_out import HeldOutLoss, hidden_of_answers
+from roslin.tune.held_out import HeldOutLoss
 from roslin.tune.log import (
     Curves,
     EvaluationLog,
@@ -21,20 +21,16 @@ from roslin.tune.log import (
     UpdateLog,
     memory_gib,
     peak_flops,
-    update_log_values,
 )
-from roslin.tune.loss import answer_loss
 from roslin.tune.optimizer import MasterAdamW
-from roslin.tune.packing import Pack, epoch_updates, make_pack
+from roslin.tune.packing import epoch_updates, make_pack
 from roslin.tune.recipe import Recipe
 from roslin.tune.schedule import learning_rate
 from roslin.tune.setup import Prepared
 from roslin.tune.state import Checkpoints, Progress
+from roslin.tune.step import accumulate
 
 PARTS_WITH_A_ROW_A_TOKEN = ("embedding.weight", "head.weight", "head.bias")
-
-LOSSES_TO_COMPARE = 10
-"""How many first updates tell what a normal loss is."""
 
 
 class Interrupted(Exception):
@@ -148,7 +144,6 @@ class _Run:
     def _updates(self, stop_requested: threading.Event) -> None:
         if self.progress.update == 0:
             self._take(self.before)
-        self.started = time.monotonic()
         self.tokens_at_start, self.seconds_at_start = self.progress.tokens, self.progress.seconds
         for rows in self._remaining_updates():
             if self.progress.stopped_early:
@@ -190,8 +185,9 @@ class _Run:
 
     def _update(self, rows: list[list[int]]) -> None:
         progress, recipe = self.progress, self.recipe
+        started = time.monotonic()
         packs = [make_pack([self.prepared.examples[i] for i in row]) for row in rows]
-        loss = self._gradients(packs)
+        loss = accumulate(self.decoder, packs)
         self._stop_if_diverged(loss)
         rate = learning_rate(
             progress.update + 1,
@@ -205,50 +201,33 @@ class _Run:
             self._diverged("a gradient is not finite")
         progress.update += 1
         progress.tokens += sum(pack.token_count for pack in packs)
-        if len(progress.first_losses) < LOSSES_TO_COMPARE:
-            progress.first_losses.append(loss)
+        progress.seconds += time.monotonic() - started
         self._report(loss, rate, norm, sum(map(len, rows)), sum(pack.token_count for pack in packs))
 
-    def _gradients(self, packs: list[Pack]) -> float:
-        scale = 1.0 / sum(pack.answer_count for pack in packs)
-        total = 0.0
-        for pack in packs:
-            hidden_MD = hidden_of_answers(self.decoder, pack)
-            head = self.decoder.head
-            loss = answer_loss(hidden_MD, head.weight, head.bias, pack.target_M.to(hidden_MD.device), scale)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.collect()
-            total += float(loss.detach())
-        return total
-
     def _stop_if_diverged(self, loss: float) -> None:
-        first = self.progress.first_losses
         if not math.isfinite(loss):
             self._diverged(f"the loss is {loss}")
-        if len(first) == LOSSES_TO_COMPARE and loss > self.recipe.explosion * max(first):
-            self._diverged(
-                f"the loss rose to {loss:.2f}, more than {self.recipe.explosion:g} times that of the first updates"
-            )
+        if loss > self.recipe.explosion * self.before.loss:
+            self._diverged(f"the loss rose to {loss:.2f}; the base's held-out loss is {self.before.loss:.2f}")
 
     def _diverged(self, what: str) -> None:
+        self.checkpoints.drop(self.progress.update)  # the very weights that were just found bad, had they been saved
         newest = self.checkpoints.newest()
-        kept = f"The last good state is {newest}." if newest else "No checkpoint had been written yet."
+        kept = f"The last good state is {newest}." if newest else "No good checkpoint had been written yet."
         raise Diverged(
-            f"Stopped at update {self.progress.update + 1}: {what}. {kept} A lower learning_rate (now "
+            f"Stopped after update {self.progress.update}: {what}. {kept} A lower learning_rate (now "
             f"{self.recipe.learning_rate:g}) or a longer warmup_updates usually mends it; start over with --restart."
         )
 
     def _report(self, loss: float, rate: float, norm: float, records: int, tokens: int) -> None:
         progress = self.progress
-        elapsed = time.monotonic() - self.started
-        progress.seconds = self.seconds_at_start + elapsed
-        speed = (progress.tokens - self.tokens_at_start) / elapsed
+        speed = (progress.tokens - self.tokens_at_start) / (progress.seconds - self.seconds_at_start)
         log = UpdateLog(
             update=progress.update,
             updates=self.total,
             epoch=progress.update / self.total * self.recipe.epochs,
             loss=loss,
-            held_out=progress.held_out,
+            held_out=progress.held_out or math.nan,
             learning_rate=rate,
             grad_norm=norm,
             records=records,
@@ -258,13 +237,14 @@ class _Run:
             memory_gib=memory_gib(self.decoder.device),
             seconds_left=progress.seconds / progress.update * (self.total - progress.update),
         )
-        self.log.write("update", update_log_values(log))
+        self.log.write("update", asdict(log))
         self.curves.update(log)
         self.callbacks.on_step(log)
 
     def _take(self, held_out: HeldOutLoss) -> None:
         """Note a measurement of the weights as they are now."""
         progress = self.progress
+        self._stop_if_diverged(held_out.loss)
         progress.held_out = held_out.loss
         best = progress.best_held_out is None or held_out.loss < progress.best_held_out
         if best:

@@ -19,7 +19,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         total = hidden_MD.new_zeros((), dtype=torch.float32)
         grad_hidden = torch.empty_like(hidden_MD)
-        grad_weight = torch.zeros_like(weight_VD)
+        # Several chunks add up in fp32; one chunk has nothing to add up.
+        exact = torch.float32 if len(hidden_MD) > CHUNK and weight_VD.dtype != torch.float64 else weight_VD.dtype
+        grad_weight = torch.zeros_like(weight_VD, dtype=exact)
         grad_bias = None if bias_V is None else torch.zeros_like(bias_V)
         for start in range(0, len(hidden_MD), CHUNK):
             rows = slice(start, start + CHUNK)
@@ -31,10 +33,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             grad_CV.scatter_add_(-1, target_C[:, None], grad_CV.new_full((len(target_C), 1), -1.0))
             grad_CV = grad_CV.mul_(scale).to(h_CD.dtype)
             grad_hidden[rows] = grad_CV @ weight_VD
-            grad_weight.addmm_(grad_CV.T, h_CD)
+            grad_weight += grad_CV.T @ h_CD
             if grad_bias is not None:
                 grad_bias += grad_CV.sum(0)
-        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        ctx.save_for_backward(grad_hidden, grad_weight.to(weight_VD.dtype), grad_bias)
         return total * scale
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ class MasterAdamW:
     """Owns the fp32 master of every parameter, its gradient sum, and AdamW's two moments.
 
     A model in fp32 is its own master. A model in bf16 is written anew from the masters after each update, and each
-    pass's gradients are added up in fp32, so splitting an update into more passes loses nothing to bf16 sums.
+    pass's gradients are added up in fp32, so splitting an update into more passes loses nothing to bf16 sums. Such a
+    model takes 18 bytes a parameter: weight 2, master 4, gradient sum 4, moments 8.
     """
 
     def __init__(
@@ -27,7 +29,7 @@ class MasterAdamW:
         fast_rows: Mapping[str, Sequence[int]] | None = None,
         fast_factor: float = 1.0,
     ) -> None:
-        """Take over `model`'s parameters; `masters` gives fp32 values where they are known (a resumed run).
+        """Take over `model`'s parameters; `masters` gives fp32 values where they are known, and is taken over too.
 
         `fast_rows` names rows of parameters whose learning rate is `fast_factor` times that of all others.
         """
@@ -40,6 +42,7 @@ class MasterAdamW:
             name: torch.tensor(rows, device=self.masters[name].device) for name, rows in (fast_rows or {}).items()
         }
         self._fast_factor = fast_factor
+        self._collect_by_itself()
         self._publish()
 
     @staticmethod
@@ -48,21 +51,16 @@ class MasterAdamW:
             if masters is not None:
                 parameter.data.copy_(masters[name])
             return parameter
-        source = parameter.detach() if masters is None else masters[name]
-        return source.to(parameter.device, torch.float32, copy=True)
+        if masters is None:
+            return parameter.detach().float()
+        return masters[name].to(parameter.device, torch.float32)
 
-    @torch.no_grad()
-    def collect(self) -> None:
-        """Move the gradients of the pass just done into the masters' fp32 sums."""
+    def _collect_by_itself(self) -> None:
+        """Have every finished gradient moved into its master's fp32 sum and freed, while backward still runs."""
         for name, parameter in self.parameters.items():
-            master = self.masters[name]
-            if master is parameter or parameter.grad is None:
-                continue
-            if master.grad is None:
-                master.grad = parameter.grad.float()
-            else:
-                master.grad += parameter.grad
-            parameter.grad = None
+            if self.masters[name] is not parameter:
+                hook = partial(_collect, self.masters[name])
+                parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def update(self, learning_rate: float, clip_norm: float | None) -> float:
@@ -107,8 +105,15 @@ class MasterAdamW:
         for name, master in self.masters.items():
             parts = {key.rpartition("/")[2]: value for key, value in state.items() if key.rpartition("/")[0] == name}
             if parts:
-                self._adamw.state[master] = {part: self._placed(part, value, master) for part, value in parts.items()}
+                self._adamw.state[master] = {part: value.to(master.device, copy=True) for part, value in parts.items()}
 
-    @staticmethod
-    def _placed(part: str, value: Tensor, master: Tensor) -> Tensor:
-        return value.clone() if part == "step" else value.to(master.device, copy=True)
+
+@torch.no_grad()
+def _collect(master: Tensor, parameter: Tensor) -> None:
+    if parameter.grad is None:
+        return
+    if master.grad is None:
+        master.grad = parameter.grad.float()
+    else:
+        master.grad += parameter.grad
+    parameter.grad = None

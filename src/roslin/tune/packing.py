@@ -82,11 +82,6 @@ def _packed_window(
     return [[int(window[i]) for i in row] for row in rows]
 
 
-def fill_share(lengths: Sequence[int], rows: Sequence[Sequence[int]], capacity: int) -> float:
-    """How much of the rows holds tokens."""
-    return sum(lengths) / (len(rows) * capacity)
-
-
 def epoch_updates(
     lengths: Sequence[int], *, row_length: int, records_per_update: int, seed: int, epoch: int
 ) -> list[list[list[int]]]:
@@ -108,5 +103,7 @@ def epoch_updates(
     # Each row belongs to the update in whose share of the records its middle lies; with few rows some stay empty.
     middles = ends - np.asarray([len(row) for row in rows]) / 2
     owner = np.minimum((middles * count / len(lengths)).astype(int), count - 1)
-    updates = [[row for row, o in zip(rows, owner, strict=True) if o == update] for update in range(count)]
+    updates: list[list[list[int]]] = [[] for _ in range(count)]
+    for row, update in zip(rows, owner, strict=True):
+        updates[update].append(row)
     return [update for update in updates if update]

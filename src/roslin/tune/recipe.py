@@ -16,6 +16,7 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
+from pydantic_core import PydanticSerializationError
 
 from roslin.errors import InputError
 
@@ -40,16 +41,16 @@ class HeldOut(BaseModel):
     """Share of the records that a `hash` split keeps; 0.05 when not given."""
     count: PositiveInt | None = None
     """How many records a `dolly` split keeps; 200 when not given, as in Dolly's recipe."""
-    file: str | None = None
+    file: str | None = Field(None, min_length=1)
     """A file of records to measure on instead; nothing of `records` is then kept from training."""
 
 
 class Recipe(BaseModel):
     """What a tuning run is told. Defaults are those of Dolly's published runs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    model: str
+    model: str = Field(min_length=1, max_length=1024)
     """A model folder, a hub name, or `base` for the small model that ships."""
     revision: str | None = None
     records: list[str] = Field(min_length=1)
@@ -60,7 +61,7 @@ class Recipe(BaseModel):
     """Folder of the run: its log, its checkpoints and, at the end, the model."""
     held_out: HeldOut = HeldOut()
 
-    epochs: PositiveFloat = 2
+    epochs: float = Field(2, gt=0, le=1000)
     records_per_update: PositiveInt = 48
     row_length: PositiveInt = 2048
     """Tokens of a packed row; every row is one forward and backward pass."""
@@ -93,8 +94,8 @@ class Recipe(BaseModel):
     sample_every: PositiveInt | None = None
     """Updates between sample answers; none are made when it is absent. A multiple of evaluate_every."""
     samples: list[str] = list(PROBES)
-    explosion: PositiveFloat = 3.0
-    """The run stops when an update's loss passes this multiple of the highest of the first ten updates."""
+    explosion: float = Field(2.0, gt=1)
+    """The run stops when a loss passes this multiple of the base's held-out loss."""
     tensorboard: bool | None = None
     """Write TensorBoard curves; by default when the package is installed."""
 
@@ -102,6 +103,13 @@ class Recipe(BaseModel):
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("samples")
+    @classmethod
+    def _something_to_ask(cls, value: list[str]) -> list[str]:
+        if not all(sample.strip() for sample in value):
+            raise ValueError("each must hold some text")
+        return value
 
     @classmethod
     def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
@@ -131,7 +139,9 @@ Fault = tuple[str, str]
 
 def _field_faults(kind: type[Recipe], values: Mapping[str, Any]) -> list[Fault]:
     try:
-        kind.model_validate(values)
+        kind.model_validate(values).model_dump_json()
+    except PydanticSerializationError as error:
+        return [("recipe", f"holds text that is not Unicode ({error})")]
     except ValidationError as error:
         return [
             (".".join(str(part) for part in e["loc"]), _plain_words(kind, e["type"], e["msg"], e["loc"]))
@@ -212,6 +222,8 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int | str]]:
     try:
         node = yaml.compose(text)
         values = yaml.load(text, _Loader)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid YAML ({error}).") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -236,12 +248,12 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _key_lines(node: yaml.MappingNode, prefix: str = "") -> Iterator[tuple[str, int]]:
+def _key_lines(node: yaml.MappingNode) -> Iterator[tuple[str, int]]:
+    """Each key with its line; a recipe has groups, and no groups within groups."""
     for key, value in node.value:
-        name = f"{prefix}{key.value}"
-        yield name, key.start_mark.line + 1
-        if isinstance(value, yaml.MappingNode):
-            yield from _key_lines(value, f"{name}.")
+        yield key.value, key.start_mark.line + 1
+        for inner, _ in value.value if isinstance(value, yaml.MappingNode) else ():
+            yield f"{key.value}.{inner.value}", inner.start_mark.line + 1
 
 
 def _repeated_keys(node: yaml.MappingNode) -> list[tuple[str, int]]:
@@ -255,7 +267,7 @@ def _apply_override(values: dict[str, Any], lines: dict[str, int | str], word: s
         raise InputError(f"{word!r}: settings are given as key=value, such as learning_rate=1e-5.")
     try:
         value = yaml.load(text, _Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         value = text
     *path, last = key.split(".")
     target = values

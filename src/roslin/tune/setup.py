@@ -55,13 +55,13 @@ def prepare(recipe: Recipe) -> Prepared:
     new_ids = tokenizer.add_keys()
     found = records.load(recipe.records, mapping=recipe.mapping, keys=prompt.FORBIDDEN_IN_RECORDS)
     fitting, dropped = fitting_records(tokenizer, found, recipe.max_length)
-    train, held_out = _split(recipe, tokenizer, fitting)
+    train, held_out, more_dropped = _split(recipe, tokenizer, fitting)
     if not train or not held_out:
         raise InputError(
             f"Nothing to {'measure on' if train else 'tune on'}: of {len(found)} records, {len(fitting)} are shorter "
             f"than max_length {recipe.max_length}; {len(train)} of those are for training, {len(held_out)} held out."
         )
-    examples = tokenizer.examples(train)
+    examples, held_out_examples = tokenizer.examples(train), tokenizer.examples(held_out)
     decoder = _load(recipe, folder)
     stored_dtype = decoder.dtype
     fit_vocabulary(decoder, tokenizer.size, new_ids, recipe.init_keys)
@@ -71,28 +71,41 @@ def prepare(recipe: Recipe) -> Prepared:
         tokenizer=tokenizer,
         train=train,
         examples=examples,
-        held_out=HeldOutSet(tokenizer.examples(held_out), [record.category for record in held_out], recipe.row_length),
-        dropped=dropped,
+        held_out=HeldOutSet(held_out_examples, [record.category for record in held_out], recipe.row_length),
+        dropped=dropped + more_dropped,
         new_ids=new_ids,
         masters=masters,
         stored_dtype=stored_dtype,
-        fingerprint=fingerprint(recipe, examples),
+        fingerprint=fingerprint(recipe, [*examples, *held_out_examples]),
     )
 
 
-def _split(recipe: Recipe, tokenizer: Tokenizer, found: list[Record]) -> tuple[list[Record], list[Record]]:
-    """Records to train on and held out, as the recipe says; too long ones are already gone, as in Dolly's order."""
+def _split(
+    recipe: Recipe, tokenizer: Tokenizer, found: list[Record]
+) -> tuple[list[Record], list[Record], list[Dropped]]:
+    """Records to train on, held out, and dropped from a held-out file; too long ones are already gone from `found`."""
     held_out = recipe.held_out
     if held_out.file:
         others = records.load([held_out.file], mapping=recipe.mapping, keys=prompt.FORBIDDEN_IN_RECORDS)
-        return found, fitting_records(tokenizer, others, recipe.max_length)[0]
+        _refuse_overlap(held_out.file, found, others)
+        return found, *fitting_records(tokenizer, others, recipe.max_length)
     if held_out.split == "hash":
-        return records.split_by_hash(found, held_out.fraction or 0.05)
+        return *records.split_by_hash(found, held_out.fraction or 0.05), []
     count = held_out.count or 200
     if count >= len(found):
         raise InputError(f"held_out.count is {count}, and there are only {len(found)} records short enough to use.")
     train, test = records.dolly_split(len(found), count)
-    return [found[i] for i in train], [found[i] for i in test]
+    return [found[i] for i in train], [found[i] for i in test], []
+
+
+def _refuse_overlap(file: str, train: Sequence[Record], held_out: Sequence[Record]) -> None:
+    asked = {(record.instruction, record.context) for record in train}
+    both = [record.instruction for record in held_out if (record.instruction, record.context) in asked]
+    if both:
+        raise InputError(
+            f"{file}: {len(both)} of its {len(held_out)} records are asked in the training records too, such as "
+            f"{both[0][:60]!r}. A loss on them is not held out. `roslin records check … --held-out {file}` lists them."
+        )
 
 
 def fitting_records(
@@ -122,9 +135,13 @@ def choose_precision(recipe: Recipe, device: torch.device) -> torch.dtype:
 
 
 def fingerprint(recipe: Recipe, examples: Sequence[Example]) -> str:
-    """Hash of all that decides a run's numbers, and of nothing else: a checkpoint continues only such a run."""
+    """Hash of what decides a run's numbers: a checkpoint continues only such a run.
+
+    Records and held-out records go in by their ids, in order, wherever their files lie.
+    """
     free = {"output", "keep_checkpoints", "checkpoint_every", "sample_every", "samples", "tensorboard", "explosion"}
-    digest = hashlib.sha256(recipe.model_dump_json(exclude=free).encode())
+    by_content = {"records", "mapping", "held_out"}
+    digest = hashlib.sha256(recipe.model_dump_json(exclude=free | by_content).encode())
     for example in examples:
         digest.update(np.asarray([example.answer_start, *example.ids], dtype=np.int32).tobytes())
     return digest.hexdigest()

@@ -1,19 +1,18 @@
 """Checkpoints: the whole state of a run, written so that a kill at any moment leaves the last good one."""
 
-import errno
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from roslin.errors import InputError, MachineError
+from roslin.errors import InputError, write_failed
 
 _PARTIAL = ".partial"
 
@@ -27,7 +26,7 @@ class Progress:
     update: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    first_losses: list[float] = field(default_factory=list)
+    """Of stepping alone: no evaluation, sample or checkpoint is in it."""
     held_out: float | None = None
     """The newest held-out loss."""
     best_held_out: float | None = None
@@ -78,17 +77,26 @@ class Checkpoints:
 
     def load(self, checkpoint: Path) -> tuple[Progress, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Progress, masters and moments of a checkpoint."""
-        progress = Progress(**json.loads((checkpoint / "progress.json").read_text(encoding="utf-8")))
+        try:
+            progress = Progress(**json.loads((checkpoint / "progress.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise _unreadable(checkpoint / "progress.json", error) from None
         self._best_of_newest = _best_name(progress.best_update)
         return progress, _load(checkpoint / "masters.safetensors"), _load(checkpoint / "moments.safetensors")
 
-    def clear(self) -> None:
-        """Remove every checkpoint."""
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+    def drop(self, update: int) -> None:
+        """Remove the checkpoint of an update that turned out to be bad."""
+        for path in self._all():
+            if _number(path) == update:
+                shutil.rmtree(path)
 
     def _all(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("update-*") if not path.name.endswith(_PARTIAL))
+        found = [path for path in self.folder.glob("update-*") if not path.name.endswith(_PARTIAL)]
+        return sorted(found, key=_number)
+
+
+def _number(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("update-"))
 
 
 def _best_name(update: int) -> str:
@@ -103,10 +111,15 @@ def _load(path: Path) -> dict[str, torch.Tensor]:
     try:
         tensors: dict[str, torch.Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({error}). Remove {path.parent}; the run goes on from the checkpoint before it."
-        ) from None
+        raise _unreadable(path, error) from None
     return tensors
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path}: cannot be read ({error}). Remove {path.parent}: the run goes on from an earlier checkpoint if there "
+        "is one, else from its start."
+    )
 
 
 @contextmanager
@@ -127,16 +140,7 @@ def _written_whole(target: Path) -> Iterator[Path]:
         _flush(target.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise _disk_error(target, error) from error
-
-
-def _disk_error(target: Path, error: Exception) -> MachineError:
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-    what = "the disk is full" if full else str(error)
-    return MachineError(
-        f"Could not write {target}: {what}. What was saved before is whole; free some space and give the same command "
-        "to go on from it."
-    )
+        raise write_failed(target, error) from error
 
 
 def _flush(path: Path) -> None:

@@ -3,8 +3,7 @@
 Each step leaves a file behind; the same command goes on after the last whole one.
 """
 
-import json
-import shutil
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+import roslin
 from roslin import prompt, records
 from roslin.answer import Roslin
 from roslin.model import find_model, fit_vocabulary, load_decoder
@@ -22,6 +22,17 @@ from roslin.records import Record
 from roslin.statistics import Interval, wilson_interval
 from roslin.tokens import Tokenizer
 from roslin.tune import Callbacks, HeldOut, HeldOutLoss, HeldOutSet, Recipe, Tuned, fit, prepare
+from roslin.workflows.demo_folder import (
+    Fingerprint,
+    State,
+    claim,
+    clear,
+    read_json,
+    state_of,
+    stored,
+    write_json,
+)
+from roslin.workflows.machine import enough_memory, writing
 from roslin.workflows.model_folder import card_facts, compare, write_model_folder
 
 STARTER_RECORDS = Path(str(resources.files("roslin") / "assets" / "records" / "starter.jsonl"))
@@ -55,6 +66,7 @@ class Shown:
 class Result:
     """What the demo found."""
 
+    parameters: int
     train: int
     stopping: int
     judged: int
@@ -99,41 +111,68 @@ class _Parts:
     judged: list[Record]
 
 
+@enough_memory()
 def demo(folder: Path, screen: Screen) -> Result:
-    """Run what is left to do in `folder` and return the result. Raises what its steps raise, Interrupted among them."""
+    """Run what is left to do in `folder` and return the result.
+
+    What another Roslin, other records or another recipe left there is told and done anew. Raises what its steps raise,
+    Interrupted among them; InputError for a folder that is not the demo's; MachineError.
+    """
+    _claim(folder, screen)
     finished = load_result(folder)
     if finished is not None:
         return finished
-    folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    earlier = _stored(folder / "clock.json", lambda: {"seconds": 0.0})["seconds"]
+    earlier = stored(folder / "clock.json", lambda: {"seconds": 0.0})["seconds"]
     try:
         parts = _check_and_split(folder, screen)
         before = _before(folder, parts, screen)
         tuned = _tune(folder, parts, before, screen)
         after = _after(folder, parts, screen)
     finally:
-        _write_json(folder / "clock.json", {"seconds": earlier + time.monotonic() - started})
+        write_json(folder / "clock.json", {"seconds": earlier + time.monotonic() - started})
     result = _result(parts, before, tuned, after, earlier + time.monotonic() - started)
-    _write_json(folder / "result.json", asdict(result))
+    write_json(folder / "result.json", asdict(result))
     return result
+
+
+def _claim(folder: Path, screen: Screen) -> None:
+    if state(folder) == "outdated":
+        screen.note(f"{folder} holds the demo of another Roslin, or of other records or settings: starting over.")
+        clear(folder)
+    claim(folder, _fingerprint())
+
+
+def state(folder: Path) -> State:
+    """Whether a demo was begun in `folder`, and whether it is this one's. Raises InputError when it is not a demo's."""
+    return state_of(folder, _fingerprint())
+
+
+def _fingerprint() -> Fingerprint:
+    recipe = demo_recipe(Path())  # of no folder, so that a demo may be moved
+    return {
+        "roslin": roslin.__version__,
+        "records": hashlib.sha256(STARTER_RECORDS.read_bytes()).hexdigest(),
+        "recipe": hashlib.sha256(recipe.model_dump_json().encode()).hexdigest(),
+    }
 
 
 def load_result(folder: Path) -> Result | None:
     """The result of a demo that was finished in `folder`, if there is one."""
-    if not (folder / "result.json").is_file() or not (folder / "model").is_dir():
+    values = read_json(folder / "result.json")
+    if values is None or not (folder / "model").is_dir():
         return None
-    values = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    intervals = {key: tuple(Interval(**i) for i in values[key]) for key in ("loss", "loss_without_end")}
-    return Result(**values | intervals | {"shown": [Shown(**shown) for shown in values["shown"]]})
+    try:
+        intervals = {key: tuple(Interval(**i) for i in values[key]) for key in ("loss", "loss_without_end")}
+        return Result(**values | intervals | {"shown": [Shown(**shown) for shown in values["shown"]]})
+    except (KeyError, TypeError):
+        return None
 
 
 def start_over(folder: Path) -> None:
-    """Remove what an earlier demo left."""
-    for name in ("records", "run", "model"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for path in folder.glob("*.json"):
-        path.unlink()
+    """Remove what an earlier demo left. Raises InputError when the folder is not a demo's."""
+    if state(folder) != "new":
+        clear(folder)
 
 
 def demo_recipe(folder: Path) -> Recipe:
@@ -163,13 +202,14 @@ def _check_and_split(folder: Path, screen: Screen) -> _Parts:
     rest, judged = records.split_by_hash(found, JUDGED_SHARE)
     train, stopping = records.split_by_hash(rest, STOPPING_SHARE, salt="stopping")
     about = [record for record in train if is_about_roslin(record)]
-    (folder / "records").mkdir(exist_ok=True)
-    for name, part in (
-        ("train", train + about * (TIMES_ABOUT_ROSLIN - 1)),
-        ("stopping", stopping),
-        ("judged", judged),
-    ):
-        records.write_jsonl(part, folder / "records" / f"{name}.jsonl")
+    with writing(folder / "records"):
+        (folder / "records").mkdir(exist_ok=True)
+        for name, part in (
+            ("train", train + about * (TIMES_ABOUT_ROSLIN - 1)),
+            ("stopping", stopping),
+            ("judged", judged),
+        ):
+            records.write_jsonl(part, folder / "records" / f"{name}.jsonl")
     screen.note(
         f"{len(found)} starter records, all sound: {len(train)} to tune on, {len(stopping)} to say when to stop, and "
         f"{len(judged)} that only judge the result. The {len(about)} about Roslin itself are shown "
@@ -187,7 +227,7 @@ def _before(folder: Path, parts: _Parts, screen: Screen) -> dict[str, Any]:
         answers = _answers(Roslin.load("base", prompt="dolly"), _shown_records(parts.judged))
         return {"answers": answers, "loss": asdict(_judge(find_model("base"), parts.judged))}
 
-    before = _stored(folder / "before.json", ask_and_score)
+    before = stored(folder / "before.json", ask_and_score)
     screen.note(f"Held-out response loss {HeldOutLoss(**before['loss']).loss:.3f} nats a token.")
     return before
 
@@ -204,7 +244,7 @@ def _tune(folder: Path, parts: _Parts, before: dict[str, Any], screen: Screen) -
             facts = card_facts(
                 recipe,
                 tuned,
-                name=str(folder / "model"),
+                name=folder.resolve().name,
                 train=parts.train,
                 dropped=len(prepared.dropped),
                 before=HeldOutLoss(**before["loss"]),
@@ -223,7 +263,9 @@ def _tune(folder: Path, parts: _Parts, before: dict[str, Any], screen: Screen) -
         )
         return _figures(recipe, tuned)
 
-    tuned = _stored(folder / "tuned.json", tune_and_save)
+    if not (folder / "model").is_dir():
+        (folder / "tuned.json").unlink(missing_ok=True)  # somebody took the model away
+    tuned = stored(folder / "tuned.json", tune_and_save)
     screen.note(
         f"{tuned['updates']} of {tuned['updates_in_all']} updates gave the best weights; {tuned['tokens']:,} tokens in "
         f"{tuned['seconds']:.0f} s of stepping."
@@ -243,7 +285,7 @@ def _after(folder: Path, parts: _Parts, screen: Screen) -> dict[str, Any]:
             "stopped": sum(answer.finish_reason == "stop" for answer in everything),
         }
 
-    return _stored(folder / "after.json", ask_and_score)
+    return stored(folder / "after.json", ask_and_score)
 
 
 def _result(
@@ -258,6 +300,7 @@ def _result(
         for record, old, new in zip(_shown_records(parts.judged), before["answers"], after["answers"], strict=True)
     ]
     return Result(
+        parameters=tuned["parameters"],
         train=len(parts.train),
         stopping=len(parts.stopping),
         judged=len(parts.judged),
@@ -307,23 +350,10 @@ def _judge(model: Path, judged: Sequence[Record]) -> HeldOutLoss:
 
 def _figures(recipe: Recipe, tuned: Tuned) -> dict[str, Any]:
     return {
+        "parameters": sum(p.numel() for p in tuned.decoder.parameters()),
         "updates": tuned.updates,
         "updates_in_all": tuned.updates_in_all,
         "epochs": tuned.updates / tuned.updates_in_all * recipe.epochs,
         "tokens": tuned.tokens,
         "seconds": tuned.seconds,
     }
-
-
-def _stored(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `path` holds, made and written first if it is not there."""
-    if not path.is_file():
-        _write_json(path, make())
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return values
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
-    partial.replace(path)

@@ -1,6 +1,5 @@
 """A finished model on disk: weights, tokenizer, card and notices, in a folder that appears only when it is whole."""
 
-import errno
 import platform
 import shutil
 from collections import Counter
@@ -9,21 +8,25 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-import yaml
 
 from roslin.errors import MachineError
 from roslin.model import Decoder, find_model, save_decoder
+from roslin.model.find import HUB_NAME, SHIPPED
 from roslin.publish import CardFacts, LossComparison
 from roslin.records import Record
 from roslin.statistics import paired_ratio_difference, ratio_interval
 from roslin.tokens import Tokenizer
 from roslin.tune import HeldOutLoss, Recipe, Tuned
+from roslin.workflows.machine import flush, writing
+from roslin.workflows.run_folder import recipe_yaml
 
 SMALL = 500_000_000
 """Below this many parameters a card says that the model learns form and not facts."""
 
 NOTICE = "NOTICE.md"
 """Attributions in a base's folder; they travel into the folder and the card of every model made from it."""
+NOTICE_LICENCE = "cc-by-sa-4.0"
+"""The licence of bases with such a notice: the shipped one, and what was tuned from it, which share-alike binds."""
 
 
 def write_model_folder(
@@ -41,23 +44,23 @@ def write_model_folder(
     """
     partial = folder.with_name(folder.name + ".partial")
     try:
+        with writing(folder):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            save_decoder(decoder, partial, dtype=dtype, end_id=tokenizer.end_id)
+            tokenizer.save(partial)
+            if (base / NOTICE).is_file():
+                shutil.copy(base / NOTICE, partial / NOTICE)
+            finish(partial)
+            for path in [*partial.iterdir(), partial]:
+                flush(path)
+            if folder.exists():
+                shutil.rmtree(folder)
+            partial.rename(folder)
+            flush(folder.parent)
+    except MachineError:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_decoder(decoder, partial, dtype=dtype, end_id=tokenizer.end_id)
-        tokenizer.save(partial)
-        if (base / NOTICE).is_file():
-            shutil.copy(base / NOTICE, partial / NOTICE)
-        finish(partial)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        what = "the disk is full" if error.errno == errno.ENOSPC else str(error)
-        raise MachineError(
-            f"Could not write the model to {folder}: {what}. The run's checkpoints are whole: free some space and give "
-            "the same command again."
-        ) from error
+        raise
 
 
 def compare(before: HeldOutLoss, after: HeldOutLoss, *, with_end: bool) -> LossComparison:
@@ -91,10 +94,11 @@ def card_facts(
     was, now = before.by_category(), after.by_category()
     return CardFacts(
         name=name,
-        base="Roslin's small base" if recipe.model == "base" else recipe.model,
+        base=_base_in_words(recipe.model),
+        base_model=_hub_name(recipe.model),
         parameters=parameters,
-        languages=["en"] if recipe.model == "base" else [],
-        licence="cc-by-sa-4.0" if recipe.model == "base" else None,
+        languages=["en"] if notice else [],
+        licence=NOTICE_LICENCE if notice else None,
         records_source=recipe.records,
         records_by_category=Counter(record.category or "none" for record in train),
         dropped=dropped,
@@ -114,10 +118,15 @@ def card_facts(
     )
 
 
-def recipe_yaml(recipe: Recipe) -> str:
-    """The recipe as YAML that `roslin tune` reads; only what differs from the defaults."""
-    values = recipe.model_dump(mode="json", exclude_defaults=True)
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+def _hub_name(model: str) -> str | None:
+    """The name of a base on the hub, when that is where it came from."""
+    return model if HUB_NAME.fullmatch(model) and not Path(model).is_dir() else None
+
+
+def _base_in_words(model: str) -> str:
+    if model == SHIPPED:
+        return "Roslin's small base"
+    return _hub_name(model) or Path(model).expanduser().resolve().name
 
 
 def hardware(device: torch.device) -> str:

@@ -1,6 +1,5 @@
 """Tuning from a recipe to a model folder: progress on the terminal, sample answers, the card."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from rich.console import Console
 from roslin.answer import Roslin
 from roslin.errors import InputError
 from roslin.model import Decoder, find_model
-from roslin.publish import write_card
+from roslin.publish.card import TOO_FEW, write_card
 from roslin.records import Record
 from roslin.tokens import Tokenizer
 from roslin.tune import (
@@ -23,61 +22,64 @@ from roslin.tune import (
     fit,
     prepare,
 )
-from roslin.workflows.model_folder import card_facts, compare, recipe_yaml, write_model_folder
+from roslin.workflows.machine import enough_memory, make_folder
+from roslin.workflows.model_folder import card_facts, compare, write_model_folder
+from roslin.workflows.run_folder import check_droppable, drop_run, write_recipe
 
 SHOWN_DROPPED = 5
 SAMPLE_TOKENS = 128
 
 
+@enough_memory()
 def tune(recipe: Recipe, *, restart: bool, console: Console) -> Path:
     """Run a recipe and write `output/model`; returns that folder.
 
-    Goes on from the newest checkpoint in the output folder; `restart` drops it. Raises what `prepare` and `fit` raise.
+    Goes on from the newest checkpoint in the output folder; `restart` drops it once the recipe and its
+    records are known to be sound. Raises what `prepare` and `fit` raise; InputError or MachineError for a folder that
+    cannot be written to.
     """
-    if restart:
-        drop_run(recipe.output)
     folder = recipe.output / "model"
-    if folder.exists():
+    if restart:
+        check_droppable(recipe)
+    elif folder.exists():
         raise InputError(f"{folder} is already there: this run is finished. Give another output=…, or --restart.")
+    make_folder(recipe.output)
     console.print("Checking records and loading the model …")
     prepared = prepare(recipe)
     _say_what_is_tuned(recipe, prepared, console)
-    recipe.output.mkdir(parents=True, exist_ok=True)
-    (recipe.output / "recipe.yaml").write_text(recipe_yaml(recipe), encoding="utf-8")
+    if restart:
+        drop_run(recipe.output)
     tuned = fit(recipe, prepared, callbacks(recipe, prepared.tokenizer, console))
     save(recipe, prepared, tuned)
     _say_result(tuned, folder, console)
     return folder
 
 
+@enough_memory()
 def check_run(recipe: Recipe, console: Console) -> None:
     """Do all that comes before the first update, and say what a run would tune. Raises what `prepare` raises."""
     _say_what_is_tuned(recipe, prepare(recipe), console)
     console.print("The recipe and its records are sound.")
 
 
-def drop_run(output: Path) -> None:
-    """Remove what a run wrote into its output folder, and nothing else that stands there."""
-    for name in ("checkpoints", "tensorboard", "model", "model.partial"):
-        shutil.rmtree(output / name, ignore_errors=True)
-    for name in ("log.jsonl", "recipe.yaml"):
-        (output / name).unlink(missing_ok=True)
-
-
 def callbacks(recipe: Recipe, tokenizer: Tokenizer, console: Console) -> Callbacks:
-    """Lines for the terminal: one an update, the held-out loss by category, and sample answers when they are due."""
+    """Lines for the terminal: one an update, the held-out loss by category, and sample answers when they are due.
+
+    The run's copy of the recipe is written when tuning starts, after `fit` found that the folder holds no other run.
+    """
 
     def start(progress: Progress, updates: int) -> None:
+        write_recipe(recipe)
         begun = f"goes on from update {progress.update}" if progress.update else "starts"
         console.print(f"Tuning {begun} of {updates} updates. Ctrl-C stops it; the same command goes on.")
 
     def step(log: UpdateLog) -> None:
-        console.print(log.line(), highlight=False)
+        console.print(log.line(), markup=False, highlight=False)
 
     def evaluate(log: EvaluationLog, decoder: Decoder) -> None:
         by_category = " · ".join(f"{name} {loss:.3f}" for name, loss in log.held_out.by_category().items())
         mark = " (lowest so far)" if log.best else ""
-        console.print(f"held-out loss {log.held_out.loss:.3f}{mark}: {by_category}", highlight=False)
+        console.print(f"held-out loss {log.held_out.loss:.3f}{mark}: {by_category}", markup=False, highlight=False)
         if recipe.sample_every and log.update % recipe.sample_every == 0:
             _show_samples(decoder, tokenizer, recipe.samples, recipe.seed, console)
 
@@ -90,7 +92,7 @@ def save(recipe: Recipe, prepared: Prepared, tuned: Tuned) -> None:
     facts = card_facts(
         recipe,
         tuned,
-        name=str(recipe.output / "model"),
+        name=recipe.output.resolve().name,
         train=prepared.train,
         dropped=len(prepared.dropped),
         before=tuned.before,
@@ -118,7 +120,7 @@ def _show_samples(decoder: Decoder, tokenizer: Tokenizer, samples: Sequence[str]
     for question, answer in zip(
         samples, model.answer_all(list(samples), max_new_tokens=SAMPLE_TOKENS, seed=seed), strict=True
     ):
-        console.print(f"  [bold]{question}[/bold]", highlight=False)
+        console.print(f"  {question}", style="bold", markup=False, highlight=False)
         console.print(f"  {answer.text}\n", markup=False, highlight=False)
 
 
@@ -128,6 +130,7 @@ def _say_what_is_tuned(recipe: Recipe, prepared: Prepared, console: Console) -> 
         f"{recipe.model}: {prepared.decoder.config.parameter_count / 1e6:,.1f} M parameters, "
         f"{str(prepared.decoder.dtype).removeprefix('torch.')} passes on {prepared.decoder.device}, fp32 updates. "
         f"{len(prepared.examples):,} records to tune on ({tokens:,} tokens), {len(prepared.held_out):,} held out.",
+        markup=False,
         highlight=False,
     )
     if prepared.dropped:
@@ -144,9 +147,12 @@ def _opening(record: Record) -> str:
 
 def _say_result(tuned: Tuned, folder: Path, console: Console) -> None:
     whole = compare(tuned.before, tuned.held_out, with_end=True)
+    was, now, change = whole.figures()
+    few = f" ({TOO_FEW})" if whole.too_few else ""
     early = " It was stopped when the held-out loss no longer fell." if tuned.stopped_early else ""
     console.print(
-        f"Held-out response loss {whole.before} before, {whole.after} after; change {whole.change}.{early}\n"
+        f"Held-out response loss {was} before, {now} after; change {change}{few}.{early}\n"
         f"The model is in {folder}. Next: roslin chat {folder}",
+        markup=False,
         highlight=False,
     )

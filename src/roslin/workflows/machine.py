@@ -1,0 +1,71 @@
+"""What the machine may lack, memory or disk, told in words instead of a traceback."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from roslin.errors import InputError, MachineError
+
+NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory")
+"""How torch's allocator for the CPU words it; it has no error class of its own."""
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turn the errors of memory that has run out into a MachineError that says what to do. Also a decorator."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _no_memory(error) from error
+    except RuntimeError as error:
+        if not any(words in str(error) for words in NO_MEMORY):
+            raise
+        raise _no_memory(error) from error
+
+
+def _no_memory(error: BaseException) -> MachineError:
+    first = (str(error).strip().splitlines() or ["no reason given"])[0]
+    return MachineError(
+        f"There is not enough memory for this ({first}). A lower row_length (and max_length), precision=bf16 or a "
+        "smaller model needs less; checkpoints that were written are whole."
+    )
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Turn what goes wrong while `target` is written into a MachineError that names it."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        raise MachineError(
+            f"Could not write {target}: {'the disk is full' if full else error}. What was written before is whole: "
+            "mend that, and the same command goes on from there."
+        ) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder to write into, and try that it can be. Raises InputError for a file in its place, MachineError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{folder} is no folder: a file stands there or above it. Give another folder.") from None
+    except OSError as error:
+        raise MachineError(f"{folder} cannot be written to ({error.strerror}). Give another folder.") from None
+
+
+def flush(path: Path) -> None:
+    """Have the system put a file or folder on the disk itself."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

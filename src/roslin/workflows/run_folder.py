@@ -1,0 +1,62 @@
+"""A run's output folder: what a run writes there, and what may be removed from it."""
+
+import glob
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from roslin.errors import InputError
+from roslin.model import find_model
+from roslin.tune import Recipe
+from roslin.workflows.machine import writing
+
+FOLDERS = ("checkpoints", "tensorboard", "model", "model.partial")
+RECIPE_COPY = "run.yaml"
+FILES = ("log.jsonl", "log.partial", RECIPE_COPY)
+
+
+def drop_run(output: Path) -> None:
+    """Remove what a run wrote into its output folder, and nothing else that stands there."""
+    for name in FOLDERS:
+        shutil.rmtree(output / name, ignore_errors=True)
+    for name in FILES:
+        (output / name).unlink(missing_ok=True)
+
+
+def check_droppable(recipe: Recipe) -> None:
+    """Raise InputError when the recipe needs what `drop_run` would remove: its model, or files of records."""
+    doomed = [(recipe.output / name).resolve() for name in (*FOLDERS, *FILES)]
+    needed = [
+        f"  {path}" for path in _local_inputs(recipe) if any(path.resolve().is_relative_to(place) for place in doomed)
+    ]
+    if needed:
+        lines = "\n".join(dict.fromkeys(needed))
+        raise InputError(
+            f"Dropping the run in {recipe.output} would remove what the recipe needs:\n{lines}\n"
+            "Give another output=…, or move these out of it."
+        )
+
+
+def _local_inputs(recipe: Recipe) -> Iterator[Path]:
+    yield find_model(recipe.model, recipe.revision)
+    for words in [*recipe.records, *([recipe.held_out.file] if recipe.held_out.file else [])]:
+        path = Path(words).expanduser()
+        yield path
+        yield from map(Path, glob.glob(str(path), recursive=True))
+
+
+def write_recipe(recipe: Recipe) -> None:
+    """Write the run's own copy of its recipe. Raises MachineError when it cannot be written."""
+    path = recipe.output / RECIPE_COPY
+    with writing(path):
+        path.write_text(recipe_yaml(recipe), encoding="utf-8")
+
+
+def recipe_yaml(recipe: Recipe) -> str:
+    """The whole recipe, defaults too, as YAML that `roslin tune` reads: defaults may change, a run does not."""
+    values = recipe.model_dump(mode="json")
+    if recipe.held_out.file:
+        values["held_out"] = {"file": recipe.held_out.file}  # a recipe names a file or a split, not both
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
