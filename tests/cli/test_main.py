@@ -110,9 +110,7 @@ def test_the_demo_refuses_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
 
 def interrupted(*words: str) -> tuple[int, bytes]:
     """Exit code and stderr of a command that gets Ctrl-C once it has begun to write to stdout."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "roslin", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-m", "roslin", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.read(1)
     process.send_signal(signal.SIGINT)
@@ -143,9 +141,7 @@ def test_ctrl_c_ends_a_check_with_one_line(tmp_path: Path) -> None:
 
 def test_a_reader_that_leaves_ends_the_command_quietly() -> None:
     words = ["ask", "base", "Tell me a long story.", "--max-new-tokens", "60"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "roslin", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-m", "roslin", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     told = process.stderr.read().decode()

@@ -82,7 +82,8 @@ def test_what_is_not_known_is_not_claimed(facts: CardFacts) -> None:
 
 
 def test_a_few_records_give_no_interval(facts: CardFacts) -> None:
-    few = render_card(replace(facts, comparison=replace(COMPARISON, records=9)))
+    nine = replace(COMPARISON, records=9)
+    few = render_card(replace(facts, comparison=nine, comparison_without_end=nine))
     assert "3.900 [3.700" not in few
     assert "| end key counted | 3.900 | 2.900 | -1.000 |" in few
     assert "too few" in few

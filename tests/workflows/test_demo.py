@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from roslin.errors import InputError
 from roslin.records import load
 from roslin.tune import Callbacks, Interrupted, UpdateLog
 from roslin.workflows import demo as module
 from roslin.workflows.demo import Screen, demo, demo_recipe, is_about_roslin, load_result, start_over
+from roslin.workflows.demo_folder import MARKER, claim, stored
 
 
 def screen(said: list[str], callbacks: Callbacks | None = None) -> Screen:
@@ -51,15 +53,58 @@ def test_it_stops_goes_on_and_is_reused(tmp_path: Path) -> None:
     assert {"Before", "Tuning", "After"} <= set(said)
     assert result.train + result.stopping + result.judged == len(load([module.STARTER_RECORDS]))
     assert result.loss[2].estimate < 0
-    assert len(result.shown) == 6
-    assert sum(shown.about_roslin for shown in result.shown) == 2
+    assert {shown.about_roslin for shown in result.shown} == {True, False}
+    assert result.parameters > 20_000_000
     assert (folder / "model" / "README.md").is_file()
 
     quiet: list[str] = []
     assert demo(folder, screen(quiet)) == result
     assert quiet == []
+    (folder / "notes.json").write_text("mine", encoding="utf-8")
+    (folder / "records" / "mine.jsonl").touch()
     start_over(folder)
     assert load_result(folder) is None
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert left == {MARKER, "notes.json", "records/mine.jsonl"}
+
+
+def stand_in(folder: Path) -> None:
+    """What a demo leaves, without running one."""
+    claim(folder, module._fingerprint())
+    (folder / "model").mkdir()
+    (folder / "before.json").write_text("{}", encoding="utf-8")
+
+
+def test_a_folder_that_it_did_not_mark_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine").touch()
+    for act in (start_over, module.state, lambda folder: demo(folder, screen([]))):
+        with pytest.raises(InputError, match="not empty"):
+            act(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "mine"]
+
+
+def test_an_upgrade_starts_over_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(tmp_path)
+    said: list[str] = []
+    module._claim(tmp_path, screen(said))
+    assert said == []
+    assert (tmp_path / "model").is_dir()
+    monkeypatch.setattr("roslin.__version__", "9.9.9")
+    module._claim(tmp_path, screen(said))
+    assert "starting over" in said[0]
+    assert [path.name for path in tmp_path.iterdir()] == [MARKER]
+    assert module.state(tmp_path) == "current"
+
+
+def test_a_broken_state_file_is_made_anew(tmp_path: Path) -> None:
+    stand_in(tmp_path)
+    path = tmp_path / "result.json"
+    for broken in ('{"loss": ', "[]", '{"loss": 1}', "\0"):
+        path.write_text(broken, encoding="utf-8")
+        assert load_result(tmp_path) is None
+    path.write_text('{"a": ', encoding="utf-8")
+    assert stored(path, lambda: {"a": 1}) == {"a": 1} == stored(path, lambda: {"a": 2})
 
 
 def test_the_three_parts_share_no_record(tmp_path: Path) -> None:
@@ -68,6 +113,9 @@ def test_the_three_parts_share_no_record(tmp_path: Path) -> None:
     assert not keys[0] & keys[1] and not keys[0] & keys[2] and not keys[1] & keys[2]
     assert min(map(len, keys)) >= 30
     assert sum(map(is_about_roslin, parts.judged)) >= 10
+    shown = module._shown_records(parts.judged)
+    assert len(shown) == 6
+    assert sum(map(is_about_roslin, shown)) == 2
 
 
 @pytest.mark.full

@@ -1,5 +1,7 @@
 """`roslin tune` from a recipe file to a folder that transformers loads, by the command itself."""
 
+import errno
+import io
 import signal
 import subprocess
 import sys
@@ -7,8 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
+from roslin.errors import InputError, MachineError
 from roslin.tokens import Tokenizer
+from roslin.tune import HeldOutLoss, Recipe, Tuned
+from roslin.workflows.machine import enough_memory, make_folder, writing
+from roslin.workflows.model_folder import _base_in_words, _hub_name, card_facts
+from roslin.workflows.run_folder import check_droppable, drop_run, recipe_yaml
+from roslin.workflows.tune import _show_samples
 
 RECIPE = """\
 model: base
@@ -72,6 +81,12 @@ def test_a_recipe_becomes_a_model_folder(recipe_file: Path, tmp_path: Path) -> N
     assert "license: cc-by-sa-4.0" in card
     assert "OpenStax" in card
     assert (folder / "NOTICE.md").is_file()
+    assert "# run" in card
+    assert str(tmp_path / "run" / "model") not in card
+
+    copied = Recipe.load(tmp_path / "run" / "run.yaml")
+    assert copied == Recipe.load(recipe_file)
+    assert "betas:" in (tmp_path / "run" / "run.yaml").read_text(encoding="utf-8")  # a default
 
     again = roslin("tune", str(recipe_file))
     assert again.returncode == 1
@@ -105,3 +120,141 @@ def test_a_bad_record_is_told_with_file_and_line(recipe_file: Path, some_starter
     assert process.returncode == 1
     assert f"{some_starter_records.name}:{lines}" in process.stderr
     assert "Traceback" not in process.stderr
+
+
+def old_run(folder: Path) -> None:
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "weights").touch()
+    for name in ("recipe.yaml", "run.yaml", "log.jsonl"):
+        (folder / name).touch()
+
+
+def test_restart_drops_nothing_before_the_records_are_known_to_be_sound(
+    recipe_file: Path, some_starter_records: Path, tmp_path: Path
+) -> None:
+    old_run(tmp_path / "run")
+    with some_starter_records.open("a", encoding="utf-8") as file:
+        file.write('{"instruction": "x", "response": ""}\n')
+    assert roslin("tune", str(recipe_file), "--restart").returncode == 1
+    assert (tmp_path / "run" / "model" / "weights").is_file()
+
+
+@pytest.mark.parametrize(
+    "needed",
+    [
+        {"model": "{run}/model"},
+        {"records": ["{run}/checkpoints/mine.jsonl"]},
+        {"records": ["{run}/checkpoints/*.jsonl"]},
+        {"held_out": {"file": "{run}/model/held.jsonl"}},
+    ],
+)
+def test_restart_refuses_to_drop_what_the_recipe_needs(needed: dict[str, object], tmp_path: Path) -> None:
+    import json
+
+    run = tmp_path / "run"
+    old_run(run)
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "mine.jsonl").touch()
+    filled = json.loads(json.dumps(needed).replace("{run}", str(run)))
+    recipe = Recipe.parse({"model": "base", "records": ["other.jsonl"], "output": str(run)} | filled)
+    with pytest.raises(InputError, match="would remove what the recipe needs"):
+        check_droppable(recipe)
+    check_droppable(Recipe.parse({"model": "base", "records": [str(run / "own.jsonl")], "output": str(run)}))
+
+
+def test_a_dropped_run_leaves_what_is_not_its_own(tmp_path: Path) -> None:
+    old_run(tmp_path)
+    drop_run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"clip_norm": None}, {"held_out": {"file": "held.jsonl"}}, {"held_out": {"split": "dolly", "count": 7}}],
+)
+def test_the_written_recipe_is_the_recipe(settings: dict[str, object], tmp_path: Path) -> None:
+    recipe = Recipe.parse({"model": "base", "records": ["a.jsonl"], "output": "run"} | settings)
+    path = tmp_path / "run.yaml"
+    path.write_text(recipe_yaml(recipe), encoding="utf-8")
+    assert Recipe.load(path) == recipe
+
+
+def test_an_output_that_cannot_be_is_told_before_anything_is_loaded(recipe_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        refused = roslin("tune", str(recipe_file), f"output={output}")
+        assert refused.returncode == 1, refused.stderr
+        assert str(output) in refused.stderr
+        assert "Traceback" not in refused.stderr and "Checking" not in refused.stderr
+    with pytest.raises(MachineError, match="cannot be written to"):
+        make_folder(Path("/proc/none"))
+
+
+def test_samples_are_never_markup() -> None:
+    class Model:
+        text = "an [/answer] with [red]marks[/red]"
+
+        def answer_all(self, samples: list[str], **_: object) -> list["Model"]:
+            return [self]
+
+    told = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("roslin.workflows.tune.Roslin", lambda *_: Model())
+        _show_samples(None, None, ["What is [/x] in [bold]?"], 1, Console(file=told, width=200))  # type: ignore[arg-type]
+    assert "What is [/x] in [bold]?" in told.getvalue()
+    assert Model.text in told.getvalue()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+)
+def test_memory_that_runs_out_is_told(error: Exception) -> None:
+    with pytest.raises(MachineError, match="row_length"), enough_memory():
+        raise error
+
+
+def test_other_faults_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), enough_memory():
+        raise RuntimeError("shapes differ")
+
+
+def test_a_full_disk_is_told() -> None:
+    with pytest.raises(MachineError, match=r"Could not write run\.yaml: the disk is full"), writing(Path("run.yaml")):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_only_a_hub_name_is_a_base_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "model").mkdir(parents=True)
+    assert _hub_name("EleutherAI/pythia-2.8b") == "EleutherAI/pythia-2.8b"
+    assert [_hub_name(name) for name in ("base", "runs/model", str(tmp_path), "./base")] == [None] * 4
+    assert _base_in_words(str(tmp_path / "runs" / "model")) == "model"
+
+
+@pytest.mark.parametrize(("notice", "licence"), [(True, "cc-by-sa-4.0"), (False, None)])
+def test_what_is_tuned_from_a_base_with_a_notice_shares_its_licence(
+    notice: bool, licence: str | None, tmp_path: Path
+) -> None:
+    if notice:
+        (tmp_path / "NOTICE.md").write_text("By somebody.", encoding="utf-8")
+    loss = HeldOutLoss([4.0], [1.0], [2], ["qa"])
+    weights = torch.nn.Linear(2, 2)
+    weights.device = torch.device("cpu")  # type: ignore[assignment]
+    facts = card_facts(
+        Recipe.parse({"model": str(tmp_path), "records": ["a.jsonl"], "output": "run"}),
+        Tuned(weights, loss, loss, 1, 1, 10, 1.0, False),  # type: ignore[arg-type]
+        name="run",
+        train=[],
+        dropped=0,
+        before=loss,
+        after=loss,
+        chosen_on="",
+    )
+    assert facts.licence == licence
+    assert facts.base_model is None
+    assert facts.base == tmp_path.name

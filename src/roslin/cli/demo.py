@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from roslin.cli.screen import progress_console
+from roslin.cli.screen import progress_console, result_console
 
 if TYPE_CHECKING:
     from roslin.tune import Callbacks, EvaluationLog, UpdateLog
@@ -36,7 +36,7 @@ def demo(
     progress = progress_console()
     _say_what_is_there(folder, again, progress)
     result = _run(folder, progress)
-    _show(result, folder, Console(highlight=False))
+    _show(result, folder, result_console())
 
 
 def _say_what_is_there(folder: Path, again: bool, console: Console) -> None:
@@ -207,9 +207,10 @@ def _words(result: "Result") -> str:
         f"The interval of the paired change {proof}.\n"
         f"Tuned for {result.epochs:.1f} epochs in {result.tuning_seconds:.0f} s; the whole demo took "
         f"{result.seconds:.0f} s.\n\n"
-        f"A model this small ({result.parameters / 1e6:.0f} million parameters) learns the [bold]form[/bold] of an answer, not facts: it responds "
-        "to the instruction and stops, and what it states about the world is mostly invented. `roslin tune` does the "
-        "same with Pythia, a hundred times larger and more, whose answers are worth reading."
+        f"A model this small ({result.parameters / 1e6:.0f} million parameters) learns the [bold]form[/bold] of an "
+        "answer, not facts: it responds to the instruction and stops, and what it states about the world is mostly "
+        "invented. `roslin tune` does the same with Pythia, a hundred times larger and more, whose answers are worth "
+        "reading."
     )
 
 

@@ -7,3 +7,9 @@ def progress_console() -> Console:
     """The console for what is going on; lines are not wrapped when stderr is a file."""
     console = Console(stderr=True, highlight=False)
     return console if console.is_terminal else Console(stderr=True, highlight=False, width=400)
+
+
+def result_console() -> Console:
+    """The console for results; wide enough for a table of intervals when stdout is a file."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=110)

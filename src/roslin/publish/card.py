@@ -8,7 +8,6 @@ import yaml
 
 from roslin.statistics import Interval
 
-
 FEWEST_FOR_INTERVALS = 10
 """Below this many records a bootstrap interval is far too narrow; of one record it has no width at all."""
 TOO_FEW = f"no interval: fewer than {FEWEST_FOR_INTERVALS} held-out records are too few for one"

@@ -164,8 +164,13 @@ def load_result(folder: Path) -> Result | None:
         return None
     try:
         intervals = {key: tuple(Interval(**i) for i in values[key]) for key in ("loss", "loss_without_end")}
-        return Result(**values | intervals | {"shown": [Shown(**shown) for shown in values["shown"]]})
-    except (KeyError, TypeError):
+        others = {
+            "by_category": {name: tuple(losses) for name, losses in values["by_category"].items()},
+            "about_roslin": tuple(values["about_roslin"]),
+            "shown": [Shown(**shown) for shown in values["shown"]],
+        }
+        return Result(**values | intervals | others)
+    except (AttributeError, KeyError, TypeError):
         return None
 
 

@@ -1,6 +1,5 @@
 """A run's output folder: what a run writes there, and what may be removed from it."""
 
-import glob
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,9 +41,9 @@ def check_droppable(recipe: Recipe) -> None:
 def _local_inputs(recipe: Recipe) -> Iterator[Path]:
     yield find_model(recipe.model, recipe.revision)
     for words in [*recipe.records, *([recipe.held_out.file] if recipe.held_out.file else [])]:
-        path = Path(words).expanduser()
+        path = Path(words).expanduser().absolute()
         yield path
-        yield from map(Path, glob.glob(str(path), recursive=True))
+        yield from Path(path.anchor).glob(str(path.relative_to(path.anchor)))
 
 
 def write_recipe(recipe: Recipe) -> None:
