@@ -1,7 +1,7 @@
 import pytest
-from tiny_decoders import tiny_decoder
 
 from roslin.model import Decoder
+from tiny_decoders import tiny_decoder
 
 
 @pytest.fixture(scope="session", params=["gpt_neox", "gptj"])

@@ -1,7 +1,7 @@
 import torch
-from tiny_decoders import tiny_decoder
 
 from roslin.engine.cache import KVCache
+from tiny_decoders import tiny_decoder
 
 
 def test_slots_and_positions_grow_by_doubling_up_to_what_is_needed_and_keep_their_content() -> None:

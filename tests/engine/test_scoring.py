@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tiny_decoders import plain_logits
 
 from roslin.engine import ScoreRow, score
 from roslin.errors import InputError
 from roslin.model import Decoder
+from tiny_decoders import plain_logits
 
 
 def test_scores_equal_the_plain_log_probabilities(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
