@@ -401,9 +401,9 @@ print((high_water() - before) / sum(parameter.nbytes for parameter in decoder.pa
 )
 def test_loading_takes_memory_for_one_copy(tmp_path: Path, maker: Maker, suffix: str, stored: torch.dtype) -> None:
     sizes = (
-        {"hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 8, "intermediate_size": 2048}
+        {"hidden_size": 512, "num_hidden_layers": 20, "num_attention_heads": 8, "intermediate_size": 2048}
         if maker is tiny_gpt_neox
-        else {"n_embd": 512, "n_layer": 12, "n_head": 8}
+        else {"n_embd": 512, "n_layer": 20, "n_head": 8}
     )
     maker(tmp_path / "large", dtype=stored, vocab_size=4096, **sizes)
     maker(tmp_path / "tiny")
