@@ -1,6 +1,7 @@
 """Weights in and out of transformers' folders: every layout it writes, and every way a folder can be wrong."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -374,9 +375,11 @@ def test_folders_without_configuration_or_weights(tmp_path: Path) -> None:
 
 
 PEAK = """
-import sys, torch
+import ctypes, sys, torch
 from pathlib import Path
 from roslin.model import load_decoder
+
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: the kernel rounds allocations up to huge pages as it likes
 
 def high_water():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
@@ -411,6 +414,8 @@ def test_loading_takes_memory_for_one_copy(tmp_path: Path, maker: Maker, suffix:
         as_bin(tmp_path / "large")
         as_bin(tmp_path / "tiny")
     command = [sys.executable, "-c", PEAK, str(tmp_path / "tiny"), str(tmp_path / "large")]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    # Memory that malloc keeps for later is not the loader's: large blocks go back at once.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     shutil.rmtree(tmp_path / "large")
-    assert 0.9 < float(run.stdout) < 1.15
+    assert 0.9 < float(run.stdout) < 1.15, run.stdout
