@@ -379,7 +379,7 @@ import ctypes, sys, torch
 from pathlib import Path
 from roslin.model import load_decoder
 
-ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: the kernel rounds allocations up to huge pages as it likes
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: huge pages round allocations up
 
 def high_water():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
