@@ -6,7 +6,7 @@ import pytest
 
 from roslin.errors import InputError
 from roslin.records import load
-from roslin.tune import Callbacks, Interrupted, UpdateLog
+from roslin.tune import Callbacks, Interrupted, Recipe, UpdateLog
 from roslin.workflows import demo as module
 from roslin.workflows.demo import Screen, demo, demo_recipe, is_about_roslin, load_result, start_over
 from roslin.workflows.demo_folder import MARKER, claim, stored
@@ -25,7 +25,7 @@ def short(monkeypatch: pytest.MonkeyPatch, some_starter_records: Path) -> None:
     """A quarter of the records, one epoch, short answers."""
     whole = demo_recipe
 
-    def cut(folder: Path):  # type: ignore[no-untyped-def]
+    def cut(folder: Path) -> Recipe:
         return whole(folder).model_copy(update={"epochs": 1.0, "evaluate_every": 5})
 
     monkeypatch.setattr(module, "demo_recipe", cut)

@@ -132,18 +132,19 @@ def _written_whole(target: Path) -> Iterator[Path]:
         partial.mkdir(parents=True)
         yield partial
         for path in partial.iterdir():
-            _flush(path)
-        _flush(partial)
+            flush(path)
+        flush(partial)
         if target.exists():
             shutil.rmtree(target)
         partial.rename(target)
-        _flush(target.parent)
+        flush(target.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise write_failed(target, error) from error
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have the system put a file or folder on the disk itself."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from roslin.errors import InputError
-from roslin.workflows.machine import flush, make_folder, writing
+from roslin.tune.state import flush
+from roslin.workflows.machine import make_folder, writing
 from roslin.workflows.run_folder import drop_run
 
 MARKER = "demo.json"

@@ -1,7 +1,5 @@
 """What the machine may lack, memory or disk, told in words instead of a traceback."""
 
-import errno
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from roslin.errors import InputError, MachineError
+from roslin.errors import InputError, MachineError, write_failed
 
 NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory")
 """How torch's allocator for the CPU words it; it has no error class of its own."""
@@ -43,11 +41,7 @@ def writing(target: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        raise MachineError(
-            f"Could not write {target}: {'the disk is full' if full else error}. What was written before is whole: "
-            "mend that, and the same command goes on from there."
-        ) from error
+        raise write_failed(target, error) from error
 
 
 def make_folder(folder: Path) -> None:
@@ -60,12 +54,3 @@ def make_folder(folder: Path) -> None:
         raise InputError(f"{folder} is no folder: a file stands there or above it. Give another folder.") from None
     except OSError as error:
         raise MachineError(f"{folder} cannot be written to ({error.strerror}). Give another folder.") from None
-
-
-def flush(path: Path) -> None:
-    """Have the system put a file or folder on the disk itself."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -17,7 +17,8 @@ from roslin.records import Record
 from roslin.statistics import paired_ratio_difference, ratio_interval
 from roslin.tokens import Tokenizer
 from roslin.tune import HeldOutLoss, Recipe, Tuned
-from roslin.workflows.machine import flush, writing
+from roslin.tune.state import flush
+from roslin.workflows.machine import writing
 from roslin.workflows.run_folder import recipe_yaml
 
 SMALL = 500_000_000
