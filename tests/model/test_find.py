@@ -97,7 +97,27 @@ def test_what_is_not_cached_is_refused_with_where_it_was_looked_for(cache: Path)
     assert "at revision 'step3'" in refusal(NAME, "step3")
 
 
-@pytest.mark.parametrize("name", ["bas", "no/such/folder", "./none", "a b/c", "Eleuther AI/x"])
+def test_an_error_of_whatever_library_the_hub_is_reached_with(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class ReadTimeout(Exception):
+        pass
+
+    def snapshot_download(*_: object, **__: object) -> str:
+        raise ReadTimeout("The read operation timed out")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert "ReadTimeout: The read operation timed out" in refusal(NAME)
+
+
+def test_a_revision_is_of_the_hub_and_never_ignored(tmp_path: Path) -> None:
+    for name in ("base", str(tmp_path)):
+        text = refusal(name, "step3")
+        assert "revision 'step3'" in text
+        assert name in text
+
+
+@pytest.mark.parametrize(
+    "name", ["", "bas", "no/such/folder", "./none", "a b/c", "Eleuther AI/x", "x" * 5000, "~nobody-here/x"]
+)
 def test_what_can_be_neither_folder_nor_hub_name(name: str) -> None:
     text = refusal(name)
     assert repr(name) in text

@@ -139,7 +139,7 @@ def test_end_tokens(written: object, read: int | None) -> None:
     assert ModelConfig.from_hf({**PYTHIA, "eos_token_id": written}).eos_id == read
 
 
-@pytest.mark.parametrize("model_type", ["llama", None, 3])
+@pytest.mark.parametrize("model_type", ["llama", None, 3, ["gpt_neox"]])
 def test_other_families_are_refused_by_name(model_type: object) -> None:
     text = refusal({**PYTHIA, "model_type": model_type})
     assert repr(model_type) in text
@@ -155,7 +155,9 @@ def test_other_families_are_refused_by_name(model_type: object) -> None:
         ({"rope_parameters": 3}, "rope_parameters: is 3; it must be an object"),
         ({"rope_parameters": {"rope_theta": "x"}}, "rope_theta: is 'x'; it must be a number above 0"),
         ({"rotary_pct": 0.04}, "rotary_pct: turns 5 of a head's 128 dimensions"),
-        ({"rotary_pct": 1.5}, "rotary_pct: turns 192 of a head's 128 dimensions"),
+        ({"rotary_pct": 1.5}, "rotary_pct: is 1.5; it must be at most 1"),
+        ({"rope_parameters": {"partial_rotary_factor": 1e308}}, "partial_rotary_factor: is 1e+308; it must be at most"),
+        ({"hidden_size": 10**14}, "hidden_size: is 100000000000000; it must be at most 16,777,216"),
         ({"num_attention_heads": 30}, "hidden_size: 4096 does not divide by num_attention_heads 30"),
         ({"vocab_size": None}, "vocab_size: is missing; it must be a whole number above 0"),
         ({"num_hidden_layers": 0}, "num_hidden_layers: is 0"),

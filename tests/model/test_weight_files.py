@@ -1,4 +1,4 @@
-"""Weights in and out of transformers' folders: every layout it writes, and every way a folder can be wrong."""
+"""Weights in and out of transformers' folders, in every layout that it writes."""
 
 import json
 import os
@@ -15,9 +15,10 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from roslin.errors import InputError, MachineError
+from roslin.errors import MachineError
 from roslin.model import Decoder, load_config, load_decoder, padded_logits, save_decoder
 from tiny import tiny_gpt_neox, tiny_gptj
+from weight_folders import as_bin, rewrite
 
 Maker = Callable[..., PreTrainedModel]
 BOTH = pytest.mark.parametrize("maker", [tiny_gpt_neox, tiny_gptj])
@@ -36,32 +37,6 @@ def assert_same_weights(one: Decoder, other: Decoder) -> None:
     state, other_state = one.state_dict(), other.state_dict()
     assert state.keys() == other_state.keys()
     assert [name for name in state if not torch.equal(state[name], other_state[name])] == []
-
-
-def as_bin(folder: Path, shards: int = 1, **extra: torch.Tensor) -> None:
-    """Turn a folder's model.safetensors into torch's .bin, as transformers wrote it until 2023."""
-    state = {**safetensors.torch.load_file(folder / "model.safetensors"), **extra}
-    (folder / "model.safetensors").unlink()
-    if shards == 1:
-        torch.save(state, folder / "pytorch_model.bin")
-        return
-    weight_map = {}
-    for number in range(shards):
-        name = f"pytorch_model-{number + 1:05d}-of-{shards:05d}.bin"
-        part = dict(list(state.items())[number::shards])
-        torch.save(part, folder / name)
-        weight_map |= dict.fromkeys(part, name)
-    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-
-
-def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
-    path = folder / "model.safetensors"
-    safetensors.torch.save_file(change(safetensors.torch.load_file(path)), path, metadata={"format": "pt"})
-
-
-def change_config(folder: Path, **values: object) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 @BOTH
@@ -256,122 +231,6 @@ def test_the_parameter_count_is_what_is_there(tmp_path: Path, maker: Maker) -> N
         maker(tmp_path / str(number), tie_word_embeddings=tied)
         decoder = load_decoder(tmp_path / str(number))
         assert decoder.config.parameter_count == sum(p.numel() for p in decoder.parameters())
-
-
-def refusal(folder: Path) -> str:
-    with pytest.raises(InputError) as caught:
-        load_decoder(folder)
-    return str(caught.value)
-
-
-def test_every_wrong_tensor_is_named_in_one_error(tmp_path: Path) -> None:
-    tiny_gptj(tmp_path)
-
-    def spoil(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        del state["transformer.h.1.mlp.fc_in.weight"]
-        del state["lm_head.bias"]
-        state["transformer.h.0.ln_1.weight"] = torch.ones(47)
-        state["transformer.h.2.attn.k_proj.weight"] = torch.ones(48, 48, dtype=torch.int32)
-        return {**state, "transformer.h.3.ln_1.bias": torch.ones(48), "score.weight": torch.ones(2)}
-
-    rewrite(tmp_path, spoil)
-    text = refusal(tmp_path)
-    for fault in (
-        "transformer.h.1.mlp.fc_in.weight is missing",
-        "lm_head.bias is missing",
-        "model.safetensors: transformer.h.0.ln_1.weight has the shape [47]; config.json makes it [48]",
-        "model.safetensors: transformer.h.2.attn.k_proj.weight holds torch.int32",
-        "model.safetensors: transformer.h.3.ln_1.bias is not known",
-        "score.weight is not known",
-        str(tmp_path),
-    ):
-        assert fault in text
-    assert text.count("\n") == 6
-
-
-def test_a_wholly_other_model_gives_a_short_error(tmp_path: Path) -> None:
-    tiny_gpt_neox(tmp_path, num_hidden_layers=1)
-    change_config(tmp_path, num_hidden_layers=40)
-    text = refusal(tmp_path)
-    assert "and 448 more" in text
-    assert len(text.splitlines()) < 25
-
-
-def test_rows_that_the_configuration_denies(tmp_path: Path) -> None:
-    tiny_gpt_neox(tmp_path)
-    change_config(tmp_path, vocab_size=120)
-    text = refusal(tmp_path)
-    assert "gpt_neox.embed_in.weight has the shape [128, 48]; config.json makes it [120, 48]" in text
-    assert "embed_out.weight has the shape [128, 48]" in text
-
-
-@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
-def test_missing_and_truncated_shards_are_named_together(tmp_path: Path, suffix: str) -> None:
-    oracle = tiny_gpt_neox(tmp_path)
-    if suffix == "bin":
-        as_bin(tmp_path, shards=4)
-    else:
-        (tmp_path / "model.safetensors").unlink()
-        oracle.save_pretrained(tmp_path, max_shard_size="90KB")
-    first, second, third, *_ = sorted(tmp_path.glob(f"*-of-*.{suffix}"))
-    first.unlink()
-    second.write_bytes(second.read_bytes()[:-50])
-    third.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
-    text = refusal(tmp_path)
-    assert f"{first.name} is missing" in text
-    assert f"{second.name} is cut short" in text
-    assert f"{third.name} is only a pointer" in text
-    assert "gpt_neox" not in text, "tensors of a shard that is missing are no fault of their own"
-
-
-@pytest.mark.parametrize("kept", [0, 4, 8, 100, 3_000])
-def test_a_single_file_cut_anywhere_is_refused(tmp_path: Path, kept: int) -> None:
-    tiny_gpt_neox(tmp_path)
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:kept])
-    assert "model.safetensors is cut short" in refusal(tmp_path)
-
-
-def test_files_that_are_no_weights(tmp_path: Path) -> None:
-    tiny_gpt_neox(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes((20).to_bytes(8, "little") + b"{" * 100)
-    assert "no safetensors file: its header does not list tensors" in refusal(tmp_path)
-    for header, fault in (
-        (["F32"], "its header does not list tensors"),
-        ({"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}, "a has the number format F4"),
-        ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, "a has 4 bytes, not the 8 of its shape"),
-    ):
-        text = json.dumps(header).encode()
-        (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + b"0000")
-        assert fault in refusal(tmp_path)
-    (tmp_path / "model.safetensors").unlink()
-    torch.save({"a": Path("x")}, tmp_path / "pytorch_model.bin")
-    assert "pytorch_model.bin cannot be read as torch weights" in refusal(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("index", "fault"),
-    [
-        ("{", "is not JSON"),
-        ("[]", "does not hold a JSON object"),
-        ("{}", "has no weight_map"),
-        ('{"weight_map": {"a": "../elsewhere.safetensors"}}', "points outside its folder"),
-    ],
-)
-def test_a_broken_index(tmp_path: Path, index: str, fault: str) -> None:
-    tiny_gpt_neox(tmp_path)
-    (tmp_path / "model.safetensors").unlink()
-    (tmp_path / "model.safetensors.index.json").write_text(index)
-    assert fault in refusal(tmp_path)
-
-
-def test_folders_without_configuration_or_weights(tmp_path: Path) -> None:
-    assert "config.json is missing" in refusal(tmp_path)
-    tiny_gpt_neox(tmp_path)
-    (tmp_path / "model.safetensors").unlink()
-    assert "holds no weights" in refusal(tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    assert "config.json is not JSON" in refusal(tmp_path)
 
 
 PEAK = """

@@ -86,7 +86,7 @@ def _read_neox(fields: Fields) -> ModelConfig:
     rope = fields.rope()
     width, heads = fields.size("hidden_size"), fields.size("num_attention_heads")
     head_dim = fields.divided("hidden_size", width, "num_attention_heads", heads)
-    fraction = rope.number("partial_rotary_factor", fields.number("rotary_pct", 0.25))
+    fraction = rope.share("partial_rotary_factor", fields.share("rotary_pct", 0.25))
     return ModelConfig(
         family="gpt_neox",
         width=width,
@@ -225,7 +225,7 @@ FAMILIES: dict[str, Family] = {
 def read_config(values: Mapping[str, Any], source: str) -> ModelConfig:
     """The configuration in a transformers `config.json`; `source` names it in errors."""
     model_type = values.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise InputError(f"{source}: model_type {model_type!r} is not supported; Roslin runs {known}.")
     fields = Fields(values, source)

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LARGEST = 2**24
+"""No size of a real model comes near it, and products of two of them still fit what torch counts with."""
+
 
 class Fields:
     """The values of one JSON object, and the faults found while reading them.
@@ -32,9 +35,10 @@ class Fields:
     def size(self, key: str, default: int | None = None) -> int:
         """A whole number above zero."""
         value = self._value(key, default)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST:
             return value
-        return self._fault(key, value, "a whole number above 0", 1)
+        wanted = f"at most {LARGEST:,}" if isinstance(value, int) and value > LARGEST else "a whole number above 0"
+        return self._fault(key, value, wanted, 1)
 
     def number(self, key: str, default: float) -> float:
         """A number above zero."""
@@ -42,6 +46,11 @@ class Fields:
         if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
             return float(value)
         return self._fault(key, value, "a number above 0", 1.0)
+
+    def share(self, key: str, default: float) -> float:
+        """A number above zero and at most one."""
+        value = self.number(key, default)
+        return value if value <= 1 else self._fault(key, value, "at most 1", 1.0)
 
     def flag(self, key: str, default: bool) -> bool:
         """True or false."""

@@ -24,19 +24,30 @@ def find_model(name: str, revision: str | None = None) -> Path:
     any `owner/name` else is looked for on the hub, by way of its local cache, at `revision` (a branch, tag or commit).
     Raises InputError that says what was looked for and where.
     """
-    if name == SHIPPED:
-        return Path(str(files("roslin"))) / "assets" / "base"
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
+    local = _local(name)
+    if local and revision:
+        raise InputError(f"revision {revision!r} picks a version on the hub, and {name} lies here: leave it out.")
+    if local and not local.is_dir():
         raise InputError(f"{name} is a file; a model is a folder with config.json, weights and a tokenizer.")
+    if local:
+        return local
     if not HUB_NAME.fullmatch(name):
         raise InputError(
             f"No model {name!r}: there is no such folder (looked from {Path.cwd()}), "
             f"and it is neither {SHIPPED!r} nor a hub name of the form owner/name."
         )
     return _from_hub(name, revision)
+
+
+def _local(name: str) -> Path | None:
+    """What lies under this name here, if anything does."""
+    if name == SHIPPED:
+        return Path(str(files("roslin"))) / "assets" / "base"
+    try:
+        path = Path(name).expanduser()
+        return path if name and path.exists() else None
+    except (OSError, RuntimeError):  # a name too long for a file system; the home of a person who has none here
+        return None
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
@@ -47,12 +58,11 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
 
 def _snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
-    import httpx
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except (OSError, ValueError, httpx.HTTPError) as error:
+    except Exception as error:  # errors of its HTTP library come through, and which library that is has changed twice
         raise InputError(_not_found(name, revision, error)) from None
 
 

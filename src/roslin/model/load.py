@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
+from itertools import filterfalse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,8 @@ def _json_object(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is missing: a model folder holds config.json, weights and a tokenizer.") from None
     except orjson.JSONDecodeError as error:
         raise InputError(f"{path} is not JSON: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     if not isinstance(values, dict):
         raise InputError(f"{path} does not hold a JSON object.")
     return values
@@ -71,7 +74,7 @@ def _json_object(path: Path) -> dict[str, Any]:
 def _weight_paths(folder: Path) -> list[Path]:
     for name in WEIGHT_FILES:
         path = folder / name
-        if path.is_file():
+        if path.is_file() or path.is_symlink():
             return _shards(path) if name.endswith(".json") else [path]
     raise InputError(f"{folder} holds no weights: none of {', '.join(WEIGHT_FILES)} is there.")
 
@@ -94,12 +97,17 @@ def _all_stored(folder: Path, family: Family) -> dict[str, StoredTensor]:
         try:
             tensors = stored_tensors(path)
         except FileNotFoundError:
-            faults.append(f"{path.name} is missing, which the index names")
+            dangling = path.is_symlink()
+            faults.append(f"{path.name} is {'a link to nothing' if dangling else 'missing, which the index names'}")
         except InputError as error:
             faults.append(str(error))
+        except (OSError, ValueError) as error:
+            faults.append(f"{path.name} cannot be read: {error}")
         else:
-            names = {name: family.canonical(name) for name in tensors if not family.ignored.search(name)}
-            stored |= {canonical: tensors[name] for name, canonical in names.items()}
+            for name in filterfalse(family.ignored.search, tensors):
+                first = stored.setdefault(family.canonical(name), tensors[name])
+                if first is not tensors[name]:
+                    faults.append(f"{tensors[name]} is given twice: {first} is the same tensor")
     _raise_faults(folder, faults)
     return stored
 
@@ -111,16 +119,14 @@ def _checked(
     shapes = dict(_expected_shapes(decoder, family))
     spare = set(family.source("head.weight").names) if decoder.config.tied_head else set()
     faults = [f"{name} is missing" for name in shapes if name not in stored]
-    faults += [
-        f"{tensor.path.name}: {name} is not known" for name, tensor in stored.items() if name not in {*shapes, *spare}
-    ]
+    faults += [f"{tensor} is not known" for name, tensor in stored.items() if name not in {*shapes, *spare}]
     for name in shapes.keys() & stored.keys():
         tensor = stored[name]
         if tensor.shape != shapes[name]:
             found, wanted = list(tensor.shape), list(shapes[name])
-            faults.append(f"{tensor.path.name}: {name} has the shape {found}; config.json makes it {wanted}")
+            faults.append(f"{tensor} has the shape {found}; config.json makes it {wanted}")
         elif not tensor.dtype.is_floating_point:
-            faults.append(f"{tensor.path.name}: {name} holds {tensor.dtype}; Roslin loads floating-point weights")
+            faults.append(f"{tensor} holds {tensor.dtype}; Roslin loads floating-point weights")
     _raise_faults(folder, faults)
     return {name: stored[name] for name in shapes}
 

@@ -7,6 +7,7 @@ archive. Reading by offset needs no second copy of the weights in memory, mapped
 from __future__ import annotations
 
 import math
+import pickle
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from roslin.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-    from typing import BinaryIO
+    from typing import BinaryIO, TypeGuard
 
 # The names of safetensors' header, for the dtypes that weights and old mask buffers come in.
 SAFETENSORS_DTYPES = {
@@ -39,13 +40,18 @@ GIT_LFS_MARK = b"version https://git-lfs"
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor in a file: its shape and where its numbers are, in bytes from the file's start."""
+    """One tensor in a file: its name there, its shape and where its numbers are, in bytes from the file's start."""
 
     path: Path
+    name: str
     offset: int
     dtype: torch.dtype
     shape: tuple[int, ...]
     stride: tuple[int, ...]
+
+    def __str__(self) -> str:
+        """Where it is, for people."""
+        return f"{self.path.name}: {self.name}"
 
     @property
     def size(self) -> int:
@@ -110,37 +116,59 @@ def _header(path: Path, text: bytes) -> dict[str, Any]:
 
 
 def _entry(path: Path, start: int, name: str, entry: Mapping[str, Any]) -> StoredTensor:
-    dtype = SAFETENSORS_DTYPES.get(entry.get("dtype", ""))
+    dtype = SAFETENSORS_DTYPES.get(str(entry.get("dtype")))
     if dtype is None:
         raise InputError(f"{path.name}: {name} has the number format {entry.get('dtype')}, which Roslin does not read")
-    shape = tuple(entry["shape"])
-    begin, end = entry["data_offsets"]
-    tensor = StoredTensor(path, start + begin, dtype, shape, _contiguous(shape))
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    if not (_are_counts(shape) and _are_counts(offsets) and len(offsets) == 2):
+        raise InputError(f"{path.name} is no safetensors file: its header gives {name} no shape or no place")
+    begin, end = offsets
+    tensor = StoredTensor(path, name, start + begin, dtype, tuple(shape), _contiguous(shape))
     if end - begin != tensor.size:
         raise InputError(f"{path.name}: {name} has {end - begin:,} bytes, not the {tensor.size:,} of its shape")
     return tensor
 
 
+def _are_counts(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(isinstance(number, int) and number >= 0 for number in value)
+
+
 def _in_zip(path: Path) -> dict[str, StoredTensor]:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path.name} is cut short, or was not written by torch 1.6 or later; download it again")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+    except zipfile.BadZipFile:
+        raise InputError(
+            f"{path.name} is cut short, or was not written by torch 1.6 or later; download it again"
+        ) from None
+    if compressed:
+        raise InputError(f"{path.name} was compressed after torch wrote it; download it again")
     try:
         # Fake tensors have no memory, and torch notes in each where its numbers are in the file.
         with FakeTensorMode():
             state = torch.load(path, weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path.name} holds Python objects beside tensors. They could run code, so they are never loaded; look for "
+            "the same weights as safetensors"
+        ) from None
     except Exception as error:
         raise InputError(f"{path.name} cannot be read as torch weights: {str(error).splitlines()[0]}") from None
-    return {name: _in_archive(path, tensor) for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    if not isinstance(state, dict):
+        raise InputError(f"{path.name} holds a {type(state).__name__}, not weights by name")
+    return {str(name): _in_archive(path, str(name), x) for name, x in state.items() if isinstance(x, Tensor)}
 
 
-def _in_archive(path: Path, tensor: Tensor) -> StoredTensor:
+def _in_archive(path: Path, name: str, tensor: Tensor) -> StoredTensor:
+    if tensor.layout != torch.strided:
+        raise InputError(f"{path.name}: {name} is a sparse tensor, which Roslin does not read")
     start = tensor.untyped_storage()._checkpoint_offset
     if start is None:
         raise InputError(f"{path.name} does not say where its tensors are; save it again with a current torch")
     offset = start + int(tensor.storage_offset()) * tensor.element_size()
-    return StoredTensor(path, offset, tensor.dtype, tuple(tensor.shape), tensor.stride())
+    return StoredTensor(path, name, offset, tensor.dtype, tuple(tensor.shape), tensor.stride())
 
 
 def _contiguous(shape: Sequence[int]) -> tuple[int, ...]:
