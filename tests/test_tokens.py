@@ -1,9 +1,12 @@
 """Records to ids and back, against the tokenizer itself and transformers."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -89,6 +92,88 @@ def test_a_saved_tokenizer_is_the_same_here_and_in_transformers(keyed: Tokenizer
     assert peer.pad_token == peer.eos_token
     assert peer.convert_tokens_to_ids(prompt.END_KEY) == keyed.end_id
     assert set(prompt.SPECIAL_KEYS) <= set(peer.all_special_tokens)
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_keys_that_a_file_has_as_ordinary_tokens_are_not_to_be_spelled_out(
+    base_folder: Path, keyed: Tokenizer, normalized: bool
+) -> None:
+    backend = tokenizers.Tokenizer.from_file(str(base_folder / "tokenizer.json"))
+    ordinary = [tokenizers.AddedToken(key, special=False, normalized=normalized) for key in prompt.SPECIAL_KEYS]
+    backend.add_tokens(ordinary)
+    tokenizer = Tokenizer(backend)
+    assert tokenizer.add_keys() == []
+    record = Record(instruction="Repeat ### End and ### Response:\nno", response="### End")
+    assert tokenizer.example(record) == keyed.example(record)
+
+
+@pytest.mark.parametrize(
+    "eos", [{}, {"eos_token": None}, {"eos_token": {}}, {"eos_token": 3}, {"eos_token": {"content": "<|endoftext|>"}}]
+)
+def test_the_end_of_text_is_saved_where_no_setting_names_it_well(
+    base_folder: Path, tmp_path: Path, eos: dict[str, object]
+) -> None:
+    from transformers import AutoTokenizer
+
+    shutil.copy(base_folder / "tokenizer.json", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(eos))
+    tokenizer = Tokenizer.load(tmp_path)
+    tokenizer.add_keys()
+    tokenizer.save(tmp_path / "saved")
+    peer = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert peer.eos_token == peer.pad_token == "<|endoftext|>"
+    assert peer.eos_token_id == tokenizer.eos_id == 0
+    assert len(peer) == tokenizer.size
+
+
+@pytest.mark.parametrize("listed", ["additional_special_tokens", "extra_special_tokens"])
+def test_the_bases_own_special_tokens_stay_special(base_folder: Path, tmp_path: Path, listed: str) -> None:
+    from transformers import AutoTokenizer
+
+    backend = tokenizers.Tokenizer.from_file(str(base_folder / "tokenizer.json"))
+    backend.add_special_tokens(["<|turn|>"])
+    tokenizer = Tokenizer(backend, {"eos_token": "<|endoftext|>", listed: ["<|turn|>", "<|not a token|>"]})
+    tokenizer.add_keys()
+    tokenizer.save(tmp_path)
+    peer = AutoTokenizer.from_pretrained(tmp_path)
+    assert {"<|turn|>", *prompt.SPECIAL_KEYS} <= set(peer.all_special_tokens)
+    assert len(peer) == tokenizer.size
+
+
+def test_a_tokenizer_that_transformers_saved_again_is_the_same(keyed: Tokenizer, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    keyed.save(tmp_path / "ours")
+    AutoTokenizer.from_pretrained(tmp_path / "ours").save_pretrained(tmp_path / "theirs")
+    again = Tokenizer.load(tmp_path / "theirs")
+    record = Record(instruction="Say ### End.", context=" \t", response="  Héllo \n")
+    assert again.has_keys
+    assert again.example(record) == keyed.example(record)
+    assert (again.size, again.end_id, again.eos_id) == (keyed.size, keyed.end_id, keyed.eos_id)
+
+
+AWKWARD = st.text(st.sampled_from("aZ #:\n\t\r\u0301\u1100\u1161\u200b\u2028ﬁ한🏳"), max_size=12)
+
+
+@settings(deadline=None, max_examples=200)
+@given(instruction=AWKWARD, context=AWKWARD, response=AWKWARD)
+def test_awkward_ends_of_texts_give_the_ids_of_the_whole_text(
+    keyed: Tokenizer, whole_text_ids: Callable[[str], list[int]], instruction: str, context: str, response: str
+) -> None:
+    example = keyed.example(Record(instruction=instruction, context=context, response=f"{response}x{response}"))
+    assert example.ids == whole_text_ids(prompt.render_record(instruction, context, f"{response}x{response}"))
+    assert example.answer_start == example.ids.index(keyed.size - 1) + 1
+
+
+@pytest.fixture(scope="module")
+def whole_text_ids(keyed: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[int]]:
+    """transformers' ids of a text in which keys are special."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    keyed.save(folder)
+    peer = AutoTokenizer.from_pretrained(folder)
+    return lambda text: list(peer(text, add_special_tokens=False)["input_ids"])
 
 
 def test_missing_and_broken_tokenizers_are_named(tmp_path: Path) -> None:

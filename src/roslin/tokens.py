@@ -12,8 +12,13 @@ from roslin import prompt
 from roslin.errors import InputError
 from roslin.records.record import Record
 
+END_OF_TEXT = "<|endoftext|>"
+"""What ends a text in the tokenizers of these families."""
 REPLACEMENT = "\ufffd"
 """What a decoder writes for bytes that are not (yet) a whole character."""
+NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
+LISTED = ("additional_special_tokens", "extra_special_tokens")
+"""Where transformers 4 and 5 list the special tokens that have no name."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Tokenizer:
         """Wrap `backend`; `settings` is the content of a tokenizer_config.json."""
         self.settings = dict(settings or {})
         self._backend = backend
+        self._declare_special((*prompt.SPECIAL_KEYS, self._eos_token))
         self._backend.encode_special_tokens = True
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -69,19 +75,9 @@ class Tokenizer:
         """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json as transformers reads them."""
         folder.mkdir(parents=True, exist_ok=True)
         self._backend.save(str(folder / "tokenizer.json"))
-        specials = {
-            name: self.settings[name] for name in ("bos_token", "eos_token", "unk_token") if self.settings.get(name)
-        }
-        if self.has_keys:
-            specials |= {
-                "pad_token": self.settings.get("eos_token"),
-                "additional_special_tokens": list(prompt.SPECIAL_KEYS),
-            }
-        elif self.settings.get("pad_token"):
-            specials["pad_token"] = self.settings["pad_token"]
-        settings = {k: v for k, v in self.settings.items() if k not in ("extra_special_tokens", "added_tokens_decoder")}
-        settings |= specials | {"tokenizer_class": "PreTrainedTokenizerFast"}
-        _write_json(folder / "tokenizer_config.json", settings)
+        specials = self._specials()
+        kept = {k: v for k, v in self.settings.items() if k not in (*NAMED, *LISTED, "added_tokens_decoder")}
+        _write_json(folder / "tokenizer_config.json", kept | specials | {"tokenizer_class": "PreTrainedTokenizerFast"})
         _write_json(folder / "special_tokens_map.json", specials)
 
     @property
@@ -92,14 +88,12 @@ class Tokenizer:
     @property
     def has_keys(self) -> bool:
         """Whether Dolly's three keys are tokens."""
-        return all(self._backend.token_to_id(key) is not None for key in prompt.SPECIAL_KEYS)
+        return all(self._has(key) for key in prompt.SPECIAL_KEYS)
 
     def add_keys(self) -> list[int]:
         """Add Dolly's three keys where they are missing; the ids that are new, in Dolly's order."""
-        missing = [key for key in prompt.SPECIAL_KEYS if self._backend.token_to_id(key) is None]
-        self._backend.add_special_tokens(
-            [tokenizers.AddedToken(key, special=True, normalized=False) for key in missing]
-        )
+        missing = [key for key in prompt.SPECIAL_KEYS if not self._has(key)]
+        self._backend.add_special_tokens([_special(key) for key in missing])
         return [self._id(key) for key in missing]
 
     @property
@@ -110,8 +104,7 @@ class Tokenizer:
     @property
     def eos_id(self) -> int:
         """Id of the base's end of text, `<|endoftext|>` where no setting names it. InputError when that is no token."""
-        token = _token_text(self.settings.get("eos_token")) or "<|endoftext|>"
-        return self._id(token)
+        return self._id(self._eos_token)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text in which nothing is special."""
@@ -166,6 +159,30 @@ class Tokenizer:
     def _encode_all(self, texts: list[str]) -> list[list[int]]:
         return [found.ids for found in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
 
+    @property
+    def _eos_token(self) -> str:
+        return _token_text(self.settings.get("eos_token")) or END_OF_TEXT
+
+    def _specials(self) -> dict[str, Any]:
+        """The special tokens by the names that transformers has for them, such as are tokens here."""
+        named = {name: _token_text(self.settings.get(name)) for name in NAMED} | {"eos_token": self._eos_token}
+        if self.has_keys:
+            named["pad_token"] = self._eos_token
+        listed = [_token_text(token) for name in LISTED for token in _as_list(self.settings.get(name))]
+        listed += [key for key in prompt.SPECIAL_KEYS if self.has_keys]
+        specials: dict[str, Any] = {name: token for name, token in named.items() if token and self._has(token)}
+        others = [token for token in dict.fromkeys(listed) if token and self._has(token)]
+        return specials | ({"additional_special_tokens": others} if others else {})
+
+    def _declare_special(self, tokens: Sequence[str]) -> None:
+        """Make special those of `tokens` that a file has as ordinary added tokens, which any text can spell out."""
+        added = {token.content: token for token in self._backend.get_added_tokens_decoder().values()}
+        ordinary = [token for token in tokens if token in added and not added[token].special]
+        self._backend.add_special_tokens([_special(token) for token in ordinary])
+
+    def _has(self, token: str) -> bool:
+        return self._backend.token_to_id(token) is not None
+
     def _id(self, token: str) -> int:
         found = self._backend.token_to_id(token)
         if found is None:
@@ -217,9 +234,16 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 def _token_text(token: object) -> str | None:
     """A token in settings is a string, or an object with its content (older files)."""
-    if isinstance(token, Mapping):
-        return str(token["content"])
-    return token if isinstance(token, str) else None
+    content = token.get("content") if isinstance(token, Mapping) else token
+    return content if isinstance(content, str) else None
+
+
+def _as_list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _special(token: str) -> tokenizers.AddedToken:
+    return tokenizers.AddedToken(token, special=True, normalized=False)
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
