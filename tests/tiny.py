@@ -25,9 +25,9 @@ def tiny_gpt_neox(
         "bos_token_id": 0,
         "eos_token_id": 0,
     }
-    rope = {"rope_theta": overrides.pop("rotary_base", 10000.0), "rope_type": "default"}
-    rope["partial_rotary_factor"] = overrides.pop("rotary_pct", 0.5)
-    config = GPTNeoXConfig(**{**values, "rope_parameters": rope, **overrides})
+    # The spelling of transformers 4, which 5 reads as well, and writes as rope_parameters.
+    rotary = {"rotary_emb_base": overrides.pop("rotary_base", 10000.0), "rotary_pct": overrides.pop("rotary_pct", 0.5)}
+    config = GPTNeoXConfig(**{**values, **rotary, **overrides})
     return _saved(GPTNeoXForCausalLM(config), folder, tokenizer, dtype, seed)
 
 

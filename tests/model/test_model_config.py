@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPTNeoXConfig
+from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXRotaryEmbedding
 
 from roslin.errors import InputError
 from roslin.model import ModelConfig
@@ -118,16 +119,18 @@ def test_every_number_of_rotary_dimensions_survives_being_written_as_a_fraction(
 def test_old_keys_are_what_new_transformers_reads_too() -> None:
     config = ModelConfig.from_hf({**PYTHIA, "rotary_pct": 0.5, "rotary_emb_base": 5000})
     theirs = GPTNeoXConfig.from_dict(config.to_hf(torch.float16))
-    assert theirs.rope_parameters["partial_rotary_factor"] == 0.5
-    assert theirs.rope_parameters["rope_theta"] == 5000
     assert theirs.dtype == torch.float16
+    frequencies = GPTNeoXRotaryEmbedding(theirs).inv_freq
+    assert len(frequencies) == 32
+    assert frequencies[1].item() == pytest.approx(5000 ** (-2 / 64))
 
 
 def test_absent_keys_mean_what_transformers_takes_them_to_mean() -> None:
     sizes = ("model_type", "hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size", "vocab_size")
     config = ModelConfig.from_hf({key: PYTHIA[key] for key in sizes})
     theirs = GPTNeoXConfig()
-    assert config.rotary_dims == int(128 * theirs.rope_parameters["partial_rotary_factor"])
+    turned = 2 * len(GPTNeoXRotaryEmbedding(theirs).inv_freq)
+    assert config.rotary_dims / config.head_dim == turned * theirs.num_attention_heads / theirs.hidden_size
     assert config.positions == theirs.max_position_embeddings
     assert config.norm_eps == theirs.layer_norm_eps
     assert config.attention_bias == theirs.attention_bias

@@ -130,14 +130,15 @@ def test_a_tied_head_stays_one_parameter_and_may_lie_in_the_file_twice(tmp_path:
 
 
 def test_both_spellings_of_rotary_positions_mean_the_same(tmp_path: Path) -> None:
-    tiny_gpt_neox(tmp_path, rotary_pct=0.5, rotary_base=777.0)
+    tiny_gpt_neox(tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())
-    assert "rope_parameters" in written
-    new = load_config(tmp_path)
-    del written["rope_parameters"]
-    (tmp_path / "config.json").write_text(json.dumps({**written, "rotary_pct": 0.5, "rotary_emb_base": 777}))
-    assert load_config(tmp_path) == new
-    assert (new.rotary_dims, new.rotary_base) == (6, 777.0)
+    rest = {key: value for key, value in written.items() if not key.startswith(("rope", "rotary", "partial_rotary"))}
+    old = {"rotary_pct": 0.5, "rotary_emb_base": 777}
+    new = {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5, "rope_theta": 777.0}}
+    for spelling in (old, new):
+        (tmp_path / "config.json").write_text(json.dumps(rest | spelling))
+        config = load_config(tmp_path)
+        assert (config.rotary_dims, config.rotary_base) == (6, 777.0)
 
 
 @BOTH
