@@ -46,6 +46,7 @@ def test_serves_until_ctrl_c(model: Path) -> None:
         assert found, line + process.stderr.read()
         where = found[1]
         assert httpx.get(f"{where}health").json()["model"] == "my-model"
+        assert httpx.get(f"{where}health", headers={"Host": "evil.example"}).status_code == 403
         body = {"prompt": "What is a sheep?", "max_tokens": 400, "stream": True}
         with httpx.stream("POST", f"{where}v1/completions", json=body) as reply:
             lines = reply.iter_lines()

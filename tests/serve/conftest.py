@@ -1,18 +1,17 @@
 """A tiny random model behind a real server on a port of its own."""
 
-import threading
+import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from roslin.answer import Roslin
+from roslin.engine import Engine, Event
 from roslin.model import load_decoder
-from roslin.serve import Server, Worker, make_app, open_socket
-from roslin.serve.run import address
 from roslin.tokens import Tokenizer
+from served import QUESTION, Running
 from tiny import tiny_gpt_neox
 
 
@@ -23,32 +22,6 @@ def roslin(tmp_path_factory: pytest.TempPathFactory, base_folder: Path) -> Rosli
     tokenizer = Tokenizer.load(base_folder)
     tokenizer.add_keys()
     return Roslin(load_decoder(folder), tokenizer)
-
-
-class Running:
-    """A server on a thread, and a client for it."""
-
-    def __init__(self, roslin: Roslin, *, api_key: str | None = None, **limits: int) -> None:
-        self.worker = Worker(roslin, **limits)
-        self.server = Server(make_app(self.worker, "tiny", api_key), self.worker)
-        listening = open_socket("127.0.0.1", 0)
-        self.client = httpx.Client(base_url=address(listening), timeout=60)
-        self._thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listening]})
-        self.worker.start()
-        self._thread.start()
-
-    def end(self) -> None:
-        self.server.should_exit = True
-        self._thread.join()
-        self.client.close()
-
-    def wait_for_answers(self, count: int) -> None:
-        """Until exactly so many run or wait; a test that never gets there fails by its own time limit."""
-        for _ in range(3000):
-            if self.worker.open_answers == count:
-                return
-            time.sleep(0.01)
-        raise AssertionError(f"{self.worker.open_answers} answers are open, not {count}")
 
 
 @pytest.fixture(scope="session")
@@ -70,3 +43,35 @@ def run_server(roslin: Roslin) -> Iterator[Callable[..., Running]]:
     yield make
     for one in made:
         one.end()
+
+
+@pytest.fixture(scope="module")
+def long_seed(roslin: Roslin) -> int:
+    """A seed with which the model does not end its answer by itself."""
+    answers = ((seed, roslin.answer(QUESTION, seed=seed, max_new_tokens=450)) for seed in range(100))
+    return next(seed for seed, answer in answers if answer.finish_reason == "length")
+
+
+@pytest.fixture
+def watched(run_server: Callable[..., Running], caplog: pytest.LogCaptureFixture) -> Iterator[Running]:
+    """A server whose log is in `caplog`."""
+    made = run_server()
+    logger = logging.getLogger("uvicorn.error")
+    logger.addHandler(caplog.handler)
+    yield made
+    logger.removeHandler(caplog.handler)
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Slows the engine down, so that an answer of 450 tokens takes seconds; an entry for each step it makes."""
+    made: list[float] = []
+    step = Engine.step
+
+    def slow(engine: Engine) -> list[Event]:
+        time.sleep(0.01)
+        made.append(time.monotonic())
+        return step(engine)
+
+    monkeypatch.setattr(Engine, "step", slow)
+    return made

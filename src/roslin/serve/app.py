@@ -1,6 +1,7 @@
 """The routes: OpenAI's, health, and the chat page."""
 
 import asyncio
+import ipaddress
 import secrets
 import time
 from collections.abc import AsyncGenerator
@@ -11,6 +12,7 @@ import orjson
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.requests import ClientDisconnect
 
 from roslin.errors import InputError, RoslinError
 from roslin.serve.replies import ChatShape, Json, Reply, Shape, TextShape, error_object
@@ -41,7 +43,7 @@ class Api:
         self._api_key = api_key
         self._since = int(time.time())
 
-    def check_key(self, authorization: Annotated[str, Header()] = "") -> None:
+    async def check_key(self, authorization: Annotated[str, Header()] = "") -> None:
         """Raises 401 without the right key."""
         sent = authorization.removeprefix("Bearer ").encode()
         if self._api_key is not None and not secrets.compare_digest(sent, self._api_key.encode()):
@@ -101,16 +103,47 @@ class Api:
         return {"id": self._name, "object": "model", "created": self._since, "owned_by": "roslin"}
 
 
+async def check_host(host: Annotated[str, Header()] = "") -> None:
+    """Raises 403 for a name that is not surely this machine's: a web page can have its own name lead here.
+
+    With such a name (DNS rebinding) the page would be of this server's origin in the browser's eyes. Nobody can do that
+    to an address, to `localhost` or to the names under it.
+    """
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    if name.lower() != "localhost" and not name.lower().endswith(".localhost") and not is_address(name.strip("[]")):
+        raise HTTPException(
+            403,
+            f"This server is for its own machine and was asked for as {host!r}. Ask for it as localhost or by its "
+            "address; with --api-key it answers to any name.",
+        )
+
+
+def is_address(name: str) -> bool:
+    """Whether this is an IP address, not a name."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
 async def read_body(request: Request) -> bytes:
-    """A JSON body. Raises 415 for another type (a form, which any web page could send) and 413 for a huge one."""
+    """A JSON body.
+
+    Raises 415 for another type (a form, which any web page could send), 413 for a huge one, and Gone when the client
+    leaves before its end.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise HTTPException(415, f"The body's type is {kind or 'not given'}; send Content-Type: application/json.")
     content = bytearray()
-    async for part in request.stream():
-        content += part
-        if len(content) > MOST_BYTES:
-            raise HTTPException(413, f"The body is longer than {MOST_BYTES} bytes.")
+    try:
+        async for part in request.stream():
+            content += part
+            if len(content) > MOST_BYTES:
+                raise HTTPException(413, f"The body is longer than {MOST_BYTES} bytes.")
+    except ClientDisconnect:
+        raise Gone("The client left before its question was whole.") from None
     return bytes(content)
 
 
@@ -163,11 +196,15 @@ async def tell_error(_: Request, error: Exception) -> JSONResponse:
             return JSONResponse(error_object("The server failed; its log says how.", "server_error"), 500)
 
 
-def make_app(worker: Worker, name: str, api_key: str | None = None) -> FastAPI:
-    """The application. `worker` is to be started and stopped by the caller."""
+def make_app(worker: Worker, name: str, api_key: str | None = None, *, only_local: bool = False) -> FastAPI:
+    """The application. `worker` is to be started and stopped by the caller.
+
+    With `only_local` every call is refused that does not name its host as this machine; see `check_host`.
+    """
     api = Api(worker, name, api_key)
     # FastAPI's own documentation pages load scripts from elsewhere.
-    app = FastAPI(title="Roslin", docs_url=None, redoc_url=None, openapi_url=None)
+    everywhere = [Depends(check_host)] if only_local else []
+    app = FastAPI(title="Roslin", docs_url=None, redoc_url=None, openapi_url=None, dependencies=everywhere)
     for kind in (RoslinError, AnyHTTPException, Exception):
         app.add_exception_handler(kind, tell_error)
     guarded: dict[str, Any] = {"dependencies": [Depends(api.check_key)], "response_model": None}

@@ -1,9 +1,12 @@
 """The running server: its socket, its name for the model, and how it ends."""
 
+import asyncio
 import errno
+import ipaddress
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -13,7 +16,8 @@ from roslin.errors import MachineError, UsageError
 from roslin.serve.app import make_app
 from roslin.serve.worker import Worker
 
-SECONDS_TO_CLOSE = 5
+SECONDS_TO_CLOSE = 1
+"""What open connections have for reading their last bytes."""
 
 
 class Server(uvicorn.Server):
@@ -21,16 +25,26 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, worker: Worker) -> None:
         """Quiet but for warnings: what people need is said by the command."""
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=SECONDS_TO_CLOSE
-        )
-        super().__init__(config)
+        super().__init__(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
         self._worker = worker
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end. A second Ctrl-C would cancel amid that, and save no time."""
+        if not self.should_exit:
+            super().handle_exit(sig, frame)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Tell open calls that it is over, then let uvicorn close their connections."""
+        """Tell open calls that it is over, then let uvicorn close their connections.
+
+        It waits for them: one whose client neither reads nor goes on asking is cut off.
+        """
         self._worker.stop()
+        asyncio.get_running_loop().call_later(SECONDS_TO_CLOSE, self._cut_off)
         await super().shutdown(sockets)
+
+    def _cut_off(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -86,10 +100,11 @@ def serve(
 ) -> None:
     """Serve a model as `name` until Ctrl-C, which is raised on as KeyboardInterrupt once all is closed."""
     worker = Worker(roslin, max_batch=max_batch)
-    server = Server(make_app(worker, name, api_key), worker)
+    local = ipaddress.ip_address(listening.getsockname()[0]).is_loopback
+    server = Server(make_app(worker, name, api_key, only_local=local and api_key is None), worker)
     worker.start()
     where = address(listening)
     tell(f"{name} answers at {where} (the chat page) and {where}v1 (OpenAI's interface). Ctrl-C ends it.")
-    if api_key is None and listening.getsockname()[0] not in ("127.0.0.1", "::1"):
+    if api_key is None and not local:
         tell("note: whoever reaches this machine can ask; --api-key sets a key.")
     server.run(sockets=[listening])

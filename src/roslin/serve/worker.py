@@ -142,7 +142,7 @@ class Worker:
     def stop(self) -> None:
         """End every answer, tell those who wait, and end the thread."""
         self._over = True
-        self._orders.put(lambda: self._fail(MachineError("The server is shutting down.")))
+        self._orders.put(lambda: None)  # wakes it
         self._thread.join(SECONDS_TO_END)
 
     @property
@@ -174,12 +174,17 @@ class Worker:
         self._orders.put(lambda: self._cancel(answers))
 
     def _work(self) -> None:
-        while not self._over or not self._orders.empty():
+        while not self._over:
             if not self._engine.busy:
                 self._orders.get()()
-            while not self._orders.empty():
-                self._orders.get()()
+            self._carry_out()
             self._step()
+        self._carry_out()
+        self._fail(MachineError("The server is shutting down."))
+
+    def _carry_out(self) -> None:
+        while not self._orders.empty():
+            self._orders.get()()
 
     def _take(self, answers: Answers) -> None:
         try:
