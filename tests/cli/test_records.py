@@ -1,6 +1,8 @@
 """`roslin records …` as a person types it: what is printed where, and the exit codes."""
 
+import gzip
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +110,16 @@ def test_mapping(roslin: Roslin, tmp_path: Path) -> None:
     assert ran.code == 2
     assert "COLUMN=FIELD" in ran.err
     assert "'task' is no field" in ran.err
+    assert "'question' is given to more than one field" in ran.err
+    ran = roslin("check", path, "--map", "question=instruction", "--map", "questoin=context", "--json")
+    assert ran.code == 1
+    assert [(f["field"], f["code"]) for f in json.loads(ran.out)["errors"]] == [("questoin", "missing-field")]
+    for command in (("stats", path), ("dedupe", path, tmp_path / "out.jsonl")):
+        ran = roslin(*command, "--map", "question=instruction", "--map", "questoin=context")
+        assert ran.code == 1
+        assert "questoin: was named as the context (--map), and no record has it" in ran.err
+        assert "question, response" in ran.err
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_fix(roslin: Roslin, tmp_path: Path) -> None:
@@ -120,6 +132,9 @@ def test_fix(roslin: Roslin, tmp_path: Path) -> None:
     assert "1 records that pass" in ran.err
     assert roslin("check", out).code == 0
     assert roslin("check", path, "--fix", path).code == 2
+    held_out = write(tmp_path / "held.jsonl", {**GOOD, "instruction": "Another?"})
+    assert roslin("check", path, "--held-out", held_out, "--fix", held_out).code == 2
+    assert rows_of(held_out) == [{**GOOD, "instruction": "Another?"}]
     assert roslin("check", path, "--fix", tmp_path / "clean.csv").code == 2
 
 
@@ -131,6 +146,7 @@ def test_tokens_by_the_models_own_limit(roslin: Roslin, tmp_path: Path, base_fol
     assert "2,048 or more" in roslin("check", path, "--model", base_folder).out
     assert "100 or more" in roslin("check", path, "--model", base_folder, "--max-length", "100").out
     assert roslin("check", path, "--max-length", "100").code == 2
+    assert roslin("check", path, "--tokenizer", "base", "--max-length", "0").code == 2
     small = tmp_path / "model"
     small.mkdir()
     (small / "tokenizer.json").write_bytes((base_folder / "tokenizer.json").read_bytes())
@@ -140,8 +156,23 @@ def test_tokens_by_the_models_own_limit(roslin: Roslin, tmp_path: Path, base_fol
     assert roslin("check", path, "--model", small).code == 1
 
 
+def test_names_and_texts_are_printed_as_they_stand(roslin: Roslin, tmp_path: Path) -> None:
+    """No markup, no emoji codes (`:100:` is one), and bytes of a name that are not UTF-8 written out."""
+    (tmp_path / "[").mkdir()
+    marked = write(tmp_path / "[" / "red].jsonl", *[GOOD] * 99, "{", {**GOOD, "category": "[/x] :cat:"})
+    ran = roslin("check", marked, "--fix", tmp_path / "[" / "out].jsonl")
+    assert f"error: {marked}:100: Broken JSON" in ran.out
+    assert f"{tmp_path}/[/out].jsonl" in ran.err
+    assert "[/x] :cat:" in roslin("stats", marked).out
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jsonl"))
+    write(odd, "{")
+    assert "\\udcff.jsonl:1: Broken JSON" in roslin("check", odd).out
+    assert json.loads(roslin("check", odd, "--json").out)["errors"][0]["file"].endswith("\\udcff.jsonl")
+    assert "\\udcff.jsonl" in roslin("stats", odd).out
+
+
 def test_leaks_and_privacy(roslin: Roslin, tmp_path: Path) -> None:
-    path = write(tmp_path / "r.jsonl", {**GOOD, "response": "Write to a@example.com."})
+    path = write(tmp_path / "r.jsonl", {**GOOD, "response": "Write to a@roslin.uk."})
     held_out = write(tmp_path / "h.jsonl", GOOD)
     ran = roslin("check", path, "--held-out", held_out)
     assert ran.code == 1
@@ -171,6 +202,15 @@ def test_stats(roslin: Roslin, tmp_path: Path) -> None:
     found = json.loads(roslin("stats", path, "--json").out)
     assert found["categories"] == {"open_qa": 31, "closed_qa": 10}
     assert found["lengths"]["records"] == 41
+
+
+def test_stats_of_files_that_cannot_be_read_are_refused_with_all_of_them(roslin: Roslin, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.jsonl.gz"
+    cut.write_bytes(gzip.compress(json.dumps(GOOD).encode() * 9)[:-9])
+    ran = roslin("stats", write(tmp_path / "r.jsonl", GOOD), write(tmp_path / "empty.jsonl"), cut)
+    assert (ran.code, ran.out) == (1, "")
+    assert "empty.jsonl:1: The file holds no records" in ran.err
+    assert "cut.jsonl.gz:1: The file cannot be read" in ran.err
 
 
 def test_split_by_hash_is_clean_of_leaks_and_stays(roslin: Roslin, tmp_path: Path) -> None:
@@ -203,8 +243,18 @@ def test_split_by_count_and_wrong_usage(roslin: Roslin, tmp_path: Path) -> None:
     outputs = ("--held-out", tmp_path / "held.jsonl", "--train", tmp_path / "train.jsonl")
     assert roslin("split", path, *outputs, "--count", "5").code == 0
     assert len(rows_of(tmp_path / "held.jsonl")) == 5
-    for wrong in (("--count", "20"), ("--fraction", "2"), ("--like", "sheep"), ("--count", "5", "--fraction", "0.1")):
-        assert roslin("split", path, *outputs, *wrong).code == 2
+    for wrong in (
+        ("--count", "20"),
+        ("--fraction", "2"),
+        ("--like", "sheep"),
+        ("--count", "5", "--fraction", "0.1"),
+        ("--count", "0", "--like", "dolly"),
+        ("--count", "5", "--seed", "1"),
+        ("--count", "5", "--like", "dolly", "--salt", "x"),
+    ):
+        assert roslin("split", path, *outputs, *wrong).code == 2, wrong
+    ran = roslin("split", path, *outputs, "--like", "sheep", "--fraction", "0.1", "--salt", "x")
+    assert len(ran.err.splitlines()) == 3
     assert roslin("split", path, "--held-out", path, "--train", tmp_path / "train.jsonl").code == 2
     assert roslin("split", path, "--held-out", tmp_path / "x.jsonl", "--train", tmp_path / "x.jsonl").code == 2
     assert roslin("split", write(tmp_path / "bad.jsonl", "{"), *outputs).code == 1

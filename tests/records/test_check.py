@@ -58,6 +58,23 @@ def test_sound_records_pass(make_file: MakeFile) -> None:
         (b'{"instruction": "i", "response": "caf\xe9"}', "response", "encoding"),
         (b'{"instruction": "i", "response": "\\ud83d"}', "response", "encoding"),
         (b'{"instruction": "i", "respo\xff": "r', "", "encoding"),
+        (b'{"instruction": "i", "response": "r", "respo\xff": "r"}', "respo\ufffd", "encoding"),
+        (b'{"instruction": "i", "response": "r", "x": ["caf\xe9"]}', "x", "encoding"),
+        (b'{"instruction": "i", "response": "r", "x": {"y": "\\ud83d"}}', "x", "encoding"),
+        (b'{"a": 1, "b": 2, "instruction": "i", "instruction": "j", "response": "r"}', "instruction", "json"),
+        (
+            b'{"response": "q", "response": "r", "instruction": "i", "context": null, "category": null}',
+            "response",
+            "json",
+        ),
+        (
+            b'{"instruction": "a\\\\", "instruction": "b\\\\", "response": "c\\\\", "context": "\\\\"}',
+            "instruction",
+            "json",
+        ),
+        (b'{"instruction": "i", "response": "r", "x": ' + b"[" * 300 + b"]" * 300 + b"}", "", "json"),
+        (b'{"instruction": "i", "response": "r", "x": ' + b'{"y":' * 1010 + b"1" + b"}" * 1011, "", "json"),
+        (b'{"instruction": "i", "response": "r", "x": ' + b"[" * 99_999 + b"]" * 99_999 + b"}", "", "json"),
     ],
 )
 def test_each_fault_has_its_code_line_and_field(make_file: MakeFile, row: Any, field: str, code: str) -> None:
@@ -139,6 +156,15 @@ def test_a_byte_order_mark_is_told_and_costs_no_record(make_file: MakeFile) -> N
     assert report.rejected() == {}
 
 
+@pytest.mark.parametrize("rest", [b"\n" + json.dumps(GOOD).encode(), b""])
+def test_a_byte_order_mark_alone_on_its_line_is_no_record(tmp_path: Path, rest: bytes) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + rest)
+    report = checked(path)
+    assert codes(report) == [(1, "", "encoding")]
+    assert report.records == bool(rest)
+
+
 def test_utf16_is_one_fault_not_one_a_line(tmp_path: Path) -> None:
     path = tmp_path / "wide.jsonl"
     path.write_text("\n".join([json.dumps(GOOD)] * 5), encoding="utf-16")
@@ -207,6 +233,21 @@ def test_columns_are_mapped_and_alpaca_is_recognised(make_file: MakeFile) -> Non
     assert codes(checked(alpaca)) == [(3, "output", "empty-field")]
 
 
+def test_a_mapped_column_that_no_record_has_is_an_error_before_all_others(make_file: MakeFile) -> None:
+    """Even where the records would pass without it; a column that only some records have is no fault."""
+    path = make_file(GOOD, {"id": 2, "question": "Q?", "response": ""})
+    report = checked(path, mapping={"question": "instruction", "tag": "category", "meta.answer": "response"})
+    assert codes(report)[:3] == [
+        (1, "meta.answer", "missing-field"),
+        (1, "tag", "missing-field"),
+        (2, "response", "empty-field"),
+    ]
+    assert "the first record has: instruction, context, response, category." in report.errors[0].message
+    assert report.rejected() == {1: [report.errors[2]]}
+    broken = make_file(b"{", name="broken.jsonl")
+    assert codes(checked(broken, mapping={"question": "instruction"})) == [(1, "", "json")]
+
+
 def test_too_long_is_counted_with_the_tokenizer_given(make_file: MakeFile) -> None:
     def words(found: Any) -> list[int]:
         return [20 + len(f"{r.instruction} {r.context} {r.response}".split()) for r in found]
@@ -239,9 +280,20 @@ def test_held_out_questions_leak_whatever_their_case_and_answer(make_file: MakeF
 
 
 def test_an_unreadable_held_out_file_is_refused(make_file: MakeFile) -> None:
-    held_out = make_file(b"{", name="held.jsonl")
-    with pytest.raises(InputError, match="1 held-out records cannot be read"):
+    held_out = make_file(b"{", GOOD, {"question": "Name a river.", "response": "r"}, name="held.jsonl")
+    with pytest.raises(InputError) as raised:
         checked(make_file(GOOD), held_out=[held_out])
+    told = str(raised.value)
+    assert told.startswith("2 errors in the records:")
+    assert f"{held_out}:1: Broken JSON" in told
+    assert f"{held_out}:3: instruction: is missing" in told
+
+
+def test_a_held_out_file_may_be_in_roslin_s_own_columns_beside_mapped_records(make_file: MakeFile) -> None:
+    held_out = make_file(GOOD, name="held.jsonl")
+    path = make_file({"question": "Name a river.", "response": "The Po."})
+    report = checked(path, held_out=[held_out], mapping={"question": "instruction"})
+    assert codes(report) == [(1, "question", "leak")]
 
 
 @settings(deadline=None, max_examples=60)

@@ -95,6 +95,10 @@ def test_one_broken_element_of_an_array_hides_no_other() -> None:
         (f'[\n{good},\n{{"a": "]", "b": [1, {{}}], "c": "\\"}}"}},\n{good}\n]', [2, 3, 4]),
         (f"[{good}, nonsense, {good}, 5]", [1, 1]),
         (f"[{good}, {good}", [1, 1]),
+        (f"[{good}]\n[{good},\n{good}]", [1, 2, 3]),
+        (f"[{good}],\n{good}]", [1, 2]),
+        (f"[{good}]\n{good}\n", [1, 2]),
+        (f"[{good}]]", [1]),
     ]
     for text, lines in cases:
         rows = list(array_rows(text.encode()))
@@ -113,6 +117,27 @@ def test_one_object_over_many_lines_is_one_record_or_says_where_they_are(tmp_pat
     assert "'data'" in report.errors[0].message
     path.write_text(f"{{cut\n{json.dumps(GOOD)}\n")
     assert codes(checked(path)) == [(1, "", "json")]
+    path.write_text(json.dumps({**GOOD, "tags": ["a"], "turns": [{}]}, indent=2))
+    assert codes(checked(path)) == [(1, "tags", "unknown-field"), (1, "turns", "unknown-field")]
+    path.write_text('{\n"instruction": "i",\n"response": "r",\n"response": "s"}')
+    assert codes(checked(path)) == [(1, "response", "json")]
+
+
+@pytest.mark.parametrize("value", ["5", "null", '"text"', "true"])
+def test_a_json_file_that_is_one_other_value_is_told(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "one.json"
+    path.write_text(f"{value}\n")
+    assert codes(checked(path)) == [(1, "", "wrong-type")]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("value", [GOOD, [GOOD]])
+def test_a_byte_order_mark_is_told_in_every_layout_of_json(tmp_path: Path, value: Any, indent: int | None) -> None:
+    path = tmp_path / "marked.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(value, indent=indent).encode())
+    report = checked(path)
+    assert codes(report) == [(1, "", "encoding")]
+    assert (report.records, report.rejected()) == (1, {})
 
 
 json_values = st.recursive(
@@ -178,6 +203,72 @@ def test_csv_without_the_columns_says_which_it_has(tmp_path: Path) -> None:
     assert checked(path, mapping={"question": "instruction"}).passes(strict=True)
 
 
+def test_a_csv_header_may_follow_blank_lines_and_must_be_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_bytes(b"\n\r\ninstruction,response,ca\xe9\na,,x\n")
+    report = checked(path)
+    assert codes(report) == [
+        (3, "ca\ufffd", "encoding"),
+        (4, "response", "empty-field"),
+        (4, "ca\ufffd", "unknown-field"),
+    ]
+
+
+def test_a_csv_line_of_another_kind_of_file_is_not_read_in_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from roslin.records import json_rows, table_rows
+
+    for module in (json_rows, table_rows):
+        monkeypatch.setattr(module, "LONGEST_LINE", 5000)
+    monkeypatch.setattr(json_rows, "BLOCK_BYTES", 1000)
+    path = tmp_path / "r.csv"
+    path.write_bytes(b"instruction,response\na," + b"x" * 20_000 + b"\nb,\n")
+    assert codes(checked(path)) == [(2, "", "json"), (3, "response", "empty-field")]
+
+
+@pytest.mark.parametrize("name", ["r.parquet", "r.arrow"])
+def test_columns_of_one_name_in_tables_are_told(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    table = pa.Table.from_arrays(
+        [pa.array(["a"]), pa.array(["b"]), pa.array(["c"])], ["instruction", *["response"] * 2]
+    )
+    if name == "r.parquet":
+        pa.parquet.write_table(table, path)
+    else:
+        with pa.ipc.new_stream(path, table.schema) as writer:
+            writer.write_table(table)
+    assert codes(checked(path)) == [(1, "response", "json")]
+
+
+BAD_TEXTS = pa.Array.from_buffers(
+    pa.string(), 2, [None, pa.py_buffer(b"\0\0\0\0\4\0\0\0\6\0\0\0"), pa.py_buffer(b"caf\xe9ok")]
+)
+
+
+@pytest.mark.parametrize(
+    ("column", "code"),
+    [
+        (BAD_TEXTS, "encoding"),
+        (pa.DictionaryArray.from_arrays(pa.array([0, 1]), BAD_TEXTS), "encoding"),
+        (pa.StructArray.from_arrays([BAD_TEXTS], ["y"]), "encoding"),
+        (pa.ListArray.from_arrays(pa.array([0, 1, 2]), BAD_TEXTS), "encoding"),
+        (pa.array([2**50, 2], pa.timestamp("ms")), "unknown-field"),
+        (pa.array([2**30, 2], pa.date32()), "unknown-field"),
+    ],
+)
+def test_values_of_tables_that_python_cannot_take_hide_no_record(tmp_path: Path, column: Any, code: str) -> None:
+    path = tmp_path / "r.arrow"
+    table = pa.table({"instruction": ["a", "b"], "response": ["r", ""], "x": column})
+    with pa.ipc.new_stream(path, table.schema) as writer:
+        writer.write_table(table)
+    report = checked(path)
+    assert (1, "x", code) in codes(report)
+    assert (2, "response", "empty-field") in codes(report)
+    assert (2, "x", "encoding") not in codes(report)
+    assert report.records == 2
+
+
 def test_tables_with_odd_values(tmp_path: Path) -> None:
     path = tmp_path / "r.parquet"
     columns = {"instruction": ["a", None, "c"], "response": pa.array([1, 2, 3]), "context": [None, "", "x"]}
@@ -217,9 +308,32 @@ def test_broken_files_are_told_beside_others(tmp_path: Path, make_file: MakeFile
     path = tmp_path / name
     path.write_bytes(content)
     report = checked(path, make_file(BAD, name="other.jsonl"))
-    places = [(f.file, f.line, f.code) for f in report.errors]
-    assert (str(path), 1, "encoding") in places
-    assert (str(tmp_path / "other.jsonl"), 1, "empty-field") in places
+    assert [(f.file, f.code) for f in report.errors] == [
+        (str(path), "encoding"),
+        (str(tmp_path / "other.jsonl"), "empty-field"),
+    ]
+    assert "cannot be read" in report.errors[0].message
+
+
+@pytest.mark.parametrize("name", ["r.jsonl.gz", "r.jsonl.zst", "r.csv.gz", "r.json.gz"])
+def test_of_a_file_that_was_cut_off_nearly_all_is_read_and_the_place_is_told(tmp_path: Path, name: str) -> None:
+    rows = [
+        {**GOOD, "instruction": f"Question {n * 7919 % 10_007}?", "response": "" if n == 0 else "r"}
+        for n in range(5000)
+    ]
+    write = {"jsonl": as_jsonl, "csv": as_csv, "json": lambda rows: json.dumps(rows, indent=0).encode()}[
+        name.split(".")[1]
+    ]
+    content = gzip.compress(write(rows)) if name.endswith(".gz") else zstd(write(rows))
+    path = tmp_path / name
+    path.write_bytes(content[: len(content) * 9 // 10])
+    report = checked(path)
+    assert report.records > 2500
+    assert "empty-field" in report.counts()
+    (cut,) = (finding for finding in report.errors if "cannot be read behind this record" in finding.message)
+    assert cut.code == "encoding"
+    assert cut.line > 2500
+    assert report.counts()["json"] <= 2  # the element that was cut, and the array that was
 
 
 def test_folders_globs_and_files_each_once(make_file: MakeFile, tmp_path: Path) -> None:
@@ -230,16 +344,20 @@ def test_folders_globs_and_files_each_once(make_file: MakeFile, tmp_path: Path) 
     assert names == [str(tmp_path / "d" / name) for name in ("a.jsonl", "b.jsonl", "deep/c.jsonl")]
     assert [s.name for s in find_sources([f"{tmp_path}/d/**/*.jsonl", tmp_path / "d" / "b.jsonl"])] == names
     assert [s.name for s in find_sources([f"{tmp_path}/d/[ab].jsonl"])] == names[:2]
+    (tmp_path / "d" / "again").symlink_to(tmp_path / "d" / "a.jsonl")
+    twice = find_sources([tmp_path / "d" / ".." / "d" / "a.jsonl", tmp_path / "d" / "a.jsonl"])
+    assert len(twice) == 1
 
 
 def test_paths_with_nothing_behind_them_are_told_together(tmp_path: Path, make_file: MakeFile) -> None:
     (tmp_path / "empty").mkdir()
     make_file(name="notes.txt")
     wrong = [tmp_path / "missing.jsonl", tmp_path / "empty", f"{tmp_path}/*.csv", tmp_path / "notes.txt"]
+    wrong.append(tmp_path / f"{'long' * 99}.jsonl")
     with pytest.raises(InputError) as raised:
         find_sources([make_file(GOOD), *wrong])
     told = str(raised.value).split("\n")
-    assert len(told) == 4
+    assert len(told) == 5
     for line, path in zip(told, wrong, strict=True):
         assert line.startswith(f"{path}: ")
 

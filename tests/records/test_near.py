@@ -2,6 +2,7 @@
 
 import random
 import re
+import tempfile
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from record_files import GOOD, MakeFile, checked, codes
+from roslin.errors import MachineError
 from roslin.records.near import BANDS, FIELD_THRESHOLD, THRESHOLD, NearDuplicates, _candidates, band_keys, words_of
 
 Texts = tuple[str, str, str]
@@ -145,6 +147,16 @@ def test_a_crowd_is_compared_with_its_first_and_with_those_just_before() -> None
     keys = np.zeros((6, BANDS), dtype=np.uint32)
     keys[3] = 7
     assert _candidates(keys).tolist() == [[1, 0], [2, 0], [2, 1], [4, 0], [4, 1], [4, 2], [5, 0], [5, 2], [5, 4]]
+
+
+def test_no_room_for_the_words_is_a_clear_error(monkeypatch: pytest.MonkeyPatch, make_file: MakeFile) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "w+b"))  # noqa: PTH123, SIM115
+    with pytest.raises(MachineError, match=r"temporary file.*No space left.*TMPDIR"):
+        checked(make_file(GOOD), near=True)
+    monkeypatch.undo()
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/nowhere")
+    with pytest.raises(MachineError, match="temporary file"):
+        checked(make_file(GOOD), near=True)
 
 
 def test_keys_of_alike_texts_agree_as_often_as_minhash_says() -> None:

@@ -11,7 +11,7 @@ from record_files import GOOD, MakeFile, checked, codes
 from roslin.records.privacy import is_card_number, private_matter
 
 FOUND = [
-    ("e-mail", "Write to ada.lovelace+x@mail.example.org, please."),
+    ("e-mail", "Write to ada.lovelace+x@mail.lovelace.uk, please."),
     ("telephone", "Call +44 20 7946 0958 now"),
     ("telephone", "Call (555) 867-5309."),
     ("telephone", "Call 555-867-5309."),
@@ -24,6 +24,8 @@ FOUND = [
     ("secret", "hf_" + "abCDefGHij" * 4),
     ("secret", "sk-proj-" + "a1B2c3D4e5" * 3),
     ("secret", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abcdefghijklmnop"),
+    ("secret", "sk-ant-api03-aB3-dE_6" + "hIjKlMn0" * 10),
+    ("e-mail", "Mail eve@example.com.badplace.net or nobody."),
     ("slur", codecs.decode("Gung jbeq vf snttbg.", "rot13")),
 ]
 CLEAN = [
@@ -36,6 +38,8 @@ CLEAN = [
     "A niggardly raccoon in the cocoon, in Scunthorpe.",
     "task-force, desk-lamp, skeleton",
     "0000 0000 0000 0000",
+    "Invented: name@example.com, x@mail.example.org. And y@here.test, (212) 555-0100 and +1 212 555 0199.",
+    "sk-learn-is-a-library-of-many-parts",
 ]
 
 
@@ -64,7 +68,7 @@ def test_luhn_s_digit_catches_every_single_error(number: int) -> None:
 
 
 def test_the_check_looks_only_when_asked_and_counts_records(make_file: MakeFile) -> None:
-    mail = "a@example.com and b@example.com"
+    mail = "a@roslin.uk and b@roslin.uk"
     path = make_file({**GOOD, "response": mail}, {**GOOD, "context": mail, "response": f"{mail}, +44 20 7946 0958"})
     assert codes(checked(path)) == []
     report = checked(path, privacy=True)

@@ -114,6 +114,17 @@ def test_rejects_of_tables_keep_values_that_json_lacks(tmp_path: Path) -> None:
     assert written.rejected == 1
 
 
+def test_rejects_that_json_cannot_say_again_are_kept_as_they_stand(make_file: MakeFile, tmp_path: Path) -> None:
+    lines = [
+        b'{"instruction": "i", "response": "", "respo\\ud83d": {"x": ["\\ud83d"]}}',
+        b'{"instruction": "i", "response": "", "x": ' + b"[" * 400 + b"]" * 400 + b"}",
+    ]
+    path, out = make_file(*lines), tmp_path / "c.jsonl"
+    written = write_passing([path], {}, checked(path), out)
+    assert written.rejected == 2
+    assert [json.loads(line)["text"].encode() for line in written.rejects_path.open()] == lines
+
+
 def test_inputs_are_never_overwritten(make_file: MakeFile, tmp_path: Path) -> None:
     path = make_file(GOOD, name="r.rejects.jsonl")
     report = checked(path)

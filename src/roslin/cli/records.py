@@ -1,5 +1,6 @@
 """`roslin records`: check, count, split and clean instruction records."""
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +44,7 @@ TokenizerFolder = Annotated[
 ]
 MaxLength = Annotated[
     int | None,
-    typer.Option(help="Longest record in tokens, prompt and keys included (the model's positions, or 2048)."),
+    typer.Option(min=1, help="Longest record in tokens, prompt and keys included (the model's positions, or 2048)."),
 ]
 
 
@@ -65,14 +66,14 @@ def check(
     privacy: Annotated[
         bool, typer.Option("--privacy", help="Look for e-mail, telephone and card numbers, keys and slurs.")
     ] = False,
-    show: Annotated[int, typer.Option(help="Findings of each code to print in full; 0 is all.")] = 100,
+    show: Annotated[int, typer.Option(min=0, help="Findings of each code to print in full; 0 is all.")] = 100,
 ) -> None:
     """Check every record. Exit code 1 when there are errors (with --strict, warnings too)."""
     if max_length is not None and tokenizer is None:
         raise UsageError("--max-length is in tokens: say whose, with --tokenizer FOLDER.")
     columns = records.parse_mapping(mapping or [])
     if fix:
-        records.require_outputs(paths, fix)
+        records.require_outputs([*paths, *(held_out or ())], fix)
     options = records.CheckOptions(
         mapping=columns,
         keys=prompt.FORBIDDEN_IN_RECORDS,
@@ -90,10 +91,7 @@ def check(
         _print_report(report, show, privacy)
     if fix:
         written = records.write_passing(paths, columns, report, fix, strict=strict)
-        progress_console().print(
-            f"{written.passing:,} records that pass: {fix}; {written.rejected:,} rejected: {written.rejects_path}",
-            soft_wrap=True,
-        )
+        _say(f"{written.passing:,} records that pass: {fix}; {written.rejected:,} rejected: {written.rejects_path}")
     if not report.passes(strict=strict):
         raise typer.Exit(1)
 
@@ -107,18 +105,19 @@ def stats(
     as_json: AsJson = False,
 ) -> None:
     """Count records by category, and their lengths in tokens (of the small base that ships, if no other is named)."""
-    with _progress("counted"):
+    with _progress("counted") as on_progress:
         found = records.count(
             paths,
             load_tokenizer(tokenizer or "base").lengths,
             mapping=records.parse_mapping(mapping or []),
             keys=prompt.FORBIDDEN_IN_RECORDS,
             max_length=max_length or positions(tokenizer or "base"),
+            on_progress=on_progress,
         )
     if as_json:
         _print_json(found.as_object())
     else:
-        _print_stats(found, tokenizer or "base", " ".join(paths))
+        _print_stats(found, tokenizer or "base", records.encodable(shlex.join(paths)))
 
 
 @app.command()
@@ -130,29 +129,31 @@ def split(
         float | None, typer.Option(help="Share to hold out; adding records later moves no old one. Default 0.1.")
     ] = None,
     count: Annotated[
-        int | None, typer.Option("--count", "--test-size", help="Number to hold out. Default with --like dolly: 1000.")
+        int | None,
+        typer.Option("--count", "--test-size", min=1, help="Number to hold out. Default with --like dolly: 1000."),
     ] = None,
     like: Annotated[
         str | None, typer.Option(help="`dolly`: the very records that Dolly's shuffle and split pick.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of --like dolly.")] = 42,
-    salt: Annotated[str, typer.Option(help="Another salt, another split.")] = "",
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of --like dolly. Default 42, as Dolly's.")] = None,
+    salt: Annotated[str | None, typer.Option(help="Another salt, another split by hash.")] = None,
     mapping: Map = None,
 ) -> None:
     """Split records in two, by a hash of each one's question or as Dolly did."""
-    _require_split_options(fraction, count, like)
+    _require_split_options(fraction, count, like, seed, salt)
     records.require_other_files(paths, [held_out, train])
     found = _load(paths, mapping)
     if like:
-        train_places, test_places = records.dolly_split(len(found), count or records.DOLLY_TEST_SIZE, seed)
+        size = records.DOLLY_TEST_SIZE if count is None else count
+        train_places, test_places = records.dolly_split(len(found), size, records.DOLLY_SEED if seed is None else seed)
         parts = [found[i] for i in train_places], [found[i] for i in test_places]
     elif count is not None:
-        parts = records.split_by_count(found, count, salt)
+        parts = records.split_by_count(found, count, salt or "")
     else:
-        parts = records.split_by_hash(found, 0.1 if fraction is None else fraction, salt)
+        parts = records.split_by_hash(found, 0.1 if fraction is None else fraction, salt or "")
     for part, path in zip(parts, (train, held_out), strict=True):
         records.write_jsonl(part, path)
-    progress_console().print(f"{len(parts[0]):,} records to train on: {train}; {len(parts[1]):,} held out: {held_out}")
+    _say(f"{len(parts[0]):,} records to train on: {train}; {len(parts[1]):,} held out: {held_out}")
 
 
 @app.command()
@@ -176,10 +177,9 @@ def dedupe(
         likeness = "the same as" if repeat.exact else f"nearly the same ({repeat.similarity:.2f}) as"
         typer.echo(f"record {repeat.removed + 1}: {likeness} record {repeat.kept + 1}; removed")
     exact = sum(repeat.exact for repeat in result.repeats)
-    progress_console().print(
+    _say(
         f"{len(found):,} records: {exact:,} exact and {len(result.repeats) - exact:,} near-duplicates removed; "
-        f"{len(result.records):,} written to {out}",
-        soft_wrap=True,
+        f"{len(result.records):,} written to {out}"
     )
 
 
@@ -220,11 +220,18 @@ def _load(paths: Sequence[str], mapping: list[str] | None) -> list[records.Recor
     return records.load(paths, mapping=records.parse_mapping(mapping or []), keys=prompt.FORBIDDEN_IN_RECORDS)
 
 
-def _require_split_options(fraction: float | None, count: int | None, like: str | None) -> None:
-    if like not in (None, "dolly"):
-        raise UsageError(f"--like {like}: only `dolly` is known.")
-    if fraction is not None and (count is not None or like):
-        raise UsageError("--fraction goes with neither --count nor --like: give one of them.")
+def _require_split_options(
+    fraction: float | None, count: int | None, like: str | None, seed: int | None, salt: str | None
+) -> None:
+    faults = {
+        f"--like {like}: only `dolly` is known.": like not in (None, "dolly"),
+        "--fraction goes with neither --count nor --like: give one of them.": fraction is not None
+        and (count is not None or like is not None),
+        "--seed is of --like dolly; another split by hash comes by --salt.": seed is not None and like is None,
+        "--salt is of splits by hash; with --like dolly, give --seed.": salt is not None and like is not None,
+    }
+    if told := [fault for fault, is_so in faults.items() if is_so]:
+        raise UsageError("\n".join(told))
 
 
 @contextmanager
@@ -243,9 +250,14 @@ def _print_json(value: Any) -> None:
 
 
 def _console() -> Console:
-    """Results on stdout; not wrapped where it is a file."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=200)
+    """Results on stdout, not wrapped where it is a file; names and texts of files are no markup."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=200)
+
+
+def _say(line: str) -> None:
+    """What was done, on stderr."""
+    progress_console().print(line, markup=False, emoji=False, soft_wrap=True)
 
 
 def _print_report(report: records.CheckReport, show: int, privacy: bool) -> None:
@@ -271,7 +283,7 @@ def _print_findings(console: Console, title: str, findings: Sequence[records.Fin
     for finding in findings:
         printed[finding.code] += 1
         if show == ALL or printed[finding.code] <= show:
-            console.print(f"{title}: {finding}", markup=False, soft_wrap=True)
+            console.print(f"{title}: {finding}", soft_wrap=True)
     for code, count in printed.items():
         if show != ALL and count > show:
             console.print(f"… and {count - show:,} more of {code}: --show 0 prints all, --json too.", soft_wrap=True)

@@ -3,16 +3,17 @@
 from roslin.records.check import CheckOptions, check
 from roslin.records.columns import parse_mapping
 from roslin.records.dedupe import Deduped, Repeat, dedupe
-from roslin.records.finding import ERRORS, WARNINGS, CheckReport, Fault, Finding
+from roslin.records.finding import ERRORS, WARNINGS, CheckReport, Fault, Finding, encodable
 from roslin.records.load import load
 from roslin.records.record import DOLLY_CATEGORIES, Record
 from roslin.records.sources import find_sources
-from roslin.records.split import DOLLY_TEST_SIZE, dolly_split, split_by_count, split_by_hash
+from roslin.records.split import DOLLY_SEED, DOLLY_TEST_SIZE, dolly_split, split_by_count, split_by_hash
 from roslin.records.stats import PERCENTILES, Lengths, RecordStats, count
 from roslin.records.write import Fixed, require_other_files, require_outputs, write_jsonl, write_passing
 
 __all__ = [
     "DOLLY_CATEGORIES",
+    "DOLLY_SEED",
     "DOLLY_TEST_SIZE",
     "ERRORS",
     "PERCENTILES",
@@ -31,6 +32,7 @@ __all__ = [
     "count",
     "dedupe",
     "dolly_split",
+    "encodable",
     "find_sources",
     "load",
     "parse_mapping",

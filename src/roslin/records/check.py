@@ -8,7 +8,7 @@ inside a text.
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,8 @@ import numpy as np
 from roslin.errors import InputError
 from roslin.records.columns import Columns, Fields
 from roslin.records.content import Digests, content_digest, prompt_digest
-from roslin.records.finding import CheckReport, Fault, Finding
+from roslin.records.finding import CheckReport, Fault, Finding, errors_told
+from roslin.records.load import read
 from roslin.records.near import NearDuplicates
 from roslin.records.privacy import private_matter
 from roslin.records.record import Record
@@ -102,19 +103,23 @@ class _Check:
         self._open.close()
 
     def take_held_out(self, paths: Sequence[str | Path]) -> None:
-        for place, fields in _sound_rows(paths, TextRules(Columns(self._options.mapping), ())) if paths else ():
+        errors: list[Finding] = []
+        rules = TextRules(Columns(self._options.mapping), ())
+        for place, fields in read(find_sources(paths), rules, errors):
             self._held_out.setdefault(prompt_digest(fields.instruction, fields.context), place)
             self._held_out_places.append(place)
             if self._near:
                 self._near.add(-len(self._held_out_places), *fields[:3])
+        if errors:
+            raise InputError(errors_told(errors, paths))
 
     def take(self, number: int, source: Source, line: int, fields: Fields | None, faults: Iterable[Fault]) -> None:
         """One row: its faults, and what is remembered of it."""
         if number >= 0:
             self._places.add(source.name, line)
         for fault in faults:
-            message = intern(fault.message)  # a fault of every record costs its text once
-            self._add(-1 if fault.of_file else number, Finding(source.name, line, fault.field, fault.code, message))
+            told = fault._replace(message=intern(fault.message))  # a fault of every record costs its text once
+            self._add(-1 if fault.of_file else number, told.at(source.name, line))
         if fields is None or not (fields.instruction or fields.response):
             return
         self._digests.add(number, content_digest(fields))
@@ -128,7 +133,10 @@ class _Check:
             self._add_private(number, fields)
 
     def report(self) -> CheckReport:
-        """Everything, in the order of the records."""
+        """Everything, in the order of the records; what is wrong with the mapping first."""
+        for fault in self.rules.unseen_columns():
+            self._errors.insert(0, fault.at(self._sources[0].name, 1))
+            self._error_records.insert(0, -1)
         if self._lengths:
             self._add_too_long(self._lengths.rest())
         duplicates = self._add_duplicates()
@@ -195,22 +203,6 @@ _TOO_LONG = (
 _DUPLICATE = "The same instruction, context and response as {}. Keep one (roslin records dedupe)."
 _NEAR = "Nearly the same as {1} (similarity {0:.2f}). Keep the better one (roslin records dedupe --near)."
 _NEAR_HELD_OUT = "Nearly the same as the held-out {1} (similarity {0:.2f}). Remove the record from one of them."
-
-
-def _sound_rows(paths: Sequence[str | Path], rules: TextRules) -> Iterator[tuple[str, Fields]]:
-    """Places and fields of held-out rows. Raises InputError when some cannot be read."""
-    bad = 0
-    for _, source, row in numbered_rows(find_sources(paths)):
-        fields, _ = rules.judge(row)
-        if fields is None:
-            bad += 1
-        else:
-            yield f"{source.name}:{row.line}", fields
-    if bad:
-        names = " ".join(map(str, paths))
-        raise InputError(
-            f"{bad:,} held-out records cannot be read. See them, and mend them: roslin records check {names}"
-        )
 
 
 def _in_order(findings: list[Finding], numbers: "array[int]") -> tuple[list[Finding], "array[int]"]:

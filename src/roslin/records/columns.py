@@ -39,6 +39,8 @@ def parse_mapping(settings: list[str]) -> dict[str, str]:
     pairs = [setting.partition("=") for setting in settings]
     faults = [f"{column}{sign}{field}: write COLUMN=FIELD" for column, sign, field in pairs if not (column and field)]
     mapping = {column: field for column, sign, field in pairs if column and field}
+    named = [column for column, _, _ in pairs]
+    faults += [f"{column!r} is given to more than one field" for column in mapping if named.count(column) > 1]
     faults += mapping_faults(mapping)
     if faults:
         raise UsageError("--map: " + "; ".join(faults) + ".")
@@ -67,6 +69,8 @@ class Columns:
         if faults := mapping_faults(mapping):
             raise UsageError("Mapping of columns: " + "; ".join(faults) + ".")
         self._mapping = dict(mapping)
+        self._unseen = dict(mapping)
+        self._first: list[str] | None = None
 
     def plain(self, row: dict[str, Any]) -> bool:
         """Whether the row is read as it stands: Dolly's four columns, in any order."""
@@ -75,10 +79,23 @@ class Columns:
     def names(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Field of a record to column of this row."""
         mapped = {field: column for column, field in self._mapping.items() if _has(row, column)}
+        if self._unseen:
+            self._first = self._first or list(row)
+            self._unseen = {column: field for column, field in self._unseen.items() if not _has(row, column)}
         names = {field: field for field in FIELDS if field in row and field not in self._mapping} | mapped
         if "output" in row and "response" not in names:
             names |= {field: column for column, field in ALPACA.items() if column in row and field not in names}
         return names
+
+    def unseen(self) -> list[Fault]:
+        """A fault for each column of the mapping that no row had, once all rows were read; none where none could be."""
+        if self._first is None:
+            return []
+        there = ", ".join(self._first[:SHOWN_COLUMNS]) or "none"
+        return [
+            Fault(column, "missing-field", _UNSEEN.format(field, there), of_file=True)
+            for column, field in self._unseen.items()
+        ]
 
     def read(self, row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str], list[Fault]]:
         """The values by field, the columns they came from, and faults of missing and unknown columns."""
@@ -91,6 +108,7 @@ class Columns:
 
 
 _FIELDS = frozenset(FIELDS)
+_UNSEEN = "was named as the {} (--map), and no record has it. Name a column that is there; the first record has: {}."
 _UNKNOWN = "Roslin has no such field and leaves it out. Remove it, or say what it is: --map COLUMN=FIELD."
 
 

@@ -1,5 +1,6 @@
 """Findings: what a check has to say about records, and the report that gathers it."""
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,10 @@ class Fault(NamedTuple):
     of_file: bool = False
     """Whether the fault lies in the file around the row: reading the row mends it (a byte order mark)."""
 
+    def at(self, file: str, line: int) -> "Finding":
+        """The fault with its place."""
+        return Finding(file, line, self.field, self.code, self.message)
+
 
 class Finding(NamedTuple):
     """A fault with its place. `line` counts from 1: the line where a record starts, or its row in Parquet and Arrow."""
@@ -60,7 +65,25 @@ def _printable(character: str) -> str:
     return character if character.isprintable() else f"\\u{ord(character):04x}"
 
 
+def encodable(name: str) -> str:
+    """A name that can be printed and written as JSON: bytes of a file's name that are not UTF-8 are written out."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 _ERRORS = frozenset(ERRORS)
+
+
+SHOWN_ERRORS = 20
+
+
+def errors_told(errors: Sequence[Finding], paths: Sequence[object]) -> str:
+    """Why records cannot be used: how many errors there are, the first SHOWN_ERRORS of them, and how to get on."""
+    count = len(errors)
+    lines = [f"{count:,} error{'s' if count > 1 else ''} in the records:", *map(str, errors[:SHOWN_ERRORS])]
+    if count > SHOWN_ERRORS:
+        lines.append(f"… and {count - SHOWN_ERRORS:,} more.")
+    command = "roslin records check " + shlex.join(map(str, paths))
+    return "\n".join([*lines, f"All of them, and a file without them: {command} --fix clean.jsonl"])
 
 
 @dataclass(frozen=True)

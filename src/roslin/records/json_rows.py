@@ -4,13 +4,15 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from roslin.records.finding import Fault
 
 BLOCK_BYTES = 1 << 20
+DEEPEST = 200
+"""Levels of objects and arrays in a record. None has so many, and readers give up at depths of their own."""
 LONGEST_LINE = 64 << 20
 """Bytes. A longer line is no record but a file of another format; it is reported and passed over."""
 
@@ -33,43 +35,50 @@ class Row(NamedTuple):
     """A row that cannot be read, as it stands in its file, for the file of rejects."""
 
 
-def lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Each line with its number, without its newline. One longer than LONGEST_LINE comes as its first part."""
-    number, rest, ahead = 1, b"", b""
-    while block := ahead or stream.read(BLOCK_BYTES):
+def lines(stream: io.BufferedIOBase) -> Iterator[tuple[int, bytes]]:
+    """Each line with its number, without its newline. One longer than LONGEST_LINE comes as its first part.
+
+    Where reading fails, the whole lines before that place have come.
+    """
+    number, rest, ahead = 1, bytearray(), b""
+    while block := ahead or stream.read1(BLOCK_BYTES):
         ahead = b""
         head, newline, tail = block.rpartition(b"\n")
         if not newline:
             rest += block
             if len(rest) > LONGEST_LINE:
-                yield number, rest
-                rest, ahead = b"", _pass_over_line(stream)
+                yield number, bytes(rest)
+                rest, ahead = bytearray(), _pass_over_line(stream)
                 number += 1
             continue
-        for line in (rest + head).split(b"\n"):
+        for line in (bytes(rest) + head).split(b"\n"):
             yield number, line
             number += 1
-        rest = tail
+        rest = bytearray(tail)
     if rest:
-        yield number, rest
+        yield number, bytes(rest)
 
 
-def _pass_over_line(stream: IO[bytes]) -> bytes:
-    while block := stream.read(BLOCK_BYTES):
+def _pass_over_line(stream: io.BufferedIOBase) -> bytes:
+    while block := stream.read1(BLOCK_BYTES):
         _, newline, behind = block.partition(b"\n")
         if newline:
             return behind
     return b""
 
 
-def jsonl_rows(stream: IO[bytes]) -> Iterator[Row]:
+def jsonl_rows(stream: io.BufferedIOBase) -> Iterator[Row]:
     """One row for each line that is not blank. Line ends may be LF or CRLF."""
     for number, line in lines(stream):
         if number == 1 and line.startswith(BYTE_ORDER_MARK):
-            row = parse(line[len(BYTE_ORDER_MARK) :], number)
-            yield Row(1, row.value, (_MARK, *row.faults), row.text)
+            yield _marked(line[len(BYTE_ORDER_MARK) :])
         elif line and not line.isspace():
             yield parse(line, number)
+
+
+def _marked(line: bytes) -> Row:
+    row = parse(line, 1) if line and not line.isspace() else Row(1, None)
+    return Row(1, row.value, (_MARK, *row.faults), row.text)
 
 
 def parse(text: bytes, line: int) -> Row:
@@ -84,9 +93,27 @@ def parse(text: bytes, line: int) -> Row:
         return _broken(text, line, str(error))
     if type(value) is not dict:
         return Row(line, None, (_not_an_object(value),), text.decode())
-    if _may_repeat_keys(text, value) and (repeated := _repeated_keys(text)):
+    kinds = list(map(type, value.values()))
+    if kinds.count(str) < len(kinds) and _is_too_deep(value):
+        return Row(line, None, (_TOO_DEEP,), text.decode())
+    if _may_repeat_keys(text, kinds) and (repeated := _repeated_keys(text)):
         return Row(line, value, tuple(_repeated(key) for key in repeated))
     return Row(line, value)
+
+
+def _is_too_deep(value: dict[str, Any]) -> bool:
+    level: list[Any] = [value]
+    depth = 0
+    while level and depth < DEEPEST:
+        inside = (inner for held in level for inner in (held.values() if type(held) is dict else held))
+        level = [inner for inner in inside if type(inner) in (dict, list)]
+        depth += 1
+    return bool(level)
+
+
+_TOO_DEEP = Fault(
+    "", "json", f"The record is nested more than {DEEPEST} levels deep. Flatten it, or remove the field that is deep."
+)
 
 
 def _not_an_object(value: object) -> Fault:
@@ -105,9 +132,13 @@ JSON_TYPES = {
 }
 
 
-def _may_repeat_keys(text: bytes, value: dict[str, Any]) -> bool:
-    """Whether a second look is worth its time: a flat object of texts has two quotes a key and two a text."""
-    return text.count(b'"') - text.count(b'\\"') != 4 * len(value)
+def _may_repeat_keys(text: bytes, kinds: list[type]) -> bool:
+    """Whether a second look is worth its time: an object of such values has two quotes a key and two a text.
+
+    A repeated key or an object inside adds quotes; only a backslash that is itself escaped could hide them.
+    """
+    expected = 2 * len(kinds) + 2 * kinds.count(str)
+    return text.count(b'"') - text.count(b'\\"') != expected or b'\\\\"' in text
 
 
 def _repeated_keys(text: bytes) -> list[str]:
@@ -137,14 +168,19 @@ def _broken(text: bytes, line: int, reason: str) -> Row:
     reason = _placed(reason, line)
     try:
         value = json.loads(text.decode("utf-8", "surrogateescape"), strict=False)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        return Row(line, None, (_TOO_DEEP,), shown)
+    except ValueError:
         faults = (Fault("", "encoding", bad_byte), _not_json(text, reason)) if bad_byte else (_not_json(text, reason),)
         return Row(line, None, faults, shown)
     if type(value) is not dict:
         return Row(line, None, (_not_an_object(value),), shown)
-    unfit = [Fault(key, "encoding", bad_byte or _HALF_PAIR) for key, text in value.items() if _is_unfit(key, text)]
+    if _is_too_deep(value):
+        return Row(line, None, (_TOO_DEEP,), shown)
+    whose = [key for key, held in value.items() if _is_unfit(key) or _is_unfit(held)]
+    unfit = [Fault(_mended(key), "encoding", bad_byte or _HALF_PAIR) for key in whose]
     form = tuple(unfit) or _lenient_faults(text, value, reason)
-    return Row(line, {_mended(key): _mended(text) for key, text in value.items()}, form, shown)
+    return Row(line, {_mended(key): _mended(held) for key, held in value.items()}, form, shown)
 
 
 def _bad_byte(text: bytes) -> str:
@@ -173,13 +209,22 @@ _HALF_PAIR = (
 )
 
 
-def _is_unfit(key: str, value: object) -> bool:
-    return bool(_SURROGATE.search(key) or (type(value) is str and _SURROGATE.search(value)))
+def _is_unfit(value: Any) -> bool:
+    """Whether a text, or one inside an array or object, holds what is no character."""
+    if type(value) is str:
+        return bool(_SURROGATE.search(value))
+    return bool(_mended(value) != value)
 
 
 def _mended(value: Any) -> Any:
-    """Texts that can be encoded, so that the rest of the check can go on."""
-    return _SURROGATE.sub("\ufffd", value) if type(value) is str else value
+    """The same with texts that can be encoded, so that the rest of the check can go on."""
+    if type(value) is str:
+        return _SURROGATE.sub("\ufffd", value)
+    if type(value) is list:
+        return [_mended(held) for held in value]
+    if type(value) is dict:
+        return {_mended(key): _mended(held) for key, held in value.items()}
+    return value
 
 
 def _placed(reason: str, line: int) -> str:
@@ -199,18 +244,20 @@ def _not_json(text: bytes, reason: str) -> Fault:
 
 
 def object_rows(content: bytes) -> Iterator[Row]:
-    """The only row of a file that is one object over several lines; the lines as rows where it is not."""
-    try:
-        value = orjson.loads(content.removeprefix(BYTE_ORDER_MARK))
-    except orjson.JSONDecodeError:
+    """The only row of a file that is one value over several lines; the lines as rows where it is not."""
+    marked = content.startswith(BYTE_ORDER_MARK)
+    row = parse(content.removeprefix(BYTE_ORDER_MARK), 1)
+    if row.value is None and row.faults[0].code == "json":
         yield from jsonl_rows(io.BytesIO(content))
         return
-    inside = [key for key, held in value.items() if isinstance(held, list)]
-    if inside:
+    if row.value and "instruction" not in row.value and (inside := _lists_of_objects(row.value)):
         message = f"The file is one object, and its records seem to stand in {inside[0]!r}. Write that array alone."
-        yield Row(1, None, (Fault("", "wrong-type", message),))
-    else:
-        yield Row(1, value)
+        row = Row(1, None, (Fault("", "wrong-type", message),), row.text)
+    yield row._replace(faults=(_MARK, *row.faults)) if marked else row
+
+
+def _lists_of_objects(value: dict[str, Any]) -> list[str]:
+    return [key for key, held in value.items() if type(held) is list and held and type(held[0]) is dict]
 
 
 def array_rows(content: bytes) -> Iterator[Row]:
@@ -218,20 +265,31 @@ def array_rows(content: bytes) -> Iterator[Row]:
 
     The text of the whole file is held in memory, but only one of its elements at a time as an object.
     """
+    if content.startswith(BYTE_ORDER_MARK):
+        yield Row(1, None, (_MARK,))
     counter = _LineCounter(content)
-    position = content.index(b"[") + 1
-    while (start := _element_start(content, position)) is not None:
+    position, closed = content.index(b"[") + 1, False
+    while (start := _end_of(_BETWEEN, content, position)) < len(content):
+        closed = content[start : start + 1] == b"]"
+        if closed:
+            if not _REST_IS_BLANK.match(content, start + 1):
+                yield Row(counter.line_at(start), None, (_MORE,))
+            position = _end_of(_BETWEEN_ARRAYS, content, start + 1)
+            continue
         end = _element_end(content, start)
         row = parse(content[start:end].strip(), counter.line_at(start))
         if row.value is None and content[start : start + 1] == b"{":
             end = _next_object(content, start, end)
         yield row
         position = end
-    if not content.rstrip().endswith(b"]"):
-        fault = Fault(
-            "", "json", "The array is not closed: the file may have been cut off. Add `]` or copy the file again.", True
-        )
-        yield Row(counter.line_at(len(content.rstrip())), None, (fault,))
+    if not closed:
+        yield Row(counter.line_at(len(content.rstrip())), None, (_NOT_CLOSED,))
+
+
+_MORE = Fault("", "json", "The array ends here, and more follows it. Write all records into one array.", True)
+_NOT_CLOSED = Fault(
+    "", "json", "The array is not closed: the file may have been cut off. Add `]` or copy the file again.", True
+)
 
 
 class _LineCounter:
@@ -248,14 +306,15 @@ class _LineCounter:
 
 
 _BETWEEN = re.compile(rb"[\s,]*")
+_BETWEEN_ARRAYS = re.compile(rb"[\s,\[\]]*")
+_REST_IS_BLANK = re.compile(rb"\s*\Z")
 _TOKENS = re.compile(rb'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|[{}\[\],]')
 _NEXT_OBJECT = re.compile(rb"\n[ \t]*,?[ \t]*(?=\{)|\}\s*,\s*(?=\{)")
 
 
-def _element_start(content: bytes, position: int) -> int | None:
-    start = _BETWEEN.match(content, position).end()  # type: ignore[union-attr]
-    at_end = start >= len(content) or content[start : start + 1] == b"]"
-    return None if at_end else start
+def _end_of(pattern: re.Pattern[bytes], content: bytes, position: int) -> int:
+    found = pattern.match(content, position)
+    return found.end() if found else position
 
 
 def _element_end(content: bytes, start: int) -> int:

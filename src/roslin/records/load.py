@@ -1,16 +1,14 @@
 """Loading records: all of them sound, or an error that lists what is wrong."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from roslin.errors import InputError
-from roslin.records.columns import Columns
-from roslin.records.finding import Finding
+from roslin.records.columns import Columns, Fields
+from roslin.records.finding import Finding, errors_told
 from roslin.records.record import Record
-from roslin.records.sources import find_sources, numbered_rows
+from roslin.records.sources import Source, find_sources, numbered_rows
 from roslin.records.texts import TextRules
-
-SHOWN_FAULTS = 20
 
 
 def load(
@@ -18,27 +16,24 @@ def load(
 ) -> list[Record]:
     """Every record of files, folders, globs or hub datasets, in order; `mapping` names columns, `keys` must not occur.
 
-    Raises InputError with all faults (the first SHOWN_FAULTS of them in full) when a record has an error; warnings are
+    Raises InputError with all faults (the first SHOWN_ERRORS of them in full) when a record has an error; warnings are
     left to `check`.
     """
     rules = TextRules(Columns(mapping or {}), keys)
-    records: list[Record] = []
+    sources = find_sources(paths)
     errors: list[Finding] = []
-    for _, source, row in numbered_rows(find_sources(paths)):
-        fields, faults = rules.judge(row)
-        found = [Finding(source.name, row.line, fault.field, fault.code, fault.message) for fault in faults]
-        errors += [finding for finding in found if finding.is_error]
-        if fields:
-            records.append(fields.record())
+    records = [fields.record() for _, fields in read(sources, rules, errors)]
+    errors[:0] = [fault.at(sources[0].name, 1) for fault in rules.unseen_columns()]
     if errors:
-        raise InputError(_told(errors, paths))
+        raise InputError(errors_told(errors, paths))
     return records
 
 
-def _told(errors: Sequence[Finding], paths: Sequence[str | Path]) -> str:
-    count = len(errors)
-    lines = [f"{count:,} error{'s' if count > 1 else ''} in the records:", *map(str, errors[:SHOWN_FAULTS])]
-    if count > SHOWN_FAULTS:
-        lines.append(f"… and {count - SHOWN_FAULTS:,} more.")
-    command = "roslin records check " + " ".join(map(str, paths))
-    return "\n".join([*lines, f"All of them, and a file without them: {command} --fix clean.jsonl"])
+def read(sources: Sequence[Source], rules: TextRules, errors: list[Finding]) -> Iterator[tuple[str, Fields]]:
+    """Place (file:line) and fields of every row whose fields are texts; every error is added to `errors`."""
+    for _, source, row in numbered_rows(sources):
+        fields, faults = rules.judge(row)
+        found = (fault.at(source.name, row.line) for fault in faults)
+        errors += [finding for finding in found if finding.is_error]
+        if fields:
+            yield f"{source.name}:{row.line}", fields

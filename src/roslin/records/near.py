@@ -9,10 +9,13 @@ on its words, so what is reported is so. All is done on whole blocks of records 
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from roslin.errors import MachineError
 
 THRESHOLD = 0.8
 FIELD_THRESHOLD = 0.5
@@ -20,6 +23,11 @@ BANDS, ROWS = 16, 5
 """A pair at similarity s is a candidate with probability 1 - (1 - s^5)^16: 0.998 at 0.8, 0.9999 at 0.87."""
 CROWDED = 2
 """In a band, a record is compared with the first of its key and so many just before it: crowds cost linear time."""
+
+_NO_ROOM = (
+    "Looking for near-duplicates needs room for a temporary file, which could not be written ({}). Make room, name "
+    "another folder (TMPDIR=FOLDER), or do without (--no-near)."
+)
 
 Words = npt.NDArray[np.uint32]
 Keys = npt.NDArray[np.uint32]
@@ -130,8 +138,11 @@ class NearDuplicates:
     BLOCK_RECORDS, BLOCK_CHARACTERS = 2048, 1 << 22
 
     def __init__(self) -> None:
-        """Start with no records."""
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  closed by __exit__
+        """Start with no records. Raises MachineError, as `add` and `pairs` do, when there is no room for the words."""
+        try:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115  closed by __exit__
+        except OSError as error:
+            raise MachineError(_NO_ROOM.format(error.strerror)) from None
         self._texts: list[str] = []
         self._waiting: list[int] = []
         self._characters = 0
@@ -145,7 +156,8 @@ class NearDuplicates:
 
     def __exit__(self, *_: object) -> None:
         """Remove the temporary file."""
-        self._file.close()
+        with suppress(OSError):  # what could not be written was told when it was; closing tries once more
+            self._file.close()
 
     def add(self, number: int, instruction: str, context: str, response: str) -> None:
         """Gather one record, by its number."""
@@ -163,8 +175,15 @@ class NearDuplicates:
             self._keys.append(band_keys(runs_of(words, counts), by_record[kept].sum(axis=1)))
             self._numbers.append(np.asarray(self._waiting)[kept])
             self._counts.append(by_record[kept])
-            self._file.write(words.tobytes())
+            self._keep(words)
         self._waiting, self._texts, self._characters = [], [], 0
+
+    def _keep(self, words: Words) -> None:
+        try:
+            self._file.write(words.tobytes())
+            self._file.flush()
+        except OSError as error:
+            raise MachineError(_NO_ROOM.format(error.strerror)) from None
 
     def pairs(self) -> list[tuple[int, int, float]]:
         """For each record that is nearly the same as an earlier one: its number, the earlier one's, the similarity."""

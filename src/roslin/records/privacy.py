@@ -13,7 +13,12 @@ class Private(NamedTuple):
     message: str
 
 
-_EMAIL = re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]*@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}\b", re.ASCII)
+_EMAIL = re.compile(
+    r"(?<![\w.+-])[A-Za-z0-9][\w.+-]*@"
+    r"(?!(?:[\w-]+\.)*(?:example\.(?:com|net|org)|example|test|invalid|localhost)\b(?![.-]?\w))"  # nobody's (RFC 2606)
+    r"(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}\b",
+    re.ASCII,
+)
 _PHONE = re.compile(
     r"(?<![\w.+/-])(?<!\d )(?:"
     r"\+[1-9]\d{0,2}(?:[ .-]?\(?\d{1,4}\)?){2,5}"  # international
@@ -30,7 +35,8 @@ _SECRET = re.compile(
     r"|\bgh[pousr]_[0-9A-Za-z]{36}|\bgithub_pat_[0-9A-Za-z_]{50,}"
     r"|\bglpat-[0-9A-Za-z_-]{20}"  # GitLab
     r"|\bhf_[A-Za-z]{30,}"  # Hugging Face
-    r"|\bsk-(?:[a-z]+-)*[0-9A-Za-z_]{20,}|\b[rs]k_live_[0-9A-Za-z]{20,}"  # OpenAI, Anthropic, Stripe
+    r"|\bsk-(?:ant|proj|svcacct|admin|or-v1)-[0-9A-Za-z_-]{20,}|\bsk-[0-9A-Za-z_]{20,}"  # Anthropic, OpenAI …
+    r"|\b[rs]k_live_[0-9A-Za-z]{20,}"  # Stripe
     r"|\bxox[abprs]-[0-9A-Za-z-]{10,}"  # Slack
     r"|\bdapi[0-9a-f]{32}\b"  # Databricks
     r"|\beyJ[0-9A-Za-z_-]{10,}\.eyJ[0-9A-Za-z_-]{10,}\.[0-9A-Za-z_-]{10,}",  # JSON web token
@@ -43,6 +49,9 @@ _SECRET_MARKS = ("PRIVATE KEY", "AKIA", "ASIA", "AIza", "gh", "glpat-", "hf_", "
 # reads or searches this file has to meet them.
 _SLUR_WORDS = codecs.decode("avttre avttn xvxr fcvp jrgonpx tbbx enturnq gbjryurnq snttbg", "rot13").split()
 _SLURS = re.compile(rf"\b(?:{'|'.join(_SLUR_WORDS)})s?\b", re.IGNORECASE)
+
+INVENTED_EXCHANGE = "55501"
+"""North American numbers that end in 555-0100 to 555-0199 are kept for invented people."""
 
 _CARD_STARTS = re.compile(r"4|5[1-5]|2[2-7]|3[0-9]|6")
 """First digits that payment networks have been given (ISO/IEC 7812)."""
@@ -90,7 +99,8 @@ _MEND = {
 
 
 def _is_phone(text: str) -> bool:
-    return 8 <= sum(character.isdigit() for character in text) <= 15
+    digits = "".join(filter(str.isdigit, text))
+    return 8 <= len(digits) <= 15 and digits[-7:-2] != INVENTED_EXCHANGE
 
 
 def is_card_number(text: str) -> bool:

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import pyarrow as pa
 
 from roslin.errors import InputError
-from roslin.records.finding import Fault
-from roslin.records.json_rows import BYTE_ORDER_MARK, Row, array_rows, jsonl_rows, object_rows
+from roslin.records.finding import Fault, encodable
+from roslin.records.json_rows import BLOCK_BYTES, BYTE_ORDER_MARK, Row, array_rows, jsonl_rows, object_rows
 from roslin.records.table_rows import arrow_rows, csv_rows, hub_rows, parquet_rows
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -35,18 +35,19 @@ class Source:
 
     def rows(self) -> Iterator[Row]:
         """Every row; a file that cannot be read to its end says so in a last row of its own."""
-        empty = True
+        last: Row | None = None
         try:
-            for row in self._rows():
-                empty = False
-                yield row
+            for last in self._rows():
+                yield last
+        except PermissionError:
+            yield _file_row("encoding", "You may not read the file. Change its rights (chmod u+r), or leave it out.")
         except (OSError, pa.ArrowException) as error:
-            yield _file_row(
-                "encoding", f"The file cannot be read on from here ({_reason(error)}). Copy or make it again."
-            )
-            return
-        if empty:
-            yield _file_row("json", "The file holds no records. Remove it, or write records into it.")
+            place = "behind this record" if last else "at all"
+            message = f"The file cannot be read {place} ({_reason(error)}). Copy or make it again."
+            yield _file_row("encoding", message, last.line if last else 1)
+        else:
+            if last is None:
+                yield _file_row("json", "The file holds no records. Remove it, or write records into it.")
 
     def _rows(self) -> Iterator[Row]:
         if self.path is None:
@@ -74,19 +75,32 @@ def _text_rows(stream: io.BufferedReader, kind: str) -> Iterator[Row]:
         yield from jsonl_rows(stream)
 
 
-def _json_rows(stream: IO[bytes], start: bytes) -> Iterator[Row]:
+def _json_rows(stream: io.BufferedReader, start: bytes) -> Iterator[Row]:
     """A .json file may hold an array, one object over several lines, or (often) one object a line."""
     first_line, newline, _ = start.partition(b"\n")
-    if start.startswith(b"["):
-        yield from array_rows(stream.read())
-    elif newline and not first_line.rstrip().endswith(b"}"):
-        yield from object_rows(stream.read())
-    else:
+    is_array = start.startswith(b"[")
+    if not is_array and (not newline or first_line.rstrip().endswith(b"}")):
         yield from jsonl_rows(stream)
+        return
+    content, error = _content(stream)
+    yield from array_rows(content) if is_array else object_rows(content)
+    if error:
+        raise error
 
 
-def _file_row(code: str, message: str) -> Row:
-    return Row(1, None, (Fault("", code, message, of_file=True),))
+def _content(stream: io.BufferedReader) -> tuple[bytes, OSError | None]:
+    """All that can be read, and what came in the way of reading on."""
+    blocks: list[bytes] = []
+    try:
+        while block := stream.read1(BLOCK_BYTES):
+            blocks.append(block)
+    except OSError as error:
+        return b"".join(blocks), error
+    return b"".join(blocks), None
+
+
+def _file_row(code: str, message: str, line: int = 1) -> Row:
+    return Row(line, None, (Fault("", code, message, of_file=True),))
 
 
 def _reason(error: BaseException) -> str:
@@ -96,7 +110,28 @@ def _reason(error: BaseException) -> str:
 def _open(path: Path, compression: str | None) -> io.BufferedReader:
     if compression is None:
         return path.open("rb")
-    return io.BufferedReader(pa.input_stream(str(path), compression=compression), buffer_size=1 << 16)
+    return io.BufferedReader(_Decompressed(path, compression), buffer_size=1 << 16)
+
+
+class _Decompressed(io.RawIOBase):
+    """Decompressed bytes in small pieces: of a file that was cut off, all comes but the last piece."""
+
+    PIECE = 4096
+
+    def __init__(self, path: Path, compression: str) -> None:
+        self._stream = pa.input_stream(str(path), compression=compression)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._stream.read(min(len(buffer), self.PIECE))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def file_kind(path: Path) -> tuple[str, str | None]:
@@ -112,17 +147,20 @@ def _is_known(path: Path) -> bool:
 
 
 def find_sources(paths: Sequence[str | Path]) -> list[Source]:
-    """The files that `paths` stand for, folders and globs in order of name, each file once.
+    """The files that `paths` stand for, folders and globs in order of name, each file once, however it is named.
 
     Raises InputError that names every path with nothing behind it.
     """
-    found: dict[str, Source] = {}
+    found: dict[str | Path, Source] = {}
     faults: list[str] = []
     for path in paths:
         try:
-            found |= {source.name: source for source in _sources_of(path)}
+            for source in _sources_of(path):
+                found.setdefault(source.path.resolve() if source.path else source.name, source)
         except InputError as error:
             faults.append(str(error))
+        except OSError as error:
+            faults.append(f"{path}: cannot be looked up ({error.strerror}).")
     if faults:
         raise InputError("\n".join(faults))
     return list(found.values())
@@ -144,7 +182,7 @@ def _sources_of(named: str | Path) -> list[Source]:
 def _file(path: Path) -> Source:
     if not _is_known(path):
         raise InputError(f"{path}: the name does not tell the format. {_KNOWN}")
-    return Source(str(path), path)
+    return Source(encodable(str(path)), path)
 
 
 _KNOWN = f"Known are {', '.join(LINE_SUFFIXES + TABLE_SUFFIXES)} (also with .gz or .zst), {', '.join(COLUMN_SUFFIXES)}."

@@ -1,6 +1,6 @@
 """Counting records: by category, and how long they are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from roslin.records.check import COUNT_AT_ONCE, CountTokens
+from roslin.errors import InputError
+from roslin.records.check import COUNT_AT_ONCE, PROGRESS_EVERY, CountTokens
 from roslin.records.columns import Columns
+from roslin.records.finding import Finding, errors_told
 from roslin.records.record import Record
 from roslin.records.sources import find_sources, numbered_rows
 from roslin.records.texts import TextRules
@@ -60,14 +62,28 @@ def count(
     mapping: Mapping[str, str] | None = None,
     keys: Sequence[str] = (),
     max_length: int = 2048,
+    on_progress: Callable[[int], None] | None = None,
 ) -> RecordStats:
-    """Read all records and count them; those with errors are counted as faulty and left out."""
+    """Read all records and count them; those with errors are counted as faulty and left out.
+
+    `on_progress` is told now and then how many records have been read. Raises InputError, with all faults, for files
+    that cannot be read to their end and for columns of the mapping that no record has.
+    """
     rules = TextRules(Columns(mapping or {}), keys)
     tally = _Tally(count_tokens)
-    for number, _, row in numbered_rows(find_sources(paths)):
+    errors: list[Finding] = []
+    sources = find_sources(paths)
+    for number, source, row in numbered_rows(sources):
         fields, faults = rules.judge(row)
-        if number >= 0:
-            tally.take(fields.record() if fields and _sound(faults) else None)
+        if number < 0:
+            errors += [fault.at(source.name, row.line) for fault in faults]
+            continue
+        tally.take(fields.record() if fields and _sound(faults) else None)
+        if on_progress and number % PROGRESS_EVERY == 0:
+            on_progress(number + 1)
+    errors[:0] = [fault.at(sources[0].name, 1) for fault in rules.unseen_columns()]
+    if errors:
+        raise InputError(errors_told(errors, paths))
     return tally.stats(max_length)
 
 

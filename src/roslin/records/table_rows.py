@@ -1,11 +1,12 @@
 """Rows of tables: CSV and TSV, Parquet, Arrow, and datasets from the Hugging Face hub."""
 
 import csv
+import io
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.ipc
@@ -13,14 +14,14 @@ import pyarrow.parquet
 
 from roslin.errors import InputError, UsageError
 from roslin.records.finding import Fault
-from roslin.records.json_rows import BYTE_ORDER_MARK, Row, lines
+from roslin.records.json_rows import BYTE_ORDER_MARK, LONGEST_LINE, Row, lines
 
 ROWS_A_BATCH = 1024
 LONGEST_ROW_LINES = 10_000
 """A quoted CSV cell that runs over more lines is taken for one whose closing quote is missing."""
 
 
-def csv_rows(stream: IO[bytes], delimiter: str = ",") -> Iterator[Row]:
+def csv_rows(stream: io.BufferedIOBase, delimiter: str = ",") -> Iterator[Row]:
     """Rows of a CSV file by its header, each with the line it starts on.
 
     A byte order mark and CRLF line ends are part of how spreadsheets write CSV, and no fault; inside a cell of such a
@@ -32,31 +33,44 @@ def csv_rows(stream: IO[bytes], delimiter: str = ",") -> Iterator[Row]:
     while cells := source.next_row(delimiter):
         if isinstance(cells, Row):
             yield cells
+        elif cells == [""]:
+            continue
         elif header is None:
-            header = cells
-            yield from _header_faults(source.start, header)
-        elif cells != [""]:
+            header = [_replaced(cell) for cell in cells]
+            bad = {_replaced(cell) for cell in cells if _BAD_BYTES.search(cell)}
+            yield from _of_file(source.start, bad, "encoding", _NAME_NOT_UTF8)
+            yield from _of_file(source.start, _repeated(header), "json", _SAME_NAME)
+        else:
             yield _csv_row(source.start, header, cells)
 
 
-def _header_faults(line: int, header: list[str]) -> Iterator[Row]:
-    for column in sorted({column for column in header if header.count(column) > 1}):
-        message = "Two columns have this name, and only the last would be read. Rename one."
-        yield Row(line, None, (Fault(column, "json", message, of_file=True),))
+def _of_file(line: int, columns: Iterable[str], code: str, message: str) -> Iterator[Row]:
+    for column in sorted(columns):
+        yield Row(line, None, (Fault(column, code, message, of_file=True),))
+
+
+def _repeated(names: list[str]) -> set[str]:
+    return {name for name in names if names.count(name) > 1}
+
+
+def _replaced(cell: str) -> str:
+    return cell.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _csv_row(line: int, header: list[str], cells: list[str]) -> Row:
     named = dict(zip(header, cells, strict=False))
-    value = {name: cell.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name, cell in named.items()}
+    value = {name: _replaced(cell) for name, cell in named.items()}
     bad = [name for name, cell in named.items() if _BAD_BYTES.search(cell)]
     faults = [Fault(column, "encoding", _NOT_UTF8) for column in bad]
     if len(cells) != len(header):
         faults.append(Fault("", "json", _CELLS.format(len(cells), len(header))))
-    return Row(line, value, tuple(faults), "\t".join(cells) if faults else "")
+    return Row(line, value, tuple(faults), _replaced("\t".join(cells)) if faults else "")
 
 
 _BAD_BYTES = re.compile("[\udc80-\udcff]")
 _NOT_UTF8 = "holds bytes that are not UTF-8. Save the file as UTF-8."
+_NAME_NOT_UTF8 = "The name of this column holds bytes that are not UTF-8. Save the file as UTF-8."
+_SAME_NAME = "Two columns have this name, and only the last would be read. Rename one."
 _CELLS = "The row has {} cells and the header {}. Put quotes around cells that hold commas, quotes or newlines."
 _UNCLOSED = (
     "Not a well-formed CSV row ({}). Close the quotes, and double those inside a cell; "
@@ -88,6 +102,8 @@ class _CsvLines:
     def _feed(self) -> Iterator[str]:
         while (line := self._next_line()) is not None:
             self._taken.append(line)
+            if len(line[1]) > LONGEST_LINE:
+                raise csv.Error(f"a line longer than {LONGEST_LINE >> 20} MiB")
             if len(self._taken) > LONGEST_ROW_LINES:
                 raise csv.Error(f"a cell runs over more than {LONGEST_ROW_LINES:,} lines")
             yield line[1] + "\n"
@@ -112,6 +128,7 @@ class _CsvLines:
 def parquet_rows(path: Path) -> Iterator[Row]:
     """Rows of a Parquet file; `line` is the number of the row, from 1."""
     with pa.parquet.ParquetFile(path) as file:
+        yield from _of_file(1, _repeated(file.schema_arrow.names), "json", _SAME_NAME)
         yield from _batch_rows(file.iter_batches(batch_size=ROWS_A_BATCH))
 
 
@@ -119,10 +136,12 @@ def arrow_rows(path: Path) -> Iterator[Row]:
     """Rows of an Arrow file, of the streaming or the random-access form; `line` is the number of the row, from 1."""
     with pa.memory_map(str(path)) as source:
         try:
-            batches: Iterable[Any] = pa.ipc.open_stream(source)
+            file: Any = pa.ipc.open_stream(source)
+            batches: Iterable[Any] = file
         except pa.ArrowInvalid:
             file = pa.ipc.open_file(source)
             batches = (file.get_batch(i) for i in range(file.num_record_batches))
+        yield from _of_file(1, _repeated(file.schema.names), "json", _SAME_NAME)
         yield from _batch_rows(batches)
 
 
@@ -165,36 +184,32 @@ def _batch_rows(batches: Iterable[Any]) -> Iterator[Row]:
 def _dictionaries(batch: Any) -> Iterator[Row]:
     try:
         rows = batch.to_pylist()
-    except UnicodeDecodeError:
-        yield from _undecoded(batch)
+    except (ValueError, OverflowError):  # a text that is not UTF-8; a time that Python's own types do not reach
+        yield from _one_by_one(batch)
         return
     for row in rows:
         yield Row(0, row)
 
 
-def _undecoded(batch: Any) -> Iterator[Row]:
-    """Rows of a batch in which some text is not UTF-8; Arrow checks that when it is read, not when it is stored."""
-    columns = [_bytes_column(batch.column(i)) for i in range(batch.num_columns)]
-    for values in zip(*columns, strict=True):
-        row = dict(zip(batch.schema.names, values, strict=True))
-        bad = [name for name, value in row.items() if isinstance(value, bytes) and not _is_utf8(value)]
-        texts = {
-            name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value for name, value in row.items()
-        }
-        yield Row(0, texts, tuple(Fault(name, "encoding", _NOT_UTF8) for name in bad))
+def _one_by_one(batch: Any) -> Iterator[Row]:
+    """Rows of a batch with values that Python cannot take as they are: Arrow does not check texts that it stores."""
+    columns = [[_value(scalar) for scalar in _plain(column)] for column in batch.columns]
+    for found in zip(*columns, strict=True):
+        named = list(zip(batch.schema.names, found, strict=True))
+        bad = tuple(Fault(name, "encoding", _NOT_UTF8) for name, (_, is_text) in named if not is_text)
+        yield Row(0, {name: value for name, (value, _) in named}, bad)
 
 
-def _bytes_column(column: Any) -> list[Any]:
-    if pa.types.is_string(column.type):
-        column = column.view(pa.binary())
-    elif pa.types.is_large_string(column.type):
-        column = column.view(pa.large_binary())
-    return list(column.to_pylist())
+def _plain(column: Any) -> Any:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
-def _is_utf8(value: bytes) -> bool:
+def _value(scalar: Any) -> tuple[Any, bool]:
+    """A value, and whether its texts are UTF-8. A time out of range is its number; a list with bad bytes is None."""
     try:
-        value.decode("utf-8")
+        return scalar.as_py(), True
     except UnicodeDecodeError:
-        return False
-    return True
+        is_text = isinstance(scalar, pa.StringScalar | pa.LargeStringScalar | pa.StringViewScalar)
+        return scalar.as_buffer().to_pybytes().decode("utf-8", "replace") if is_text else None, False
+    except (ValueError, OverflowError):
+        return getattr(scalar, "value", None), True

@@ -122,7 +122,10 @@ def rejects_path(out: Path) -> Path:
 
 
 def require_outputs(inputs: Sequence[str | Path], out: Path) -> None:
-    """Raise UsageError when what `write_passing` writes would overwrite an input, or is not named as JSON lines."""
+    """Raise UsageError when what `write_passing` writes would overwrite an input, or is not named as JSON lines.
+
+    A held-out file that the check reads is an input too.
+    """
     require_other_files(inputs, [out, rejects_path(out)])
 
 
