@@ -1,9 +1,14 @@
 """The card: valid metadata, and every figure that it is given."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from roslin.publish import CardFacts, LossComparison, render_card
 from roslin.statistics import Interval
@@ -88,3 +93,44 @@ def test_a_few_records_give_no_interval(facts: CardFacts) -> None:
     assert "| end key counted | 3.900 | 2.900 | -1.000 |" in few
     assert "too few" in few
     assert "3.900 [3.700" in render_card(replace(facts, comparison=replace(COMPARISON, records=10)))
+
+
+MARKED_UP = st.text(st.sampled_from("ab1 `*_~[](){}<>|#!~\\\n-:/&"), min_size=1, max_size=14).filter(str.strip)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=MARKED_UP, base=MARKED_UP, source=MARKED_UP, category=MARKED_UP, recipe=MARKED_UP)
+def test_names_cannot_change_the_card(
+    facts: CardFacts, name: str, base: str, source: str, category: str, recipe: str
+) -> None:
+    """A parser of Markdown finds the parts of an ordinary card, and in them what was given."""
+    recipe_yaml = yaml.safe_dump({"output": recipe})
+    text = render_card(
+        replace(
+            facts,
+            name=name,
+            base=base,
+            records_source=[source],
+            records_by_category={category: 400},
+            by_category={category: (3.0, 2.0)},
+            recipe_yaml=recipe_yaml,
+        )
+    )
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text.split("---\n", 2)[2])
+    plain = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(render_card(facts).split("---\n", 2)[2])
+    assert [token.type for token in tokens] == [token.type for token in plain]
+
+    inline = [token.children or [] for token in tokens if token.type == "inline"]
+    assert shown(inline[0]) == " ".join(name.split())
+    assert " ".join(category.split()) in [shown(children) for children in inline]
+    codes = [child.content for children in inline for child in children if child.type == "code_inline"]
+    assert codes.count(" ".join(base.split())) >= 2
+    assert " ".join(source.split()) in codes
+    assert recipe_yaml.strip() in [token.content.strip() for token in tokens if token.type == "fence"]
+    kinds = {child.type for children in inline for child in children}
+    assert not kinds & {"image", "html_inline"}
+    assert sum(child.type == "link_open" for children in inline for child in children) == 1
+
+
+def shown(children: list[Any]) -> str:
+    return "".join(child.content for child in children)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from roslin.publish.markdown import code, fenced, plain
 from roslin.statistics import Interval
 
 FEWEST_FOR_INTERVALS = 10
@@ -76,7 +77,7 @@ def render_card(facts: CardFacts) -> str:
     """The card as Markdown with the hub's metadata on top."""
     sections = [
         _header(facts),
-        f"# {facts.name}",
+        f"# {plain(facts.name)}",
         _summary(facts),
         _use(),
         _results(facts),
@@ -108,8 +109,9 @@ def _header(facts: CardFacts) -> str:
 def _summary(facts: CardFacts) -> str:
     records = sum(facts.records_by_category.values())
     text = (
-        f"An instruction-following model of {_millions(facts.parameters)} parameters, made by tuning `{facts.base}` on "
-        f"{records:,} instruction records with [Roslin](#how-it-was-tuned). It expects Dolly's prompt."
+        f"An instruction-following model of {_millions(facts.parameters)} parameters, made by tuning "
+        f"{code(facts.base)} on {records:,} instruction records with [Roslin](#how-it-was-tuned). It expects Dolly's "
+        "prompt."
     )
     if facts.small:
         text += (
@@ -147,7 +149,7 @@ def _results(facts: CardFacts) -> str:
     table = "\n".join(f"| {' | '.join((name, *comparison.figures()))} |" for name, comparison in rows)
     sure = f"({TOO_FEW})" if facts.comparison.too_few else "with 95 % bootstrap intervals over records"
     categories = "\n".join(
-        f"| {name} | {before:.3f} | {after:.3f} |" for name, (before, after) in sorted(facts.by_category.items())
+        f"| {plain(name)} | {before:.3f} | {after:.3f} |" for name, (before, after) in sorted(facts.by_category.items())
     )
     return f"""## How well it does
 
@@ -167,11 +169,11 @@ right."""
 
 
 def _training(facts: CardFacts) -> str:
-    categories = ", ".join(f"{count:,} {name}" for name, count in sorted(facts.records_by_category.items()))
+    categories = ", ".join(f"{count:,} {plain(name)}" for name, count in sorted(facts.records_by_category.items()))
     dropped = f" {facts.dropped:,} records reached max_length and were dropped, not cut." if facts.dropped else ""
     return f"""## How it was tuned
 
-- Records: {", ".join(f"`{source}`" for source in facts.records_source)} ({categories}).{dropped}
+- Records: {", ".join(code(source) for source in facts.records_source)} ({categories}).{dropped}
 - {facts.updates:,} updates are behind these weights ({facts.epochs_seen:.2f} epochs). The whole run
   took {facts.tokens:,} tokens through the model in {facts.seconds:,.0f} s of stepping on {facts.hardware}.
 - Full fine-tuning, loss on response tokens only, AdamW with fp32 master weights.
@@ -179,17 +181,15 @@ def _training(facts: CardFacts) -> str:
 
 The recipe:
 
-```yaml
-{facts.recipe_yaml.strip()}
-```"""
+{fenced(facts.recipe_yaml, "yaml")}"""
 
 
 def _limits(facts: CardFacts) -> str:
     return f"""## Limits
 
 - It answers each instruction by itself and remembers no conversation.
-- It states false things fluently, and can repeat what is biased or objectionable in the text that `{facts.base}` was
-  pretrained on and in the records it was tuned on. It has had no safety training.
+- It states false things fluently, and can repeat what is biased or objectionable in the text that
+  {code(facts.base)} was pretrained on and in the records it was tuned on. It has had no safety training.
 - It was measured only as stated above. Measure it on your own task before you rely on it."""
 
 
