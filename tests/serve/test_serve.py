@@ -221,6 +221,12 @@ class TestErrors:
         for path in ("v1/models/gpt-4", "v1/embeddings"):
             assert running.client.get(path).json()["error"]["code"] == "not_found"
 
+    @pytest.mark.parametrize(("path", "status"), [("chat/completions", 404), ("v1/embeddings", 404), ("health", 405)])
+    def test_what_is_not_served_names_what_is(self, running: Running, path: str, status: int) -> None:
+        message = refused(running, path, chat_body(), status)
+        assert f"POST /{path} is not served here" in message
+        assert "POST /v1/chat/completions" in message
+
     def test_unknown_and_null_fields_are_ignored(self, running: Running) -> None:
         body = chat_body(
             user="me", frequency_penalty=0, stop=None, n=None, stream=None, logprobs=None, temperature=None

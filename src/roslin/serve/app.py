@@ -5,6 +5,7 @@ import ipaddress
 import secrets
 import time
 from collections.abc import AsyncGenerator
+from http import HTTPStatus
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -176,7 +177,7 @@ def event(content: Json) -> bytes:
     return b"data: " + orjson.dumps(content) + b"\n\n"
 
 
-async def tell_error(_: Request, error: Exception) -> JSONResponse:
+async def tell_error(request: Request, error: Exception) -> JSONResponse:
     """Any error in OpenAI's shape, with its status."""
     match error:
         case InputError():
@@ -190,10 +191,20 @@ async def tell_error(_: Request, error: Exception) -> JSONResponse:
             return JSONResponse(error_object(str(error), "server_error"), 500)
         case AnyHTTPException():
             code = {401: "invalid_api_key", 404: "not_found"}.get(error.status_code)
-            content = error_object(str(error.detail), "invalid_request_error", code)
+            content = error_object(told_of(error, request), "invalid_request_error", code)
             return JSONResponse(content, error.status_code, error.headers)
         case _:
             return JSONResponse(error_object("The server failed; its log says how.", "server_error"), 500)
+
+
+def told_of(error: AnyHTTPException, request: Request) -> str:
+    """What an error says; where the router found no path, or not for this method, what there is."""
+    if error.detail != HTTPStatus(error.status_code).phrase:
+        return str(error.detail)
+    return (
+        f"{request.method} {request.url.path} is not served here. There are GET /v1/models, POST /v1/chat/completions "
+        "and POST /v1/completions; the base URL that OpenAI's clients take ends in /v1."
+    )
 
 
 def make_app(worker: Worker, name: str, api_key: str | None = None, *, only_local: bool = False) -> FastAPI:
