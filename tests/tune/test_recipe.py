@@ -19,7 +19,7 @@ def test_defaults_are_those_of_the_published_runs(tmp_path: Path) -> None:
         write(tmp_path, "model: EleutherAI/pythia-6.9b\nrecords: databricks/databricks-dolly-15k\noutput: runs/dolly\n")
     )
     assert recipe.records == ["databricks/databricks-dolly-15k"]
-    assert (recipe.epochs, recipe.learning_rate, recipe.warmup_updates, recipe.schedule) == (2, 5e-6, 50, "constant")
+    assert (recipe.epochs, recipe.learning_rate, recipe.schedule) == (2, 5e-6, "constant")
     assert (recipe.records_per_update, recipe.max_length, recipe.seed) == (48, 2048, 42)
     assert (recipe.evaluate_every, recipe.checkpoint_every, recipe.weight_decay) == (50, 200, 0)
 
@@ -116,6 +116,10 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
         'samples=[" "]',
         "seed=2020-13-45",
         "model=",
+        "epochs=yes",
+        "seed=on",
+        "betas=[off, 0.9]",
+        "patience=true",
         "held_out={file: ''}",
     ],
 )

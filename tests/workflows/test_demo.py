@@ -10,6 +10,7 @@ from roslin.tune import Callbacks, Interrupted, Recipe, UpdateLog
 from roslin.workflows import demo as module
 from roslin.workflows.demo import Screen, demo, demo_recipe, is_about_roslin, load_result, start_over
 from roslin.workflows.demo_folder import MARKER, claim, stored
+from roslin.workflows.run_folder import LOCK, alone_in
 
 
 def screen(said: list[str], callbacks: Callbacks | None = None) -> Screen:
@@ -65,11 +66,12 @@ def test_it_stops_goes_on_and_is_reused(tmp_path: Path) -> None:
     start_over(folder)
     assert load_result(folder) is None
     left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert left == {MARKER, "notes.json", "records/mine.jsonl"}
+    assert left == {MARKER, LOCK, "notes.json", "records/mine.jsonl"}
 
 
 def stand_in(folder: Path) -> None:
     """What a demo leaves, without running one."""
+    folder.mkdir(exist_ok=True)
     claim(folder, module._fingerprint())
     (folder / "model").mkdir()
     (folder / "before.json").write_text("{}", encoding="utf-8")
@@ -82,6 +84,15 @@ def test_a_folder_that_it_did_not_mark_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="not empty"):
             act(tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "mine"]
+
+
+def test_two_demos_in_one_folder_are_refused(tmp_path: Path) -> None:
+    stand_in(tmp_path)
+    with alone_in(tmp_path):
+        for act in (start_over, lambda folder: demo(folder, screen([]))):
+            with pytest.raises(InputError, match="Another run"):
+                act(tmp_path)
+    assert (tmp_path / "before.json").is_file()
 
 
 def test_an_upgrade_starts_over_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

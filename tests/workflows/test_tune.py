@@ -16,7 +16,7 @@ from roslin.tokens import Tokenizer
 from roslin.tune import HeldOutLoss, Recipe, Tuned
 from roslin.workflows.machine import enough_memory, make_folder, writing
 from roslin.workflows.model_folder import _base_in_words, _hub_name, card_facts
-from roslin.workflows.run_folder import check_droppable, drop_run, recipe_yaml
+from roslin.workflows.run_folder import LOCK, alone_in, check_droppable, drop_run, recipe_yaml
 from roslin.workflows.tune import _show_samples
 
 RECIPE = """\
@@ -160,6 +160,20 @@ def test_restart_refuses_to_drop_what_the_recipe_needs(needed: dict[str, object]
     with pytest.raises(InputError, match="would remove what the recipe needs"):
         check_droppable(recipe)
     check_droppable(Recipe.parse({"model": "base", "records": [str(run / "own.jsonl")], "output": str(run)}))
+
+
+def test_two_runs_in_one_folder_are_refused(recipe_file: Path, tmp_path: Path) -> None:
+    """Until the first has ended; and what the first holds is not touched."""
+    run = tmp_path / "run"
+    run.mkdir()
+    with alone_in(run):
+        for words in ([], ["--restart"]):
+            second = roslin("tune", str(recipe_file), *words)
+            assert second.returncode == 1
+            assert f"Another run is working in {run}" in second.stderr
+        assert [path.name for path in run.iterdir()] == [LOCK]
+    with alone_in(run):
+        pass
 
 
 def test_a_dropped_run_leaves_what_is_not_its_own(tmp_path: Path) -> None:

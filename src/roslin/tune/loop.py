@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import FrameType
 
 import torch
@@ -23,7 +23,7 @@ from roslin.tune.log import (
     peak_flops,
 )
 from roslin.tune.optimizer import MasterAdamW
-from roslin.tune.packing import epoch_updates, make_pack
+from roslin.tune.packing import make_pack
 from roslin.tune.recipe import Recipe
 from roslin.tune.schedule import learning_rate
 from roslin.tune.setup import Prepared
@@ -88,24 +88,19 @@ class _Run:
     def __init__(self, recipe: Recipe, prepared: Prepared, callbacks: Callbacks) -> None:
         self.recipe, self.prepared, self.callbacks = recipe, prepared, callbacks
         self.decoder = prepared.decoder
-        self.lengths = [len(example.ids) for example in prepared.examples]
-        self.per_epoch = [len(self._epoch(e)) for e in range(math.ceil(recipe.epochs))]
-        partial = recipe.epochs - len(self.per_epoch) + 1
-        self.total = max(1, round(sum(self.per_epoch[:-1]) + self.per_epoch[-1] * partial))
+        self.course = prepared.course
         self.checkpoints = Checkpoints(recipe.output / "checkpoints", recipe.keep_checkpoints)
         self.before = prepared.held_out.measure(self.decoder)
         self.progress, self.optimizer = self._restore()
         self.peak = peak_flops(self.decoder.device)
-        self.matrix_parameters = sum(
-            p.numel() for name, p in self.decoder.named_parameters() if p.dim() == 2 and not name.startswith("embed")
-        )
+        self.layer_parameters = sum(p.numel() for p in self.decoder.blocks.parameters() if p.dim() == 2)
 
     def go(self) -> Tuned:
         keep_until = self.progress.update or -1  # a run that starts anew starts its log anew
         self.log = LogFile(self.recipe.output / "log.jsonl", keep_until=keep_until)
         self.curves = Curves(self.recipe.output / "tensorboard", wanted=self.recipe.tensorboard, keep_until=keep_until)
         try:
-            self.callbacks.on_start(self.progress, self.total)
+            self.callbacks.on_start(self.progress, self.course.updates)
             with _stop_requests() as stop_requested:
                 self._updates(stop_requested)
         finally:
@@ -120,7 +115,7 @@ class _Run:
             progress, masters, moments = self.checkpoints.load(newest)
             if progress.fingerprint != self.prepared.fingerprint:
                 raise InputError(
-                    f"{self.recipe.output} holds a run with another recipe or other records. "
+                    f"{self.recipe.output} holds a run with another recipe, another base or other records. "
                     "Give another output=…, or --restart to drop that run."
                 )
         recipe = self.recipe
@@ -144,8 +139,8 @@ class _Run:
     def _updates(self, stop_requested: threading.Event) -> None:
         if self.progress.update == 0:
             self._take(self.before)
-        self.tokens_at_start, self.seconds_at_start = self.progress.tokens, self.progress.seconds
-        for rows in self._remaining_updates():
+        self.at_start = replace(self.progress)
+        for rows in self.course.after(self.progress.update):
             if self.progress.stopped_early:
                 return
             self._update(rows)
@@ -158,30 +153,7 @@ class _Run:
                 raise Interrupted
 
     def _is_due(self, every: int) -> bool:
-        return self.progress.update % every == 0 or self.progress.update == self.total
-
-    def _remaining_updates(self) -> Iterator[list[list[int]]]:
-        number = 0
-        for epoch, count in enumerate(self.per_epoch):
-            if number + count <= self.progress.update:
-                number += count
-                continue
-            for rows in self._epoch(epoch):
-                number += 1
-                if number > self.total:
-                    return
-                if number > self.progress.update:
-                    yield rows
-
-    def _epoch(self, epoch: int) -> list[list[list[int]]]:
-        recipe = self.recipe
-        return epoch_updates(
-            self.lengths,
-            row_length=recipe.row_length,
-            records_per_update=recipe.records_per_update,
-            seed=recipe.seed,
-            epoch=epoch,
-        )
+        return self.progress.update % every == 0 or self.progress.update == self.course.updates
 
     def _update(self, rows: list[list[int]]) -> None:
         progress, recipe = self.progress, self.recipe
@@ -193,16 +165,18 @@ class _Run:
             progress.update + 1,
             peak=recipe.learning_rate,
             schedule=recipe.schedule,
-            warmup=recipe.warmup_updates,
-            total=self.total,
+            warmup=self.course.warmup,
+            total=self.course.updates,
         )
         norm = self.optimizer.update(rate, recipe.clip_norm)
         if not math.isfinite(norm):
             self._diverged("a gradient is not finite")
         progress.update += 1
-        progress.tokens += sum(pack.token_count for pack in packs)
+        tokens = sum(pack.token_count for pack in packs)
+        progress.tokens += tokens
+        progress.answer_tokens += sum(pack.answer_count for pack in packs)
         progress.seconds += time.monotonic() - started
-        self._report(loss, rate, norm, sum(map(len, rows)), sum(pack.token_count for pack in packs))
+        self._report(loss, rate, norm, sum(map(len, rows)), tokens)
 
     def _stop_if_diverged(self, loss: float) -> None:
         if not math.isfinite(loss):
@@ -220,26 +194,31 @@ class _Run:
         )
 
     def _report(self, loss: float, rate: float, norm: float, records: int, tokens: int) -> None:
-        progress = self.progress
-        speed = (progress.tokens - self.tokens_at_start) / (progress.seconds - self.seconds_at_start)
+        progress, seconds = self.progress, self.progress.seconds - self.at_start.seconds
         log = UpdateLog(
             update=progress.update,
-            updates=self.total,
-            epoch=progress.update / self.total * self.recipe.epochs,
+            updates=self.course.updates,
+            epoch=progress.update / self.course.updates * self.recipe.epochs,
             loss=loss,
             held_out=progress.held_out or math.nan,
             learning_rate=rate,
             grad_norm=norm,
             records=records,
             tokens=tokens,
-            tokens_per_second=speed,
-            mfu=6 * self.matrix_parameters * speed / self.peak if self.peak else None,
+            tokens_per_second=(progress.tokens - self.at_start.tokens) / seconds,
+            mfu=self._flops() / seconds / self.peak if self.peak else None,
             memory_gib=memory_gib(self.decoder.device),
-            seconds_left=progress.seconds / progress.update * (self.total - progress.update),
+            seconds_left=progress.seconds / progress.update * (self.course.updates - progress.update),
         )
         self.log.write("update", asdict(log))
         self.curves.update(log)
         self.callbacks.on_step(log)
+
+    def _flops(self) -> float:
+        """Of the matrix products since the start: forward once, backward twice; the head works on answers alone."""
+        tokens = self.progress.tokens - self.at_start.tokens
+        answers = self.progress.answer_tokens - self.at_start.answer_tokens
+        return 6 * (self.layer_parameters * tokens + self.decoder.head.weight.numel() * answers)
 
     def _take(self, held_out: HeldOutLoss) -> None:
         """Note a measurement of the weights as they are now."""
@@ -276,7 +255,7 @@ class _Run:
             before=self.before,
             held_out=self.prepared.held_out.measure(self.decoder),
             updates=progress.best_update if self.recipe.patience is not None else progress.update,
-            updates_in_all=self.total,
+            updates_in_all=self.course.updates,
             tokens=progress.tokens,
             seconds=progress.seconds,
             stopped_early=progress.stopped_early,

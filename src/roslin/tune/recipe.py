@@ -14,6 +14,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic_core import PydanticSerializationError
@@ -71,7 +72,8 @@ class Recipe(BaseModel):
 
     learning_rate: PositiveFloat = 5e-6
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_updates: NonNegativeInt = 50
+    warmup_updates: NonNegativeInt | None = None
+    """When not given: Dolly's 50, or a tenth of a run of fewer than 500 updates."""
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: PositiveFloat = 1e-8
     weight_decay: float = Field(0.0, ge=0)
@@ -98,6 +100,15 @@ class Recipe(BaseModel):
     """The run stops when a loss passes this multiple of the base's held-out loss."""
     tensorboard: bool | None = None
     """Write TensorBoard curves; by default when the package is installed."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        """YAML reads `yes`, `no`, `on` and `off` as truth values, which would pass for 1 and 0."""
+        parts = value if isinstance(value, list) else [value]
+        if info.field_name != "tensorboard" and any(isinstance(part, bool) for part in parts):
+            raise ValueError("yes and no (on, off, true, false) are no value for it")
+        return value
 
     @field_validator("records", mode="before")
     @classmethod

@@ -13,6 +13,7 @@ from roslin.errors import InputError
 from roslin.model import Decoder, find_model, fit_vocabulary, load_decoder
 from roslin.records import Record
 from roslin.tokens import Example, Tokenizer
+from roslin.tune.course import Course
 from roslin.tune.held_out import HeldOutSet
 from roslin.tune.recipe import Recipe
 
@@ -35,6 +36,7 @@ class Prepared:
     """The records behind the examples, in their order."""
     examples: list[Example]
     held_out: HeldOutSet
+    course: Course
     dropped: list[Dropped]
     new_ids: list[int]
     """Ids of the keys that the base did not have."""
@@ -62,8 +64,9 @@ def prepare(recipe: Recipe) -> Prepared:
             f"than max_length {recipe.max_length}; {len(train)} of those are for training, {len(held_out)} held out."
         )
     examples, held_out_examples = tokenizer.examples(train), tokenizer.examples(held_out)
+    course = Course(recipe, [len(example.ids) for example in examples])
     decoder = _load(recipe, folder)
-    stored_dtype = decoder.dtype
+    stored_dtype, base_digest = decoder.dtype, weights_digest(decoder)
     fit_vocabulary(decoder, tokenizer.size, new_ids, recipe.init_keys)
     masters = _to_precision(decoder, choose_precision(recipe, decoder.device))
     return Prepared(
@@ -72,11 +75,12 @@ def prepare(recipe: Recipe) -> Prepared:
         train=train,
         examples=examples,
         held_out=HeldOutSet(held_out_examples, [record.category for record in held_out], recipe.row_length),
+        course=course,
         dropped=dropped + more_dropped,
         new_ids=new_ids,
         masters=masters,
         stored_dtype=stored_dtype,
-        fingerprint=fingerprint(recipe, [*examples, *held_out_examples]),
+        fingerprint=fingerprint(recipe, base_digest, [*examples, *held_out_examples]),
     )
 
 
@@ -134,14 +138,29 @@ def choose_precision(recipe: Recipe, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def fingerprint(recipe: Recipe, examples: Sequence[Example]) -> str:
+@torch.no_grad()
+def weights_digest(decoder: Decoder) -> bytes:
+    """A checksum of every weight's bits: sums over rows and over columns, which a pass at memory speed gives.
+
+    It tells a base from another, or from itself retrained; it does not resist somebody who forges one.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in decoder.named_parameters():
+        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+        bits = parameter.view(torch.int32 if parameter.itemsize == 4 else torch.int16)
+        for dim in range(bits.dim()):
+            digest.update(bits.sum(dim, dtype=torch.int64).cpu().numpy().tobytes())
+    return digest.digest()
+
+
+def fingerprint(recipe: Recipe, base: bytes, examples: Sequence[Example]) -> str:
     """Hash of what decides a run's numbers: a checkpoint continues only such a run.
 
-    Records and held-out records go in by their ids, in order, wherever their files lie.
+    The base goes in by its weights' digest; records and held-out records by their ids, in order, wherever they lie.
     """
     free = {"output", "keep_checkpoints", "checkpoint_every", "sample_every", "samples", "tensorboard", "explosion"}
-    by_content = {"records", "mapping", "held_out"}
-    digest = hashlib.sha256(recipe.model_dump_json(exclude=free | by_content).encode())
+    by_content = {"model", "revision", "records", "mapping", "held_out"}
+    digest = hashlib.sha256(recipe.model_dump_json(exclude=free | by_content).encode() + base)
     for example in examples:
         digest.update(np.asarray([example.answer_start, *example.ids], dtype=np.int32).tobytes())
     return digest.hexdigest()

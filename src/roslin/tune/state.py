@@ -25,6 +25,7 @@ class Progress:
 
     update: int = 0
     tokens: int = 0
+    answer_tokens: int = 0
     seconds: float = 0.0
     """Of stepping alone: no evaluation, sample or checkpoint is in it."""
     held_out: float | None = None

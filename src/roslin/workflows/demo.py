@@ -32,8 +32,9 @@ from roslin.workflows.demo_folder import (
     stored,
     write_json,
 )
-from roslin.workflows.machine import enough_memory, writing
+from roslin.workflows.machine import enough_memory, make_folder, writing
 from roslin.workflows.model_folder import card_facts, compare, write_model_folder
+from roslin.workflows.run_folder import alone_in
 
 STARTER_RECORDS = Path(str(resources.files("roslin") / "assets" / "records" / "starter.jsonl"))
 
@@ -118,10 +119,14 @@ def demo(folder: Path, screen: Screen) -> Result:
     What another Roslin, other records or another recipe left there is told and done anew. Raises what its steps raise,
     Interrupted among them; InputError for a folder that is not the demo's; MachineError.
     """
-    _claim(folder, screen)
-    finished = load_result(folder)
-    if finished is not None:
-        return finished
+    state(folder)  # before anything is made in a folder that is somebody else's
+    make_folder(folder)
+    with alone_in(folder):
+        _claim(folder, screen)
+        return load_result(folder) or _run(folder, screen)
+
+
+def _run(folder: Path, screen: Screen) -> Result:
     started = time.monotonic()
     earlier = stored(folder / "clock.json", lambda: {"seconds": 0.0})["seconds"]
     try:
@@ -177,7 +182,8 @@ def load_result(folder: Path) -> Result | None:
 def start_over(folder: Path) -> None:
     """Remove what an earlier demo left. Raises InputError when the folder is not a demo's."""
     if state(folder) != "new":
-        clear(folder)
+        with alone_in(folder):
+            clear(folder)
 
 
 def demo_recipe(folder: Path) -> Recipe:

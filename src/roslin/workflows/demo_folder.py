@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from roslin.errors import InputError
 from roslin.tune.state import flush
-from roslin.workflows.machine import make_folder, writing
-from roslin.workflows.run_folder import drop_run
+from roslin.workflows.machine import writing
+from roslin.workflows.run_folder import LOCK, drop_run
 
 MARKER = "demo.json"
 """Says that a folder is the demo's, and of which Roslin, records and recipe."""
@@ -33,14 +33,13 @@ def state_of(folder: Path, fingerprint: Fingerprint) -> State:
     marker = read_json(folder / MARKER)
     if marker is not None and marker.keys() == fingerprint.keys():
         return "current" if marker == fingerprint else "outdated"
-    if any(folder.iterdir()):
+    if any(path.name != LOCK for path in folder.iterdir()):
         raise InputError(f"{folder} is not empty, and the demo did not make it. Give another --folder.")
     return "new"
 
 
 def claim(folder: Path, fingerprint: Fingerprint) -> None:
-    """Make the folder and mark it as the demo's. Raises InputError or MachineError when it cannot be."""
-    make_folder(folder)
+    """Mark a folder as the demo's. Raises MachineError when it cannot be written to."""
     write_json(folder / MARKER, fingerprint)
 
 

@@ -2,9 +2,11 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 
 from roslin.errors import InputError
 from roslin.model import find_model
@@ -14,6 +16,18 @@ from roslin.workflows.machine import writing
 FOLDERS = ("checkpoints", "tensorboard", "model", "model.partial")
 RECIPE_COPY = "run.yaml"
 FILES = ("log.jsonl", "log.partial", RECIPE_COPY)
+LOCK = ".lock"
+"""Held by the process that works in the folder; the system frees it when that process dies, however it dies."""
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Work in a folder that is there and can be written to. Raises InputError while another process does."""
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise InputError(f"Another run is working in {folder}. Wait for it, stop it, or give another folder.") from None
 
 
 def drop_run(output: Path) -> None:

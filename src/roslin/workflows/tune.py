@@ -24,7 +24,7 @@ from roslin.tune import (
 )
 from roslin.workflows.machine import enough_memory, make_folder
 from roslin.workflows.model_folder import card_facts, compare, write_model_folder
-from roslin.workflows.run_folder import check_droppable, drop_run, write_recipe
+from roslin.workflows.run_folder import alone_in, check_droppable, drop_run, write_recipe
 
 SHOWN_DROPPED = 5
 SAMPLE_TOKENS = 128
@@ -44,6 +44,12 @@ def tune(recipe: Recipe, *, restart: bool, console: Console) -> Path:
     elif folder.exists():
         raise InputError(f"{folder} is already there: this run is finished. Give another output=…, or --restart.")
     make_folder(recipe.output)
+    with alone_in(recipe.output):
+        _tune(recipe, restart, console)
+    return folder
+
+
+def _tune(recipe: Recipe, restart: bool, console: Console) -> None:
     console.print("Checking records and loading the model …")
     prepared = prepare(recipe)
     _say_what_is_tuned(recipe, prepared, console)
@@ -51,8 +57,7 @@ def tune(recipe: Recipe, *, restart: bool, console: Console) -> Path:
         drop_run(recipe.output)
     tuned = fit(recipe, prepared, callbacks(recipe, prepared.tokenizer, console))
     save(recipe, prepared, tuned)
-    _say_result(tuned, folder, console)
-    return folder
+    _say_result(tuned, recipe.output / "model", console)
 
 
 @enough_memory()
@@ -129,7 +134,8 @@ def _say_what_is_tuned(recipe: Recipe, prepared: Prepared, console: Console) -> 
     console.print(
         f"{recipe.model}: {prepared.decoder.config.parameter_count / 1e6:,.1f} M parameters, "
         f"{str(prepared.decoder.dtype).removeprefix('torch.')} passes on {prepared.decoder.device}, fp32 updates. "
-        f"{len(prepared.examples):,} records to tune on ({tokens:,} tokens), {len(prepared.held_out):,} held out.",
+        f"{len(prepared.examples):,} records to tune on ({tokens:,} tokens) in {prepared.course.updates:,} updates, "
+        f"{len(prepared.held_out):,} held out.",
         markup=False,
         highlight=False,
     )
