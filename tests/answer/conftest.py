@@ -22,8 +22,9 @@ class Reciter:
         self._key, self._script, self._start = key, script, 0
 
     def hidden(self, ids_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend) -> torch.Tensor:
-        if len(ids_N) > 1:
-            self._start = int(positions_N[(ids_N == self._key).nonzero()[-1]])
+        keys = (ids_N == self._key).nonzero()
+        if len(keys):
+            self._start = int(positions_N[keys[-1]])
         return (positions_N - self._start)[:, None].float()
 
     def logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:

@@ -47,7 +47,7 @@ def test_a_stop_string_across_tokens_ends_an_answer_and_is_not_in_it(reciting: R
     assert "".join(stream) == "one two th"
     for answer in (stream.whole(), model.answer("Count.", stop=stop, greedy=True)):
         assert (answer.text, answer.finish_reason) == ("one two th", "stop")
-    assert not model._engine.busy
+    assert not model._desk._engine.busy
 
 
 def test_a_stop_string_that_never_comes_gives_its_beginning_back(reciting: Reciting) -> None:
@@ -63,7 +63,7 @@ def test_a_stream_can_be_closed(reciting: Reciting) -> None:
     assert list(stream) == []
     assert stream.whole().finish_reason == "cancelled"
     assert stream.whole().text.startswith(first)
-    assert not model._engine.busy
+    assert not model._desk._engine.busy
 
 
 def test_streaming_and_waiting_give_the_same_answer(model: Roslin) -> None:
@@ -118,8 +118,9 @@ def test_a_score_is_the_sum_over_the_response_and_its_end(model: Roslin) -> None
     assert found.tokens == example.answer_count == len(logprobs)
     assert found.log_likelihood == pytest.approx(sum(logprobs))
     assert found.loss == -found.log_likelihood / found.tokens
-    with pytest.raises(InputError, match="response is empty"):
-        model.score("Tell me.", " ")
+    for response, said in [(" ", "response is empty"), ("\ud800", "response is not valid Unicode")]:
+        with pytest.raises(InputError, match=said):
+            model.score("Tell me.", response)
 
 
 def test_every_bad_question_is_listed(model: Roslin) -> None:
@@ -133,11 +134,25 @@ BAD: list[dict[str, Any]] = [{"returns": 0}, {"stop": ""}, {"stop": ["a", ""]}, 
 BAD += [{"max_new_tokens": 0}, {"max_new_tokens": 400}, {"top_k": -1}, {"logprobs": -3}]
 
 
+def test_bad_settings_are_all_said_once_however_many_questions_there_are(model: Roslin) -> None:
+    with pytest.raises(InputError) as error:
+        model.answer_all(["One?", "Two?", "Three?"], max_new_tokens=0, top_p=2, stop=["", "x"], logprobs=-1)
+    for said in ("max_new_tokens is 0", "top_p is 2", "stop string is empty", "logprobs is -1"):
+        assert str(error.value).count(said) == 1
+
+
+def test_a_question_that_is_too_long_is_named_once_however_many_answers_are_wanted(model: Roslin) -> None:
+    with pytest.raises(InputError, match=r"^Question 2: .* and the model has 400 positions; shorten[^\n]*$"):
+        model.answer_all(["One?", "two " * 400], max_new_tokens=5)
+    with pytest.raises(InputError, match=r"^The question: .* and the model has 400 positions; shorten[^\n]*$"):
+        model.answer("two " * 400, returns=3, max_new_tokens=5)
+
+
 @pytest.mark.parametrize("settings", BAD)
 def test_bad_settings_are_refused(model: Roslin, settings: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         model.answer("Tell me.", **settings)
-    assert not model._engine.busy
+    assert not model._desk._engine.busy
 
 
 def test_keys_inside_an_instruction_are_plain_text(model: Roslin) -> None:

@@ -65,7 +65,7 @@ class Settings:
     """How an answer is drawn and where it ends; the defaults are Dolly's.
 
     `stop` strings end an answer and are no part of it. `logprobs` True reports each token's log-probability, a number
-    the most probable alternatives too. A `seed` of None draws a fresh one.
+    the most probable alternatives too. A `seed` of None draws a fresh one. Raises InputError with all that is wrong.
     """
 
     max_new_tokens: int = 256
@@ -77,13 +77,22 @@ class Settings:
     stop: str | Sequence[str] = ()
     logprobs: bool | int = False
 
+    def __post_init__(self) -> None:
+        """Refuse what no answer can be drawn with."""
+        faults = self.sampling(0, 0).faults()
+        if self.max_new_tokens < 1:
+            faults.append(f"max_new_tokens is {self.max_new_tokens}; it must be 1 or more")
+        if not all(self.stops):
+            faults.append("a stop string is empty; it would end every answer before its first character")
+        if self.top_logprobs < 0:
+            faults.append(f"logprobs is {self.logprobs}; it must be 0 or more")
+        if faults:
+            raise InputError(f"These settings cannot be used: {'; '.join(faults)}.")
+
     @property
     def stops(self) -> tuple[str, ...]:
-        """The stop strings. Raises InputError for an empty one, which would end every answer at once."""
-        stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        if not all(stops):
-            raise InputError("A stop string is empty; it would end every answer before its first character.")
-        return stops
+        """The stop strings."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     @property
     def top_logprobs(self) -> int:
@@ -103,10 +112,15 @@ def read_question(question: Question) -> tuple[str, str | None]:
         raise InputError("an instruction must be text, and its context text or None")
     if not instruction.strip():
         raise InputError("the instruction is empty")
-    for name, text in (("instruction", instruction), ("context", context or "")):
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise InputError(f"the {name} is not valid Unicode text: it holds half a surrogate pair")
+    check_text("instruction", instruction)
+    check_text("context", context or "")
     return instruction, context
+
+
+def check_text(name: str, text: str) -> None:
+    """Raise InputError when a text has no UTF-8 form."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InputError(f"the {name} is not valid Unicode text: it holds half a surrogate pair")
 
 
 def _fields(question: Question) -> tuple[Any, Any]:
@@ -123,12 +137,21 @@ def _fields(question: Question) -> tuple[Any, Any]:
 
 def read_questions(questions: Sequence[Question]) -> list[tuple[str, str | None]]:
     """Instructions and contexts of many questions. Raises one InputError that lists every fault by its number."""
-    read, faults = [], []
-    for number, question in enumerate(questions, 1):
+    read: list[tuple[str, str | None]] = []
+    faults: list[list[str]] = []
+    for question in questions:
         try:
             read.append(read_question(question))
+            faults.append([])
         except InputError as error:
-            faults.append(f"Question {number}: {error}" if len(questions) > 1 else f"The question: {error}")
-    if faults:
-        raise InputError("\n".join(f"{fault}." for fault in faults))
+            faults.append([str(error)])
+    raise_faults(faults)
     return read
+
+
+def raise_faults(faults: Sequence[Sequence[str]]) -> None:
+    """Raise one InputError that lists what is wrong with each question by its number, if anything is."""
+    if any(faults):
+        names = [f"Question {number}" for number in range(1, len(faults) + 1)] if len(faults) > 1 else ["The question"]
+        named = zip(names, faults, strict=True)
+        raise InputError("\n".join(f"{name}: {'; '.join(found)}." for name, found in named if found))

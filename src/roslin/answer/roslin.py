@@ -2,22 +2,14 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, Self, Unpack, overload
 
-from roslin.answer.answer import (
-    Answer,
-    Keywords,
-    Question,
-    Score,
-    Settings,
-    TokenLogprob,
-    read_questions,
-)
+from roslin.answer.answer import Answer, Keywords, Question, Score, Settings, check_text, raise_faults, read_questions
+from roslin.answer.desk import Desk, Draft
 from roslin.answer.device import pick_device, pick_dtype
 from roslin.answer.prompts import DollyPrompts, Prompts, choose_prompts
 from roslin.answer.text import AnswerText
-from roslin.engine import Completion, Engine, Event, Network, Request, ScoreRow, Token, fuse, score
+from roslin.engine import Engine, Network, Request, ScoreRow, fuse, score
 from roslin.engine.noise import fresh_seed
 from roslin.errors import InputError
 from roslin.model import find_model, load_config, load_decoder
@@ -25,7 +17,10 @@ from roslin.tokens import Tokenizer
 
 
 class Roslin:
-    """A decoder with its tokenizer. A plain decoder is not copied, so it can be asked while it is being tuned."""
+    """A decoder with its tokenizer. A plain decoder is not copied, so it can be asked while it is being tuned.
+
+    Several threads may ask at once; what they ask runs together.
+    """
 
     def __init__(
         self, decoder: Network, tokenizer: Tokenizer, *, prompts: Prompts | None = None, max_batch: int = 16
@@ -34,7 +29,7 @@ class Roslin:
         self.decoder = decoder
         self.tokenizer = tokenizer
         self.prompts = prompts or DollyPrompts(tokenizer)
-        self._engine = Engine(decoder, tokenizer.size, max_batch)
+        self._desk = Desk(Engine(decoder, tokenizer.size, max_batch))
 
     @classmethod
     def load(
@@ -102,126 +97,82 @@ class Roslin:
     def stream(self, instruction: str, context: str | None = None, **settings: Unpack[Keywords]) -> "AnswerStream":
         """The answer in pieces as they come, which joined are its text. Raises InputError at once if it cannot be."""
         how = Settings(**settings)
-        request = self._requests([(instruction, context)], how, 1)[0]
-        return AnswerStream(self._engine, request, self._draft(how))
+        requests = self._requests([(instruction, context)], how, 1)
+        draft = self._draft(how)
+        self._desk.submit(requests, [draft])
+        return AnswerStream(self._desk, draft)
 
     def score(self, instruction: str, response: str, context: str | None = None) -> Score:
         """How likely the model finds a response, its end key included: what tuning takes its loss on."""
         [(asked, about)] = read_questions([(instruction, context)])
         if not response.strip():
             raise InputError("The response is empty; there is nothing to score.")
+        check_text("response", response)
         ids, start = self.prompts.scored_ids(asked, about, response)
         [logprobs] = score(self.decoder, [ScoreRow(ids, start)])
         return Score(sum(logprobs), len(logprobs))
 
     def _answer(self, questions: Sequence[Question], how: Settings, returns: int) -> list[Answer]:
         requests = self._requests(questions, how, returns)
-        blank = [self._draft(how) for _ in requests]
-        drafts = dict(zip(self._engine.submit_all(requests), blank, strict=True))
+        drafts = [self._draft(how) for _ in requests]
+        self._desk.submit(requests, drafts)
         try:
-            while any(draft.answer is None for draft in drafts.values()):
-                for event in self._engine.step():
-                    if event.number in drafts:
-                        self._take(drafts[event.number], event)
+            for draft in drafts:
+                while not draft.ended:
+                    self._desk.step()
         finally:
-            for number, draft in drafts.items():
-                if draft.answer is None:
-                    self._engine.cancel(number)
-        return [draft.answer for draft in drafts.values() if draft.answer]
-
-    def _take(self, draft: "_Draft", event: Event) -> None:
-        draft.take(event)
-        if draft.text.stopped and (completion := self._engine.cancel(event.number)):
-            draft.end(completion)
+            self._desk.cancel(drafts)
+        return [draft.answer for draft in drafts if draft.answer]
 
     def _requests(self, questions: Sequence[Question], how: Settings, returns: int) -> list[Request]:
-        read = read_questions(questions)
-        prompts = [self.prompts.ids(instruction, context) for instruction, context in read]
-        stop_ids = self.prompts.stop_ids
-        requests = []
-        for ids in prompts:
-            seed = fresh_seed() if how.seed is None else how.seed
-            for stream in range(returns):
-                sampling = how.sampling(seed, stream)
-                requests.append(Request(ids, how.max_new_tokens, sampling, stop_ids, how.top_logprobs))
+        asked = [self.prompts.ids(*question) for question in read_questions(questions)]
+        requests = [request for ids in asked for request in self._returns(ids, how, returns)]
+        faults = [r.faults(self.tokenizer.size, self.decoder.config.positions) for r in requests[::returns]]
+        raise_faults(faults)
         return requests
 
-    def _draft(self, how: Settings) -> "_Draft":
+    def _returns(self, ids: list[int], how: Settings, returns: int) -> list[Request]:
+        seed = fresh_seed() if how.seed is None else how.seed
+        draws = [how.sampling(seed, stream) for stream in range(returns)]
+        return [Request(ids, how.max_new_tokens, draw, self.prompts.stop_ids, how.top_logprobs) for draw in draws]
+
+    def _draft(self, how: Settings) -> Draft:
         text = AnswerText(self.tokenizer, how.stops, textual_end=self.prompts.textual_end)
-        return _Draft(text, self.tokenizer, with_logprobs=how.logprobs is not False)
+        return Draft(text, self.tokenizer, with_logprobs=how.logprobs is not False)
 
 
 class AnswerStream(Iterator[str]):
     """Pieces of an answer. When they are through (or `close` ended them), `answer` is the whole answer."""
 
-    def __init__(self, engine: Engine, request: Request, draft: "_Draft") -> None:
-        """Submit the request; the first piece asked for begins the work."""
-        self._engine = engine
-        self._number = engine.submit(request)
-        self._events = engine.follow(self._number)
+    def __init__(self, desk: Desk, draft: Draft) -> None:
+        """Read what `desk` writes into `draft`; the first piece asked for begins the work."""
+        self._desk = desk
         self._draft = draft
 
     @property
     def answer(self) -> Answer | None:
         """The whole answer; None while it is still coming."""
-        return self._draft.answer
+        return None if self._draft.pieces else self._draft.answer
 
     def __next__(self) -> str:
         """The next piece, never an empty one."""
-        while self.answer is None:
-            piece = self._draft.take(next(self._events))
-            if self._draft.text.stopped:
-                self.close()
-            if piece:
-                return piece
-        raise StopIteration
+        while True:
+            ended = self._draft.ended  # asked first: another thread may add the last piece meanwhile
+            if self._draft.pieces:
+                return self._draft.pieces.popleft()
+            if ended:
+                raise StopIteration
+            self._desk.step()
 
     def whole(self) -> Answer:
-        """The whole answer, waiting for what is still to come."""
-        for _ in self:
-            pass
-        if self.answer is None:
-            raise InputError("The answer was broken off by an error; ask again.")
-        return self.answer
+        """The whole answer, waiting for what is still to come. Raises MachineError if an error broke it off."""
+        while not self._draft.ended:
+            self._desk.step()
+        self._draft.pieces.clear()
+        assert self._draft.answer is not None
+        return self._draft.answer
 
     def close(self) -> None:
         """End the answer here and free its place in the engine; `answer` is what came so far."""
-        completion = self._engine.cancel(self._number)
-        if completion:
-            self._draft.end(completion)
-
-
-@dataclass
-class _Draft:
-    """An answer while its tokens come."""
-
-    text: AnswerText
-    tokenizer: Tokenizer
-    with_logprobs: bool
-    tokens: list[Token] = field(default_factory=list)
-    answer: Answer | None = None
-
-    def take(self, event: Event) -> str:
-        """Add a token, or the end; the piece of text that became certain."""
-        piece = ""
-        if event.token:
-            self.tokens.append(event.token)
-            piece = self.text.push(event.token.id)
-        return piece + self.end(event.completion) if event.completion else piece
-
-    def end(self, completion: Completion) -> str:
-        """Complete the answer; the last piece of its text."""
-        piece = self.text.finish()
-        self.answer = Answer(
-            text=self.text.text,
-            tokens=completion.ids,
-            finish_reason="stop" if self.text.stopped else completion.finish_reason,
-            logprobs=tuple(self._named(token) for token in self.tokens) if self.with_logprobs else None,
-            timings=completion.timings,
-            seed=completion.seed,
-        )
-        return piece
-
-    def _named(self, token: Token) -> TokenLogprob:
-        top = tuple(TokenLogprob(id, self.tokenizer.decode([id]), logprob) for id, logprob in token.top)
-        return TokenLogprob(token.id, self.tokenizer.decode([token.id]), token.logprob, top)
+        self._desk.cancel([self._draft])
+        self._draft.pieces.clear()

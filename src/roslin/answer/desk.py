@@ -1,0 +1,142 @@
+"""One engine and all who ask it: every token goes to the answer it belongs to, whoever made the engine work."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
+
+from roslin.answer.answer import Answer, TokenLogprob
+from roslin.answer.text import AnswerText
+from roslin.engine import Completion, Engine, Event, Request, Token
+from roslin.errors import MachineError
+from roslin.tokens import Tokenizer
+
+
+@dataclass(eq=False)
+class Draft:
+    """An answer while its tokens come: `pieces` are those of its text that nobody has read yet."""
+
+    text: AnswerText
+    tokenizer: Tokenizer
+    with_logprobs: bool
+    pieces: deque[str] = field(default_factory=deque)
+    answer: Answer | None = None
+    failure: BaseException | None = None
+    _tokens: list[Token] = field(default_factory=list)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the answer is whole. Raises MachineError when the work on it was broken off."""
+        if self.failure is not None:
+            why = str(self.failure) or type(self.failure).__name__
+            raise MachineError(f"The answer was broken off ({why.removesuffix('.')}); ask again.")
+        return self.answer is not None
+
+    def take(self, event: Event) -> None:
+        """Add a token, or the end."""
+        if event.token:
+            self._tokens.append(event.token)
+            self._say(self.text.push(event.token.id))
+        if event.completion:
+            self.end(event.completion)
+
+    def end(self, completion: Completion) -> None:
+        """Complete the answer."""
+        self._say(self.text.finish())
+        self.answer = Answer(
+            text=self.text.text,
+            tokens=completion.ids,
+            finish_reason="stop" if self.text.stopped else completion.finish_reason,
+            logprobs=tuple(self._named(token) for token in self._tokens) if self.with_logprobs else None,
+            timings=completion.timings,
+            seed=completion.seed,
+        )
+
+    def _say(self, piece: str) -> None:
+        if piece:
+            self.pieces.append(piece)
+
+    def _named(self, token: Token) -> TokenLogprob:
+        top = tuple(TokenLogprob(id, self.tokenizer.decode([id]), logprob) for id, logprob in token.top)
+        return TokenLogprob(token.id, self.tokenizer.decode([token.id]), token.logprob, top)
+
+
+class Desk:
+    """Hands requests to an engine, one thread at a time, and shares out what comes of them.
+
+    It holds drafts weakly: what nobody waits for any more (a stream left unread, say) is cancelled at the next step.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """Nothing else may use `engine`."""
+        self._engine = engine
+        self._drafts: WeakValueDictionary[int, Draft] = WeakValueDictionary()
+        self._numbers: set[int] = set()
+        self._next = threading.Lock()
+        self._lock = threading.Lock()
+
+    def submit(self, requests: Sequence[Request], drafts: Sequence[Draft]) -> None:
+        """Queue requests, each with its draft. Raises InputError with all that is wrong, before any work."""
+        with self._turn():
+            numbers = self._engine.submit_all(requests)
+            self._numbers.update(numbers)
+            self._drafts.update(zip(numbers, drafts, strict=True))
+
+    def step(self) -> None:
+        """Draw one token for every running request. An error ends them all."""
+        with self._turn():
+            self._forget_the_left()
+            try:
+                events = self._engine.step()
+            except BaseException as error:
+                self._fail(error)
+                raise
+            for event in events:
+                self._pass_on(event)
+
+    def cancel(self, drafts: Sequence[Draft]) -> None:
+        """End these answers with what they have said so far; those that are whole stay as they are."""
+        with self._turn():
+            wanted = set(drafts)
+            for number, draft in list(self._drafts.items()):
+                if draft in wanted:
+                    self._end(number, draft)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One thread at a time. Who waits holds `_next`, so that the one at work cannot take the next turn as well."""
+        with self._next:
+            self._lock.acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _pass_on(self, event: Event) -> None:
+        draft = self._drafts.get(event.number)
+        if draft is None:
+            return
+        draft.take(event)
+        if draft.text.stopped or event.completion:
+            self._end(event.number, draft)  # after a stop string the engine would go on
+
+    def _end(self, number: int, draft: Draft) -> None:
+        completion = self._engine.cancel(number)
+        if completion:
+            draft.end(completion)
+        self._numbers.discard(number)
+        del self._drafts[number]
+
+    def _forget_the_left(self) -> None:
+        if len(self._drafts) != len(self._numbers):
+            for number in self._numbers - set(self._drafts.keys()):
+                self._engine.cancel(number)
+                self._numbers.discard(number)
+
+    def _fail(self, error: BaseException) -> None:
+        for draft in list(self._drafts.values()):
+            draft.failure = error
+        self._drafts.clear()
+        self._numbers.clear()
