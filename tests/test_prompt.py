@@ -35,6 +35,9 @@ def test_the_prompt_is_the_record_up_to_its_response(instruction: str, context: 
         ("… ## Response:\n Red. ", "Red."),
         ("… ### Response:\n", ""),
         ("no key at all", None),
+        ("… #Response: C#\n\n#End", "C#"),
+        ("#" * 300_000, None),
+        ("### Response:\n" + "#" * 300_000, "#" * 300_000),
     ],
 )
 def test_the_answer_found_in_a_text(text: str, answer: str | None) -> None:

@@ -59,7 +59,8 @@ def render_record(instruction: str, context: str | None, response: str) -> str:
     return spans(instruction, context, response).text
 
 
-_ANSWER = re.compile(r"#+\s*Response:\s*(?P<answer>.*?)(?:#+\s*End|\Z)", re.DOTALL)
+_ANSWER = re.compile(r"(?<!#)#++\s*+Response:\s*(?P<answer>.*?)(?:(?<!#)#++\s*+End|\Z)", re.DOTALL)
+"""Possessive, and from the first `#` of a run alone: a model that goes on with `#` for ever is read in linear time."""
 
 
 def find_answer(text: str) -> str | None:

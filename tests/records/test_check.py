@@ -49,6 +49,7 @@ def test_sound_records_pass(make_file: MakeFile) -> None:
         (b'"text"', "", "wrong-type"),
         (b"null", "", "wrong-type"),
         (b"not json", "", "json"),
+        (b"{} " + b" " * 300_000 + b"x", "", "json"),
         (b'{"instruction": "cut', "", "json"),
         (b'{"instruction": "i", "response": "r",}', "", "json"),
         (b'{"instruction": "i", "response": "r"} {}', "", "json"),

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from record_files import GOOD, MakeFile, checked
 from roslin.errors import InputError, MachineError, UsageError
-from roslin.records import Record, load, write_jsonl, write_passing
+from roslin.records import Record, load, write_jsonl, write_parts, write_passing
+from roslin.records.write import JsonLines
 
 RECORD = Record(**GOOD)
 
@@ -60,6 +61,26 @@ def test_a_write_that_fails_leaves_what_was_there_and_no_scraps(tmp_path: Path) 
 def test_a_full_disk_is_a_clear_error() -> None:
     with pytest.raises(MachineError, match="cannot be written"):
         write_jsonl([RECORD], Path("/proc/nowhere/r.jsonl"))
+
+
+def test_parts_are_written_all_or_none(tmp_path: Path) -> None:
+    """A new train file beside an old held-out one would leak."""
+    train = tmp_path / "train.jsonl"
+    write_jsonl([RECORD], train)
+    before = train.read_bytes()
+    with pytest.raises(MachineError, match=r"/proc/nowhere/h\.jsonl cannot be written"):
+        write_parts({train: [RECORD] * 2, Path("/proc/nowhere/h.jsonl"): [RECORD]})
+    assert train.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
+    write_parts({train: [RECORD] * 2, tmp_path / "h.jsonl": [RECORD]})
+    assert (len(load([train])), len(load([tmp_path / "h.jsonl"]))) == (2, 1)
+
+
+def test_the_file_that_could_not_be_written_is_named() -> None:
+    """And not the one beside it that was opened last."""
+    write = JsonLines(open("/dev/full", "wb", buffering=0), Path("out.jsonl"))  # noqa: PTH123, SIM115
+    with pytest.raises(MachineError, match=r"out\.jsonl cannot be written \(No space left"):
+        write({})
 
 
 def test_other_formats_are_refused(tmp_path: Path) -> None:

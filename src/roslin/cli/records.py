@@ -151,8 +151,7 @@ def split(
         parts = records.split_by_count(found, count, salt or "")
     else:
         parts = records.split_by_hash(found, 0.1 if fraction is None else fraction, salt or "")
-    for part, path in zip(parts, (train, held_out), strict=True):
-        records.write_jsonl(part, path)
+    records.write_parts({train: parts[0], held_out: parts[1]})
     _say(f"{len(parts[0]):,} records to train on: {train}; {len(parts[1]):,} held out: {held_out}")
 
 

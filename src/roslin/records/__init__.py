@@ -9,7 +9,7 @@ from roslin.records.record import DOLLY_CATEGORIES, Record
 from roslin.records.sources import find_sources
 from roslin.records.split import DOLLY_SEED, DOLLY_TEST_SIZE, dolly_split, split_by_count, split_by_hash
 from roslin.records.stats import PERCENTILES, Lengths, RecordStats, count
-from roslin.records.write import Fixed, require_other_files, require_outputs, write_jsonl, write_passing
+from roslin.records.write import Fixed, require_other_files, require_outputs, write_jsonl, write_parts, write_passing
 
 __all__ = [
     "DOLLY_CATEGORIES",
@@ -41,5 +41,6 @@ __all__ = [
     "split_by_count",
     "split_by_hash",
     "write_jsonl",
+    "write_parts",
     "write_passing",
 ]

@@ -237,8 +237,12 @@ def _placed(reason: str, line: int) -> str:
     return f"{reason[: found.start()]} {where}"
 
 
+_TWO_OBJECTS = re.compile(rb"\}\s*+(?:,\s*+)?\{")
+"""Possessive, as below: a long run of blanks is passed once, not once from each of its places."""
+
+
 def _not_json(text: bytes, reason: str) -> Fault:
-    if text.count(b"}{") or re.search(rb"\}\s*,?\s*\{", text):
+    if _TWO_OBJECTS.search(text):
         return Fault("", "json", f"Broken JSON ({reason}). Write one record a line: several seem to stand here.")
     return Fault("", "json", f"Broken JSON ({reason}). Mend the quotes, commas and braces, or remove the record.")
 
@@ -309,7 +313,7 @@ _BETWEEN = re.compile(rb"[\s,]*")
 _BETWEEN_ARRAYS = re.compile(rb"[\s,\[\]]*")
 _REST_IS_BLANK = re.compile(rb"\s*\Z")
 _TOKENS = re.compile(rb'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|[{}\[\],]')
-_NEXT_OBJECT = re.compile(rb"\n[ \t]*,?[ \t]*(?=\{)|\}\s*,\s*(?=\{)")
+_NEXT_OBJECT = re.compile(rb"\n[ \t]*+(?:,[ \t]*+)?(?=\{)|\}\s*+,\s*+(?=\{)")
 
 
 def _end_of(pattern: re.Pattern[bytes], content: bytes, position: int) -> int:

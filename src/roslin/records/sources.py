@@ -2,6 +2,7 @@
 
 import glob
 import io
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -160,7 +161,7 @@ def find_sources(paths: Sequence[str | Path]) -> list[Source]:
         except InputError as error:
             faults.append(str(error))
         except OSError as error:
-            faults.append(f"{path}: cannot be looked up ({error.strerror}).")
+            faults.append(f"{error.filename or path}: cannot be looked up ({error.strerror}).")
     if faults:
         raise InputError("\n".join(faults))
     return list(found.values())
@@ -189,11 +190,21 @@ _KNOWN = f"Known are {', '.join(LINE_SUFFIXES + TABLE_SUFFIXES)} (also with .gz 
 
 
 def _in_folder(folder: Path) -> list[Source]:
-    inside = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path, folder))
+    inside = sorted(path for path in _files_below(folder) if path.is_file() and not _is_hidden(path, folder))
     sources = [_file(path) for path in inside if _is_known(path) and path.name not in _NOT_RECORDS]
     if not sources:
         raise InputError(f"{folder}: the folder holds no file of records. {_KNOWN}")
     return sources
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Raises OSError for a folder that may not be looked into: its records would be missing in silence."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for place, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(place) / name for name in names)
 
 
 def _is_hidden(path: Path, folder: Path) -> bool:

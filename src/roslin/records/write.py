@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -34,21 +34,39 @@ def write_jsonl(records: Iterable[Record], path: str | Path) -> int:
     return count
 
 
+def write_parts(parts: Mapping[Path, Sequence[Record]]) -> None:
+    """Write several files of records, as `write_jsonl` does; none takes its name before all are complete."""
+    with ExitStack() as files:
+        writers = [files.enter_context(atomic_jsonl(path)) for path in parts]
+        for write, records in zip(writers, parts.values(), strict=True):
+            for record in records:
+                write(record_object(record))
+
+
 def record_object(record: Record | Fields) -> dict[str, str]:
     """The four fields of a record by name."""
     return {field: getattr(record, field) for field in FIELDS}
 
 
 class JsonLines:
-    """Writes one object a line to a stream."""
+    """Writes one object a line to the stream of a file."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        """Write to `stream`."""
+    def __init__(self, stream: IO[bytes], path: Path) -> None:
+        """Write to `stream`; `path` is what an error names."""
         self._stream = stream
+        self._path = path
 
     def __call__(self, value: Mapping[str, Any]) -> None:
-        """Write one line."""
-        self._stream.write(orjson.dumps(value, default=str, option=orjson.OPT_APPEND_NEWLINE))
+        """Write one line. Raises MachineError when the disk is full."""
+        line = orjson.dumps(value, default=str, option=orjson.OPT_APPEND_NEWLINE)
+        try:
+            self._stream.write(line)
+        except OSError as error:
+            raise _unwritable(self._path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> MachineError:
+    return MachineError(f"{path} cannot be written ({error.strerror or error}). Nothing was changed.")
 
 
 @contextmanager
@@ -64,13 +82,13 @@ def atomic_jsonl(path: Path) -> Iterator[JsonLines]:
         with os.fdopen(descriptor, "wb") as stream:
             if compression:
                 with pa.CompressedOutputStream(stream, compression) as compressed:
-                    yield JsonLines(compressed)
+                    yield JsonLines(compressed, path)
             else:
-                yield JsonLines(stream)
+                yield JsonLines(stream, path)
         _give_name(unfinished, path)
         unfinished = None
     except OSError as error:
-        raise MachineError(f"{path} cannot be written ({error.strerror or error}). Nothing was changed.") from None
+        raise _unwritable(path, error) from None
     finally:
         if unfinished:
             unfinished.unlink(missing_ok=True)
