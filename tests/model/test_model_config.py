@@ -154,6 +154,10 @@ def test_other_families_are_refused_by_name(model_type: object) -> None:
     [
         ({"hidden_act": "swish"}, "hidden_act: is 'swish'; it must be one of gelu"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling: rope type 'linear' is not supported"),
+        (
+            {"rope_parameters": {"rope_type": "default"}, "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+            "rope_scaling: rope type 'linear' is not supported",
+        ),
         ({"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters: rope type 'yarn' is not supported"),
         ({"rope_parameters": 3}, "rope_parameters: is 3; it must be an object"),
         ({"rope_parameters": {"rope_theta": "x"}}, "rope_theta: is 'x'; it must be a number above 0"),

@@ -86,15 +86,17 @@ class Fields:
         return dims
 
     def rope(self) -> Fields:
-        """The fields of `rope_parameters` (transformers 5) or `rope_scaling` (4); scaled positions are a fault."""
-        key = "rope_parameters" if self._values.get("rope_parameters") else "rope_scaling"
-        rope = self._value(key, {})
-        if not isinstance(rope, dict):
-            rope = self._fault(key, rope, "an object", {})
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind != "default":
-            self._faults.append(f"{key}: rope type {kind!r} is not supported; Roslin runs unscaled positions only")
-        return Fields(rope, self._source, self._faults)
+        """The fields of `rope_parameters` (transformers 5) and `rope_scaling` (4); scaled positions are a fault."""
+        found: dict[str, Any] = {}
+        for key in ("rope_scaling", "rope_parameters"):
+            rope = self._value(key, {})
+            if not isinstance(rope, dict):
+                rope = self._fault(key, rope, "an object", {})
+            kind = rope.get("rope_type", rope.get("type", "default"))
+            if kind != "default":
+                self._faults.append(f"{key}: rope type {kind!r} is not supported; Roslin runs unscaled positions only")
+            found |= rope
+        return Fields(found, self._source, self._faults)
 
     def _value(self, key: str, default: Any) -> Any:
         value = self._values.get(key)
