@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from roslin.answer import Roslin
+from roslin.cli.conversation import Conversation
 from roslin.tokens import Tokenizer
 from tiny import tiny_gpt_neox
+from tiny_decoders import tiny_decoder
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,17 @@ def test_an_answer_goes_to_stdout_and_what_is_about_it_to_stderr(folder: str) ->
     assert json.loads(as_json.stdout)["answers"][0]["text"] == done.stdout.decode().strip()
 
 
+def test_a_question_from_a_pipe_or_a_file_is_the_one_typed(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "context.txt").write_bytes(b"\xef\xbb\xbfA sheep.\r\n")
+    how = ["--seed", "4", "--max-new-tokens", "12", "--json"]
+    typed = roslin("ask", folder, "Say something", "--context", "A sheep.", *how)
+    context = f"@{tmp_path / 'context.txt'}"
+    piped = roslin("ask", folder, "-", "--context", context, *how, stdin=b"\xef\xbb\xbfSay something\n")
+    found, wanted = json.loads(piped.stdout), json.loads(typed.stdout)
+    assert (found["instruction"], found["context"]) == ("Say something", "A sheep.")
+    assert found["answers"][0]["tokens"] == wanted["answers"][0]["tokens"]
+
+
 def test_json_holds_all_there_is_to_know(folder: str, tmp_path: Path) -> None:
     (tmp_path / "context.txt").write_text("Über alles.", encoding="utf-8")
     done = roslin(
@@ -61,7 +75,9 @@ def test_json_holds_all_there_is_to_know(folder: str, tmp_path: Path) -> None:
         (["", "--json"], 1, "instruction is empty"),
         (["Hi", "--max-new-tokens", "100000"], 1, "positions"),
         (["Hi", "--context", "@/no/such/file"], 1, "cannot be read"),
-        (["Hi", "--top-p", "7"], 1, "top_p is 7"),
+        (["Hi", "--top-p", "7", "--returns", "3"], 1, "top_p is 7"),
+        (["Hi", "--logprobs", "-3", "--json"], 1, "logprobs is -3"),
+        (["Hi", "--context", "@~nobody-of-this-name/file"], 1, "no such user"),
         (["Hi", "--logprobs", "2"], 2, "--json"),
         (["Hi", "--dtype", "int3"], 2, "dtype"),
     ],
@@ -97,6 +113,71 @@ def test_a_conversation_from_a_script(folder: str, tmp_path: Path) -> None:
         ("First question", ""), ("Second question", "Some words"), ("Third question", ""),
     ]  # fmt: skip
     assert "\n".join(r["response"] for r in records) == done.stdout.decode().strip()
+
+
+@pytest.mark.parametrize("command", [["ask", "/no/such/model", "Hi"], ["chat", "/no/such/model"]])
+def test_settings_are_checked_before_a_model_is_loaded(command: list[str]) -> None:
+    done = roslin(*command, "--temperature", "nan", "--max-new-tokens", "0", "--stop", "")
+    assert done.returncode == 1
+    for said in ("temperature is nan", "max_new_tokens is 0", "stop string is empty"):
+        assert done.stderr.decode().count(said) == 1
+
+
+@pytest.fixture
+def talk(base_folder: Path) -> Conversation:
+    """A conversation with a tiny random model."""
+    tokenizer = Tokenizer.load(base_folder)
+    tokenizer.add_keys()
+    model = Roslin(tiny_decoder("gpt_neox", vocab_rows=tokenizer.size), tokenizer)
+    return Conversation(model, {"seed": 1, "max_new_tokens": 6})
+
+
+def test_a_command_may_be_followed_by_any_blank(
+    talk: Conversation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk.take("/context\nA sheep\nof Edinburgh\n")
+    talk.take("Who?")
+    talk.take(f"/save\t{tmp_path / 'talk.jsonl'}")
+    assert "Context: 20 characters" in capsys.readouterr().err
+    assert json.loads((tmp_path / "talk.jsonl").read_bytes())["context"] == "A sheep\nof Edinburgh"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("~nobody-of-this-name/x", "no such user"), ("x" * 300, "too long"), ("a\0b", "NUL"), ("/no/such/x", "No such")],
+)
+def test_a_path_that_cannot_be_written_or_read_leaves_the_conversation_whole(
+    talk: Conversation, name: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = iter(["Who?", f"/save {name}", f"/context @{name}", "Who else?"])
+    monkeypatch.setattr("roslin.cli.conversation._line_reader", lambda: lambda: next(lines, "/quit"))
+    talk.run()
+    told = capsys.readouterr().err
+    assert told.count(said) == 2
+    assert told.count("seed 1]") == 2
+
+
+def test_what_was_saved_before_a_reset_is_not_written_over(
+    talk: Conversation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "talk.jsonl"
+    for line in ("Who?", f"/save {path}", "Why?", f"/save {path}", "/reset", "When?", f"/save {path}"):
+        talk.take(line)
+    assert "is there already" in capsys.readouterr().err
+    assert [json.loads(line)["instruction"] for line in path.read_text().splitlines()] == ["Who?", "Why?"]
+
+
+def test_a_record_without_a_response_is_not_kept(
+    base_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = Tokenizer.load(base_folder)
+    tokenizer.add_keys()
+    model = Roslin(tiny_decoder("gpt_neox", vocab_rows=tokenizer.size), tokenizer)
+    whole = model.answer("Who?", seed=1, max_new_tokens=6).text
+    talk = Conversation(model, {"seed": 1, "max_new_tokens": 6, "stop": whole})
+    talk.take("Who?")
+    talk.take(f"/save {tmp_path / 'talk.jsonl'}")
+    assert "Nothing has been said" in capsys.readouterr().err
 
 
 def test_dolly_models_are_asked_without_importing_transformers(folder: str) -> None:

@@ -56,18 +56,10 @@ def ask(
     """Ask a model one question. The answer goes to stdout as it comes; time and seed go to stderr."""
     if logprobs is not None and not as_json:
         raise UsageError("--logprobs needs --json: a plain answer has no place for them.")
+    told = False if logprobs is None else logprobs or True
+    settings = drawing(greedy, temperature, top_p, top_k, seed, max_new_tokens, stop, told)
     instruction = read_stdin() if instruction == "-" else instruction
     context = read_context(context)
-    settings: Keywords = {
-        "greedy": greedy,
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
-        "seed": seed,
-        "max_new_tokens": max_new_tokens,
-        "stop": stop or (),
-        "logprobs": False if logprobs is None else logprobs or True,
-    }
     roslin = load(model, dtype, device, prompt, revision)
     if returns == 1 and not as_json:
         answers = [show(roslin.stream(instruction, context, **settings))]
@@ -96,7 +88,24 @@ def chat(
     """Talk with a model in the terminal. `/help` lists what can be typed; Ctrl-D leaves."""
     from roslin.cli.conversation import Conversation
 
+    settings = drawing(greedy, temperature, top_p, top_k, seed, max_new_tokens, stop)
     roslin = load(model, dtype, device, prompt, revision)
+    Conversation(roslin, settings).run()
+
+
+def drawing(
+    greedy: bool,
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    seed: int | None,
+    max_new_tokens: int,
+    stop: list[str] | None,
+    logprobs: bool | int = False,
+) -> "Keywords":
+    """How answers are drawn. Raises InputError, before a model is loaded, with all that is wrong."""
+    from roslin.answer import Settings
+
     settings: Keywords = {
         "greedy": greedy,
         "temperature": temperature,
@@ -105,8 +114,10 @@ def chat(
         "seed": seed,
         "max_new_tokens": max_new_tokens,
         "stop": stop or (),
+        "logprobs": logprobs,
     }
-    Conversation(roslin, settings).run()
+    Settings(**settings)
+    return settings
 
 
 def load(model: str, dtype: str, device: str, prompt: str, revision: str | None) -> "Roslin":
@@ -127,11 +138,13 @@ def tell(text: str) -> None:
 
 
 def show(stream: "AnswerStream") -> "Answer":
-    """Write an answer to stdout as it comes."""
-    for piece in stream:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    typer.echo()
+    """Write an answer to stdout as it comes, and end its line even if it is broken off."""
+    try:
+        for piece in stream:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    finally:
+        typer.echo()
     return stream.whole()
 
 
@@ -165,7 +178,7 @@ def as_object(model: str, instruction: str, context: str | None, answers: Sequen
 
 
 def read_stdin() -> str:
-    """All of stdin. Raises InputError when it is not UTF-8."""
+    """All of stdin, as `decoded`."""
     return decoded(sys.stdin.buffer.read(), "stdin")
 
 
@@ -173,16 +186,30 @@ def read_context(context: str | None) -> str | None:
     """A context as typed, or the content of the file that `@FILE` names. Raises InputError if it cannot be read."""
     if not context or not context.startswith("@"):
         return context
-    path = Path(context[1:])
+    path = typed_path(context[1:])
     try:
         return decoded(path.read_bytes(), str(path))
     except OSError as error:
         raise InputError(f"{path}: the context cannot be read ({error.strerror}).") from None
 
 
-def decoded(content: bytes, source: str) -> str:
-    """Text of UTF-8 bytes. Raises InputError naming `source` when they are not UTF-8."""
+def typed_path(name: str) -> Path:
+    """A path as a person types it, with `~`. Raises InputError when it cannot be one."""
     try:
-        return content.decode("utf-8")
+        path = Path(name).expanduser()
+    except RuntimeError:
+        raise InputError(f"{name}: there is no such user's folder. Write the path out.") from None
+    if "\0" in name:
+        raise InputError(f"{name!r} cannot be a path: it holds a NUL character.")
+    return path
+
+
+def decoded(content: bytes, source: str) -> str:
+    """Text of UTF-8 bytes without a byte-order mark and the blanks around it: a piped question is the one typed.
+
+    Raises InputError naming `source` when they are not UTF-8.
+    """
+    try:
+        return content.decode("utf-8").removeprefix("\ufeff").strip()
     except UnicodeDecodeError as error:
         raise InputError(f"{source}: not valid UTF-8 at byte {error.start}. Save it as UTF-8.") from None

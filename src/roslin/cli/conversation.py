@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from roslin.cli.ask import decoded, read_context, show, tell, timing_line
+from roslin.cli.ask import decoded, read_context, show, tell, timing_line, typed_path
 from roslin.errors import RoslinError
 
 if TYPE_CHECKING:
@@ -56,16 +56,16 @@ class Conversation:
             except EOFError:
                 return
             except KeyboardInterrupt:
-                tell("\n(stopped; Ctrl-D leaves)")
+                tell("(stopped; Ctrl-D leaves)")
             except RoslinError as error:
                 tell(f"roslin: {error}")
 
     def take(self, line: str) -> None:
-        """One line: a command, a question, or nothing."""
+        """One line, or several that were pasted: a command, a question, or nothing."""
         line = line.strip()
-        name, _, rest = line.partition(" ")
+        name, rest = [*line.split(maxsplit=1), "", ""][:2]
         if name in self._commands:
-            self._commands[name](rest.strip())
+            self._commands[name](rest)
         elif name.startswith("/"):
             tell(f"There is no {name}; /help lists what can be typed.")
         elif line:
@@ -74,7 +74,8 @@ class Conversation:
     def _ask(self, question: str) -> None:
         answer = show(self._roslin.stream(question, self._context, **self._settings))
         tell(timing_line(answer))
-        self._records.append({"instruction": question, "context": self._context or "", "response": answer.text})
+        if answer.text:  # a record without a response teaches nothing
+            self._records.append({"instruction": question, "context": self._context or "", "response": answer.text})
 
     def _set_context(self, text: str) -> None:
         self._context = read_context(text) or None
@@ -83,27 +84,29 @@ class Conversation:
     def _reset(self, _: str) -> None:
         self._context = None
         self._records.clear()
+        self._written.clear()  # what was saved is no longer this conversation's to write over
         tell("Context and conversation forgotten.")
 
     def _save(self, name: str) -> None:
-        path = Path(name).expanduser()
         if not name:
             tell("/save needs the name of a file.")
-        elif path.exists() and path.resolve() not in self._written:
-            tell(f"{path} is there already, and is not from this conversation; choose another name.")
         elif not self._records:
             tell("Nothing has been said yet.")
         else:
-            self._write(path)
+            self._write(typed_path(name).absolute())
 
     def _write(self, path: Path) -> None:
         try:
-            path.write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in self._records))
+            with path.open("wb" if path in self._written else "xb") as file:
+                self._written.add(path)
+                file.writelines(orjson.dumps(record) + b"\n" for record in self._records)
+        except FileExistsError:
+            tell(f"{path} is there already, and is not from this conversation; choose another name.")
         except OSError as error:
             tell(f"{path} cannot be written ({error.strerror}).")
-            return
-        self._written.add(path.resolve())
-        tell(f"{len(self._records)} records written to {path}.")
+        else:
+            count = len(self._records)
+            tell(f"{count} {'record' if count == 1 else 'records'} written to {path}.")
 
     def _quit(self, _: str) -> None:
         self._over = True
