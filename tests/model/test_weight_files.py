@@ -279,3 +279,29 @@ def test_loading_takes_memory_for_one_copy(tmp_path: Path, maker: Maker, suffix:
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     shutil.rmtree(tmp_path / "large")
     assert 0.9 < float(run.stdout) < 1.15, run.stdout
+
+
+SHORT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+from roslin.errors import MachineError
+from roslin.model import load_decoder
+
+load_decoder(Path(sys.argv[1]))  # what torch takes on the way is not what is limited
+used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**25, resource.RLIM_INFINITY))
+try:
+    load_decoder(Path(sys.argv[2]))
+except MachineError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_weights_that_memory_does_not_hold_are_told_with_their_size(tmp_path: Path) -> None:
+    tiny_gpt_neox(tmp_path / "tiny")
+    tiny_gpt_neox(tmp_path / "large", hidden_size=512, num_hidden_layers=1, vocab_size=2**16)
+    command = [sys.executable, "-c", SHORT_OF_MEMORY, str(tmp_path / "tiny"), str(tmp_path / "large")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    shutil.rmtree(tmp_path / "large")
+    assert "No memory on cpu for the model's weights, 0.25 GiB as float32." in run.stdout

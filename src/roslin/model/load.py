@@ -11,14 +11,14 @@ import orjson
 import torch
 from torch import Tensor, nn
 
-from roslin.errors import InputError
+from roslin.errors import InputError, MachineError
 from roslin.model.config import ModelConfig
 from roslin.model.decoder import Decoder
 from roslin.model.families import FAMILIES, Family, Source
 from roslin.model.stored import StoredTensor, stored_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 # In the order in which transformers looks for them.
 WEIGHT_FILES = (
@@ -28,6 +28,8 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 FAULTS_SHOWN = 20
+NO_MEMORY = {"cuda": torch.OutOfMemoryError, "cpu": RuntimeError}
+"""What torch raises where there is no memory for a tensor."""
 
 
 def load_config(folder: Path) -> ModelConfig:
@@ -39,7 +41,8 @@ def load_decoder(folder: Path, *, dtype: torch.dtype | None = None, device: torc
     """The decoder in a model folder: safetensors or .bin, one file or shards.
 
     `dtype` None keeps the files' own (the widest, should they mix). Raises InputError naming every shard that is
-    missing or damaged, and every tensor that is missing, unknown, of the wrong shape or not made of plain numbers.
+    missing or damaged, and every tensor that is missing, unknown, of the wrong shape or not made of plain numbers;
+    MachineError when the device has no memory for the weights.
     """
     folder = Path(folder)
     config = load_config(folder)
@@ -50,7 +53,7 @@ def load_decoder(folder: Path, *, dtype: torch.dtype | None = None, device: torc
     dtype = dtype or reduce(torch.promote_types, (tensor.dtype for tensor in stored.values()))
     for name, parameter in list(decoder.named_parameters()):
         source = family.source(name)
-        place = torch.empty(parameter.shape, dtype=dtype, device=device)
+        place = _empty(parameter.shape, dtype, torch.device(device), config)
         _fill(place, config, source, [stored[theirs] for theirs in source.names])
         _assign(decoder, name, place)
     decoder.tie()
@@ -145,6 +148,17 @@ def _raise_faults(folder: Path, faults: list[str]) -> None:
     shown = [f"  {fault}" for fault in sorted(faults)[:FAULTS_SHOWN]]
     more = [f"  and {len(faults) - FAULTS_SHOWN} more of the kind"] if len(faults) > FAULTS_SHOWN else []
     raise InputError("\n".join([f"The weights in {folder} do not fit:", *shown, *more]))
+
+
+def _empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device, config: ModelConfig) -> Tensor:
+    try:
+        return torch.empty(shape, dtype=dtype, device=device)
+    except NO_MEMORY[device.type] as error:
+        need = config.parameter_count * dtype.itemsize / 2**30
+        raise MachineError(
+            f"No memory on {device} for the model's weights, {need:,.2f} GiB as {str(dtype).removeprefix('torch.')}. "
+            "Free some, or take a narrower dtype, another device or a smaller model."
+        ) from error
 
 
 def _fill(place: Tensor, config: ModelConfig, source: Source, stored: list[StoredTensor]) -> None:
