@@ -248,6 +248,8 @@ def test_split_by_count_and_wrong_usage(roslin: Roslin, tmp_path: Path) -> None:
         ("--fraction", "2"),
         ("--like", "sheep"),
         ("--count", "5", "--fraction", "0.1"),
+        ("--fraction", "0"),
+        ("--fraction", "1"),
         ("--count", "0", "--like", "dolly"),
         ("--count", "5", "--seed", "1"),
         ("--count", "5", "--like", "dolly", "--salt", "x"),

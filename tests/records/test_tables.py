@@ -75,6 +75,15 @@ def test_a_csv_header_may_follow_blank_lines_and_must_be_utf8(tmp_path: Path) ->
     ]
 
 
+@pytest.mark.parametrize(("name", "mark"), [("r.csv", ";"), ("r.csv", "\t"), ("r.tsv", ",")])
+def test_another_delimiter_is_one_fault_not_one_a_row(tmp_path: Path, name: str, mark: str) -> None:
+    path = tmp_path / name
+    path.write_text(f"instruction{mark}response\n" + f"a{mark}b\n" * 5)
+    report = checked(path)
+    assert codes(report) == [(1, f"instruction{mark}response", "json")]
+    assert repr(mark) in report.errors[0].message
+
+
 def test_a_csv_line_of_another_kind_of_file_is_not_read_in_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

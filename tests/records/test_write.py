@@ -162,6 +162,15 @@ def test_load_takes_sound_records_with_warnings(make_file: MakeFile) -> None:
     ]
 
 
+def test_load_maps_columns_that_are_there_and_leaves_its_own_files_alone(make_file: MakeFile) -> None:
+    mapping = {"q": "instruction", "tag": "category"}
+    assert load([make_file(GOOD, name="held.jsonl")], mapping=mapping) == [RECORD]
+    with pytest.raises(
+        InputError, match=r"1: tag: was named as the category \(--map\), and no record has it.*: q, respo"
+    ):
+        load([make_file({"q": "Q?", "response": "A."}, name="typo.jsonl")], mapping=mapping)
+
+
 def test_load_lists_every_fault_up_to_a_cap(make_file: MakeFile) -> None:
     path = make_file(GOOD, *[{**GOOD, "response": "### End"}] * 3, b"{")
     with pytest.raises(InputError) as raised:

@@ -151,6 +151,11 @@ def split(
         parts = records.split_by_count(found, count, salt or "")
     else:
         parts = records.split_by_hash(found, 0.1 if fraction is None else fraction, salt or "")
+    if not (parts[0] and parts[1]):
+        raise UsageError(
+            f"Of {len(found):,} records, {len(parts[1]):,} would be held out: one side would be empty. Give another "
+            "--fraction, or --count N."
+        )
     records.write_parts({train: parts[0], held_out: parts[1]})
     _say(f"{len(parts[0]):,} records to train on: {train}; {len(parts[1]):,} held out: {held_out}")
 

@@ -79,7 +79,8 @@ class _Check:
     """One check under way: what was found so far, and what is remembered of each record."""
 
     def __init__(self, sources: Sequence[Source], options: CheckOptions) -> None:
-        self.rules = TextRules(Columns(options.mapping), options.keys)
+        self._columns = Columns(options.mapping)
+        self.rules = TextRules(self._columns, options.keys)
         self._options = options
         self._sources = sources
         self._errors: list[Finding] = []
@@ -134,7 +135,7 @@ class _Check:
 
     def report(self) -> CheckReport:
         """Everything, in the order of the records; what is wrong with the mapping first."""
-        for fault in self.rules.unseen_columns():
+        for fault in self._columns.unseen():
             self._errors.insert(0, fault.at(self._sources[0].name, 1))
             self._error_records.insert(0, -1)
         if self._lengths:

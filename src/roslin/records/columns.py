@@ -71,6 +71,8 @@ class Columns:
         self._mapping = dict(mapping)
         self._unseen = dict(mapping)
         self._first: list[str] | None = None
+        self.all_own = True
+        """Whether all rows so far had a record's own columns and no others, as the files that Roslin writes have."""
 
     def plain(self, row: dict[str, Any]) -> bool:
         """Whether the row is read as it stands: Dolly's four columns, in any order."""
@@ -81,6 +83,7 @@ class Columns:
         mapped = {field: column for column, field in self._mapping.items() if _has(row, column)}
         if self._unseen:
             self._first = self._first or list(row)
+            self.all_own = self.all_own and row.keys() <= _FIELDS
             self._unseen = {column: field for column, field in self._unseen.items() if not _has(row, column)}
         names = {field: field for field in FIELDS if field in row and field not in self._mapping} | mapped
         if "output" in row and "response" not in names:

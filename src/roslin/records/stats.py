@@ -69,7 +69,8 @@ def count(
     `on_progress` is told now and then how many records have been read. Raises InputError, with all faults, for files
     that cannot be read to their end and for columns of the mapping that no record has.
     """
-    rules = TextRules(Columns(mapping or {}), keys)
+    columns = Columns(mapping or {})
+    rules = TextRules(columns, keys)
     tally = _Tally(count_tokens)
     errors: list[Finding] = []
     sources = find_sources(paths)
@@ -81,7 +82,7 @@ def count(
         tally.take(fields.record() if fields and _sound(faults) else None)
         if on_progress and number % PROGRESS_EVERY == 0:
             on_progress(number + 1)
-    errors[:0] = [fault.at(sources[0].name, 1) for fault in rules.unseen_columns()]
+    errors[:0] = [fault.at(sources[0].name, 1) for fault in columns.unseen()]
     if errors:
         raise InputError(errors_told(errors, paths))
     return tally.stats(max_length)

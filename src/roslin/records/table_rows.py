@@ -37,11 +37,20 @@ def csv_rows(stream: io.BufferedIOBase, delimiter: str = ",") -> Iterator[Row]:
             continue
         elif header is None:
             header = [_replaced(cell) for cell in cells]
+            if wrong := _wrong_delimiter(header, delimiter):
+                yield from _of_file(source.start, header, "json", wrong)
+                return
             bad = {_replaced(cell) for cell in cells if _BAD_BYTES.search(cell)}
             yield from _of_file(source.start, bad, "encoding", _NAME_NOT_UTF8)
             yield from _of_file(source.start, _repeated(header), "json", _SAME_NAME)
         else:
             yield _csv_row(source.start, header, cells)
+
+
+def _wrong_delimiter(header: list[str], delimiter: str) -> str:
+    """What to say of a header that is one cell for another program's delimiter: every row would be faulty."""
+    others = [other for other in ",;\t|" if len(header) == 1 and other != delimiter and other in header[0]]
+    return _DELIMITER.format(delimiter, others[0]) if others else ""
 
 
 def _of_file(line: int, columns: Iterable[str], code: str, message: str) -> Iterator[Row]:
@@ -70,6 +79,10 @@ def _csv_row(line: int, header: list[str], cells: list[str]) -> Row:
 _BAD_BYTES = re.compile("[\udc80-\udcff]")
 _NOT_UTF8 = "holds bytes that are not UTF-8. Save the file as UTF-8."
 _NAME_NOT_UTF8 = "The name of this column holds bytes that are not UTF-8. Save the file as UTF-8."
+_DELIMITER = (
+    "This is the only column: cells are looked for between {!r}, and here {!r} seems to stand between them. "
+    "Nothing of the file was read. Save it as .csv with commas or as .tsv with tabs."
+)
 _SAME_NAME = "Two columns have this name, and only the last would be read. Rename one."
 _CELLS = "The row has {} cells and the header {}. Put quotes around cells that hold commas, quotes or newlines."
 _UNCLOSED = (

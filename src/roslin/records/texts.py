@@ -19,10 +19,6 @@ class TextRules:
         self._columns = columns
         self._keys = tuple(keys)
 
-    def unseen_columns(self) -> list[Fault]:
-        """A fault for each column of the mapping that no row had, once all rows were judged."""
-        return self._columns.unseen()
-
     def judge(self, row: Row) -> tuple[Fields | None, list[Fault]]:
         """The fields of a row where all are texts (missing ones as ""), and all its faults."""
         if not row.faults and (fields := self.sound(row.value)):
