@@ -14,7 +14,8 @@ TEMPLATE = """{%- for message in messages %}
     {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] | trim + '<|im_end|>\\n' }}
     {%- if loop.last and message.role != 'user' %}{% break %}{% endif %}
 {%- endfor %}
-{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{{ {'a': 'é'} | tojson }}{{ eos_token }}{% endif %}"""
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{{ {'a': 'é'} | tojson }}{{ eos_token }}{% endif %}
+{{- pad_token }}{{ add_bos_token }}"""
 
 
 @pytest.fixture(params=["setting", "list", "file"])
@@ -32,6 +33,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, base_folder: Path) ->
         settings["chat_template"] = [{"name": "tool", "template": "no"}, {"name": "default", "template": TEMPLATE}]
     else:
         (tmp_path / "chat_template.jinja").write_text(TEMPLATE)
+    settings |= {"pad_token": None, "add_bos_token": False}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [size + 1]}))
     return tmp_path
@@ -68,6 +70,8 @@ def test_special_tokens_in_an_instruction_are_plain_text(folder: Path) -> None:
         ("{{ messages.append(1) }}", "cannot be rendered"),
         ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "cannot be rendered"),
         ("{% if %}", "cannot be rendered"),
+        ("{{ messages[0].content + 1 }}", "cannot be rendered"),
+        ("{{ range(10 ** 9) }}", "cannot be rendered"),
     ],
 )
 def test_a_template_that_fails_or_reaches_too_far_is_a_clear_error(folder: Path, template: str, said: str) -> None:
@@ -76,3 +80,28 @@ def test_a_template_that_fails_or_reaches_too_far_is_a_clear_error(folder: Path,
     assert prompts is not None
     with pytest.raises(InputError, match=said):
         prompts.ids("Hello", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("generation_config.json", b"{", "one JSON object"),
+        ("generation_config.json", b"[]", "one JSON object"),
+        ("generation_config.json", b'{"eos_token_id": "</s>"}', "eos_token_id is '</s>'"),
+        ("generation_config.json", b"\xff", "not valid UTF-8"),
+        ("chat_template.jinja", b"\xff", "not valid UTF-8"),
+    ],
+)
+def test_a_broken_file_is_named(folder: Path, name: str, content: bytes, said: str) -> None:
+    (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name}.*{said}"):
+        ChatPrompts.read(folder, Tokenizer.load(folder))
+
+
+@pytest.mark.parametrize("content", ["{}", '{"eos_token_id": null}'])
+def test_an_answer_need_not_have_an_end_of_its_own(folder: Path, content: str) -> None:
+    (folder / "generation_config.json").write_text(content)
+    tokenizer = Tokenizer.load(folder)
+    prompts = ChatPrompts.read(folder, tokenizer)
+    assert prompts is not None
+    assert prompts.stop_ids == {tokenizer.eos_id}

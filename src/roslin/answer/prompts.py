@@ -87,7 +87,9 @@ class ChatPrompts:
         template = _template(folder, tokenizer.settings)
         if template is None:
             return None
-        names = {name: _content(value) for name, value in tokenizer.settings.items() if name.endswith("_token")}
+        tokens = {name: _content(value) for name, value in tokenizer.settings.items() if name.endswith("_token")}
+        # As in transformers, a token that is null has no name in the template, and so is written as nothing.
+        names = {name: content for name, content in tokens.items() if content is not None}
         # A second copy: in the template special tokens are meant, in what people write they are not.
         backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         return cls(template, names, backend, tokenizer, frozenset({tokenizer.eos_id, *_generation_ends(folder)}))
@@ -115,20 +117,18 @@ class ChatPrompts:
         return any(token.content in text for token in self.backend.get_added_tokens_decoder().values())
 
     def _render(self, content: str) -> str:
-        import jinja2.ext
+        from jinja2 import ext
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
         # The settings that transformers renders templates with, so that the same template gives the same text.
-        rules = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
-        )
+        rules = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[ext.loopcontrols])
         rules.filters["tojson"] = lambda value, **layout: json.dumps(value, ensure_ascii=False, **layout)
         rules.globals["raise_exception"] = _refuse
         messages = [{"role": "user", "content": content}]
         try:
             compiled = rules.from_string(self.template)
             return str(compiled.render(messages=messages, add_generation_prompt=True, **self.names))
-        except jinja2.TemplateError as error:
+        except Exception as error:  # a template is a program: its expressions can fail in any way
             raise InputError(f"The model's chat template cannot be rendered: {error}. Use prompt=dolly.") from None
 
 
@@ -154,7 +154,7 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     """A file of its own, or a setting: one text, or a list of named ones."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        return _text(path)
     value = settings.get("chat_template")
     if isinstance(value, list):
         return next((str(entry["template"]) for entry in value if entry.get("name") == "default"), None)
@@ -164,15 +164,32 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> str | None:
 def _generation_ends(folder: Path) -> list[int]:
     """The ids that generation_config.json ends an answer with."""
     path = folder / "generation_config.json"
-    ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
-    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    if not path.is_file():
+        return []
+    try:
+        ends = json.loads(_text(path))["eos_token_id"]
+    except KeyError:
+        return []
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: must hold one JSON object ({error}). Copy the file again from its source.") from None
+    found = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if not all(isinstance(end, int) for end in found):
+        raise InputError(f"{path}: eos_token_id is {ends!r}; it must be a token's id or a list of them.")
+    return found
 
 
-def _content(token: Any) -> str:
-    return str(token["content"]) if isinstance(token, Mapping) else str(token)
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not valid UTF-8 at byte {error.start}. Copy it again from its source.") from None
+
+
+def _content(token: Any) -> str | None:
+    """A token in settings is a string, or an object with its content (older files)."""
+    content = token.get("content") if isinstance(token, Mapping) else token
+    return content if isinstance(content, str) else None
 
 
 def _refuse(message: str) -> NoReturn:
-    import jinja2
-
-    raise jinja2.TemplateError(message)
+    raise ValueError(message)
