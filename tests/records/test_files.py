@@ -234,6 +234,8 @@ def test_paths_with_nothing_behind_them_are_told_together(tmp_path: Path, make_f
     make_file(name="notes.txt")
     wrong = [tmp_path / "missing.jsonl", tmp_path / "empty", f"{tmp_path}/*.csv", tmp_path / "notes.txt"]
     wrong.append(tmp_path / f"{'long' * 99}.jsonl")
+    with pytest.raises(InputError, match="A path is empty"):
+        find_sources([""])
     with pytest.raises(InputError) as raised:
         find_sources([make_file(GOOD), *wrong])
     told = str(raised.value).split("\n")

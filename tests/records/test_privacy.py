@@ -17,6 +17,7 @@ FOUND = [
     ("telephone", "Call 555-867-5309."),
     ("telephone", "Ring 0131 496 0123 after six"),
     ("card", "My card: 4111 1111 1111 1111, thanks"),
+    ("telephone", "Ring +4915112345678, whose digits pass for a card's."),
     ("card", "378282246310005"),
     ("secret", "-----BEGIN RSA PRIVATE KEY-----\nMII"),
     ("secret", "aws AKIAIOSFODNN7EXAMPLE"),

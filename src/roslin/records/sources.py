@@ -168,6 +168,8 @@ def find_sources(paths: Sequence[str | Path]) -> list[Source]:
 
 
 def _sources_of(named: str | Path) -> list[Source]:
+    if not str(named):
+        raise InputError("A path is empty: name a file or folder (. is the folder you are in).")
     path = Path(named).expanduser()
     if path.is_dir():
         return _in_folder(path)
