@@ -76,6 +76,7 @@ def test_json_holds_all_there_is_to_know(folder: str, tmp_path: Path) -> None:
         (["Hi", "--max-new-tokens", "100000"], 1, "positions"),
         (["Hi", "--context", "@/no/such/file"], 1, "cannot be read"),
         (["Hi", "--top-p", "7", "--returns", "3"], 1, "top_p is 7"),
+        (["Hi", "--seed", str(2**64), "--json"], 1, "64 bits"),
         (["Hi", "--logprobs", "-3", "--json"], 1, "logprobs is -3"),
         (["Hi", "--context", "@~nobody-of-this-name/file"], 1, "no such user"),
         (["Hi", "--logprobs", "2"], 2, "--json"),

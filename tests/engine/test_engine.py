@@ -142,6 +142,15 @@ def test_a_temperature_must_be_a_number(neox: Decoder, temperature: float) -> No
         Engine(neox, VOCABULARY).submit(Request(PROMPT, 5, Sampling(temperature)))
 
 
+@pytest.mark.parametrize("seed", [-(2**63) - 1, 2**64])
+def test_a_seed_has_64_bits(neox: Decoder, seed: int) -> None:
+    engine = Engine(neox, VOCABULARY)
+    with pytest.raises(InputError, match="64 bits"):
+        engine.submit(Request(PROMPT, 5, Sampling(seed=seed)))
+    inside = seed + 1 if seed < 0 else seed - 1
+    assert engine.run([Request(PROMPT, 5, Sampling(seed=inside))])[0].seed == inside
+
+
 def test_a_prompt_may_fill_all_positions_but_one(neox: Decoder) -> None:
     [done] = Engine(neox, VOCABULARY).run([Request([3] * 399, 1, GREEDY)])
     assert len(done.ids) == 1

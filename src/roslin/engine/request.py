@@ -38,6 +38,8 @@ class Sampling:
             found.append(f"top_p is {self.top_p}; it must be above 0 and at most 1 (1 switches it off)")
         if self.top_k < 0:
             found.append(f"top_k is {self.top_k}; it must be 0 (off) or more")
+        if self.seed is not None and not -(2**63) <= self.seed < 2**64:
+            found.append(f"seed is {self.seed}; it must fit into 64 bits")
         return found
 
 
