@@ -100,6 +100,7 @@ def test_one_broken_element_of_an_array_hides_no_other() -> None:
         (f"[{good}],\n{good}]", [1, 2]),
         (f"[{good}]\n{good}\n", [1, 2]),
         (f"[{good}]]", [1]),
+        (f"[{good}}},\n{good}, 5}}, {good}]", [1, 2, 2]),
     ]
     for text, lines in cases:
         rows = list(array_rows(text.encode()))

@@ -139,6 +139,20 @@ def test_values_of_tables_that_python_cannot_take_hide_no_record(tmp_path: Path,
     assert report.records == 2
 
 
+def test_an_arrow_file_with_wrong_offsets_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "r.arrow"
+    table = pa.table({"instruction": ["first", "second"], "response": ["r", "s"]})
+    with pa.ipc.new_stream(path, table.schema) as writer:
+        writer.write_table(table)
+    offsets = b"\0\0\0\0\5\0\0\0\x0b\0\0\0"
+    content = path.read_bytes()
+    assert offsets in content
+    path.write_bytes(content.replace(offsets, b"\0\0\0\0\xff\0\0\0\x0b\0\0\0"))
+    report = checked(path)
+    assert codes(report) == [(1, "", "encoding")]
+    assert "cannot be read" in report.errors[0].message
+
+
 def test_tables_with_odd_values(tmp_path: Path) -> None:
     path = tmp_path / "r.parquet"
     columns = {"instruction": ["a", None, "c"], "response": pa.array([1, 2, 3]), "context": [None, "", "x"]}

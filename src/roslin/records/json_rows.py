@@ -329,8 +329,8 @@ def _element_end(content: bytes, start: int) -> int:
         if mark in (b"{", b"["):
             depth += 1
         elif mark in (b"}", b"]"):
-            if depth == 0:
-                return found.start()
+            if depth == 0:  # the array's own bracket, or a brace too many, which is part of a broken element
+                return found.start() if mark == b"]" else found.end()
             depth -= 1
             if depth == 0:
                 return found.end()
