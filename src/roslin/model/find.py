@@ -58,10 +58,12 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
 
 def _snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        # Told to stay offline, huggingface_hub 1 asks the network for a commit all the same, unless told here as well.
+        local = constants.HF_HUB_OFFLINE
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=local))
     except Exception as error:  # errors of its HTTP library come through, and which library that is has changed twice
         raise InputError(_not_found(name, revision, error)) from None
 
