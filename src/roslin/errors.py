@@ -26,6 +26,17 @@ class MachineError(RoslinError):
     exit_code = 3
 
 
+NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory")
+"""How torch's allocator for the CPU words it; it has no error class of its own."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory has run out: Python's, or torch's on a device or on the CPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+
+
 def write_failed(path: Path, error: Exception) -> MachineError:
     """What to raise when a run could not write a file: its saved state is whole, so it can go on later."""
     full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)

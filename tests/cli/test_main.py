@@ -1,5 +1,6 @@
 """The command as a whole: help, exit codes, and the demo's words."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -48,6 +49,23 @@ def test_exit_codes_without_tracebacks(words: list[str], code: int, monkeypatch:
     assert process.stderr.strip()
 
 
+def test_a_narrow_encoding_and_a_closed_stdin_end_in_no_traceback(tmp_path: Path) -> None:
+    records = tmp_path / "a.jsonl"
+    records.write_text('{"instruction": "Ä☃?", "response": "Ja ☃.", "category": "☃"}\n', encoding="utf-8")
+    shown = subprocess.run(
+        [sys.executable, "-m", "roslin", "records", "stats", str(records)],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert b"\\u2603" in shown.stdout
+    command = f"{sys.executable} -m roslin ask base - <&-"
+    asked = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert asked.returncode == 1, asked.stderr
+    assert "Traceback" not in asked.stderr
+
+
 def test_a_demo_that_is_finished_is_shown_again(tmp_path: Path) -> None:
     """The stored result is enough: nothing is tuned or loaded."""
     import json
@@ -77,6 +95,7 @@ def test_a_demo_that_is_finished_is_shown_again(tmp_path: Path) -> None:
         shown=[Shown("What is it?", "", True, "Some words", "An [answer]")],
     )
     folder = tmp_path / "roslin-demo"
+    folder.mkdir()
     claim(folder, _fingerprint())
     (folder / "model").mkdir()
     (folder / "result.json").write_text(json.dumps(asdict(result)), encoding="utf-8")

@@ -79,18 +79,17 @@ def test_a_result_does_not_depend_on_what_shares_the_batch(seed: int, count: int
             assert (found.ids, found.finish_reason) == (alone.ids, alone.finish_reason)
 
 
-def test_run_keeps_the_order_of_the_requests_and_streams_see_only_their_own(neox: Decoder) -> None:
+def test_run_keeps_the_order_of_the_requests_and_leaves_others_running(neox: Decoder) -> None:
     engine = Engine(neox, VOCABULARY, max_batch=2)
-    asked = [Request([n + 1], 3 + n, GREEDY) for n in range(5)]
-    one, two = engine.stream(asked[4]), engine.stream(asked[3])
-    first = next(one)
-    together = engine.run(asked[:3])
-    tokens_two = [event.token for event in two]
-    tokens_one = [first.token, *(event.token for event in one)]
+    asked = [*(Request([n + 1], 3 + n, GREEDY) for n in range(3)), Request([5], 100, GREEDY)]
     alone = [Engine(neox, VOCABULARY).run([request])[0] for request in asked]
+    other = engine.submit(asked[3])
+    engine.step()
+    together = engine.run(asked[:3])
     assert [c.ids for c in together] == [c.ids for c in alone[:3]]
-    assert tuple(t.id for t in tokens_one if t) == alone[4].ids
-    assert tuple(t.id for t in tokens_two if t) == alone[3].ids
+    left = engine.cancel(other)
+    assert left is not None and left.ids == alone[3].ids[: len(left.ids)]
+    assert len(left.ids) > 5
 
 
 def test_a_stop_token_ends_a_request_and_is_not_part_of_it(neox: Decoder) -> None:
@@ -103,13 +102,33 @@ def test_a_stop_token_ends_a_request_and_is_not_part_of_it(neox: Decoder) -> Non
     assert 0 < done.timings.first_token <= done.timings.total
 
 
-def test_a_stream_that_is_left_frees_its_slot(neox: Decoder) -> None:
+def test_a_cancelled_request_frees_its_slot(neox: Decoder) -> None:
     engine = Engine(neox, VOCABULARY)
-    events = engine.stream(Request(PROMPT, 100, GREEDY))
-    next(events)
+    number = engine.submit(Request(PROMPT, 100, GREEDY))
+    engine.step()
     assert engine.busy
-    events.close()
+    cancelled = engine.cancel(number)
+    assert cancelled is not None and len(cancelled.ids) == 1
     assert not engine.busy
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: not enough memory")]
+)
+def test_memory_that_runs_out_is_told_and_ends_every_request(
+    neox: Decoder, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(neox, VOCABULARY)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(neox, "hidden", fail)
+        with pytest.raises(MachineError, match="Out of memory"):
+            engine.run([Request(PROMPT, 10, GREEDY)])
+    assert not engine.busy
+    assert engine.run([Request(PROMPT, 3, GREEDY)])[0].ids
 
 
 def test_a_seed_repeats_an_answer_and_its_absence_draws_a_fresh_one(neox: Decoder) -> None:

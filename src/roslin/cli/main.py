@@ -2,6 +2,7 @@
 
 import os
 import sys
+from io import BytesIO, TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -67,6 +68,10 @@ def _root(
 
 def main() -> None:
     """Run the command; a RoslinError is printed without a traceback and becomes the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an old terminal's encoding must not end an answer
+    sys.stdin = sys.stdin or TextIOWrapper(BytesIO())  # closed by the caller: nothing to read
     try:
         app()
     except RoslinError as error:

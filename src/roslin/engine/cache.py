@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from roslin.errors import MachineError
+from roslin.errors import MachineError, out_of_memory
 from roslin.model import ModelConfig
 
 _FIRST_POSITIONS = 64
@@ -68,8 +68,10 @@ class KVCache:
                         new[: self.slots, :, : self.positions] = kept
                     old[layer] = pair
                 self.layers.append(pair)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except (RuntimeError, MemoryError) as error:
             self.clear()
+            if not out_of_memory(error):
+                raise
             need = 2 * self._config.layers * torch.Size(shape).numel() * self._dtype.itemsize
             raise MachineError(
                 f"No memory on {self._device} for the keys and values of {slots} sequences of {positions} tokens "

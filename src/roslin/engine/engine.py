@@ -4,7 +4,7 @@ It is not made for several threads: whoever owns it calls it from one.
 """
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from roslin.engine.network import Network
 from roslin.engine.request import Completion, Event, Request, Token
 from roslin.engine.sampler import Sampler
 from roslin.engine.scheduler import Scheduler
-from roslin.errors import InputError, MachineError
+from roslin.errors import InputError, MachineError, out_of_memory
 
 PROMPT_TOKENS_PER_PASS = 4096
 """New prompts taken into one pass; more would hold up the generations that are already answering."""
@@ -79,7 +79,7 @@ class Engine:
             return self._step()
         except BaseException as error:
             self._drop_all()
-            if isinstance(error, torch.OutOfMemoryError):
+            if out_of_memory(error):
                 raise MachineError(f"Out of memory on {self.decoder.device}: lower max_batch, or shorten.") from error
             raise
 
@@ -92,17 +92,6 @@ class Engine:
         finally:
             self._abandon(generations)
         return [g.completion for g in generations if g.completion]
-
-    def stream(self, request: Request) -> Generator[Event]:
-        """One request's events as they come, the last with its completion. Leaving the iterator cancels the request."""
-        return self._events(self._submit_all([request])[0])
-
-    def follow(self, number: int) -> Generator[Event]:
-        """The events of a submitted request, from its first; as `stream`. Raises InputError when it runs no more."""
-        generation = self._scheduler.find(number)
-        if generation is None:
-            raise InputError(f"Request {number} is not running or waiting.")
-        return self._events(generation)
 
     @torch.inference_mode()
     def _step(self) -> list[Event]:
@@ -119,18 +108,6 @@ class Engine:
                 self._release(generation)
         return events
 
-    def _events(self, generation: Generation) -> Generator[Event]:
-        told = 0
-        try:
-            while generation.completion is None or told < len(generation.events):
-                if told == len(generation.events):
-                    self.step()
-                while told < len(generation.events):
-                    told += 1
-                    yield generation.events[told - 1]
-        finally:
-            self._abandon([generation])
-
     def _submit_all(self, requests: Sequence[Request]) -> list[Generation]:
         faults = [r.faults(self.vocabulary, self.decoder.config.positions) for r in requests]
         if any(faults):
@@ -141,7 +118,7 @@ class Engine:
         return generations
 
     def _abandon(self, generations: Sequence[Generation]) -> None:
-        """Cancel what has not ended, so that no error and no impatient reader leaves a slot taken."""
+        """Cancel what has not ended, so that no error leaves a slot taken."""
         for generation in generations:
             if generation.completion is None:
                 self.cancel(generation.number)

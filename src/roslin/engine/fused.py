@@ -3,7 +3,7 @@
 The family's attention and MLP stand beside each other, so their first matrices can be one, and their last ones too:
 both read the same normalised vector once the norms' own weights are multiplied into the matrices behind them. That and
 the absence of modules halve the time of a step of a small model (bench/cpu_decode.py), where calls cost more than
-arithmetic. In bfloat16 the matrices are stored in oneDNN's blocked layout, else torch would rearrange them every call.
+arithmetic. The matrices are stored in oneDNN's blocked layout.
 """
 
 from collections.abc import Callable
@@ -92,12 +92,37 @@ def _bias(linear: nn.Linear) -> Tensor:
 
 
 def _product(weight_OI: Tensor, bias_O: Tensor) -> Product:
-    if weight_OI.dtype == torch.bfloat16 and _has_blocked_layout():
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI, 1)
-        return lambda x_NI: torch.ops.mkldnn._linear_pointwise(x_NI, packed, bias_O, "none", [], "")
+    if _has_blocked_layout(weight_OI.dtype):
+        return _BlockedProduct(weight_OI, bias_O)
     weight_IO = weight_OI.t().contiguous()
     return lambda x_NI: torch.addmm(bias_O, x_NI, weight_IO)
 
 
-def _has_blocked_layout() -> bool:
-    return torch._C._has_mkldnn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+class _BlockedProduct:
+    """x_NI · W + b with W in oneDNN's blocked layout, else torch would rearrange it in every call.
+
+    Fewer rows than FEWEST_ROWS are filled up to that many: oneDNN's kernels for one or two rows are slower than those
+    for four.
+    """
+
+    FEWEST_ROWS = 4
+
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor) -> None:
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous(), self.FEWEST_ROWS)
+        self._bias_O = bias_O
+
+    def __call__(self, x_NI: Tensor) -> Tensor:
+        missing = self.FEWEST_ROWS - len(x_NI)
+        if missing > 0:
+            return self._of(F.pad(x_NI, (0, 0, 0, missing)))[: len(x_NI)]
+        return self._of(x_NI)
+
+    def _of(self, x_NI: Tensor) -> Tensor:
+        out_NO: Tensor = torch.ops.mkldnn._linear_pointwise(x_NI, self._weight, self._bias_O, "none", [], "")
+        return out_NO
+
+
+def _has_blocked_layout(dtype: torch.dtype) -> bool:
+    if not torch._C._has_mkldnn:
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))

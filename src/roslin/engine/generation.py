@@ -17,7 +17,6 @@ class Generation:
     stream: int = 0
     slot: int | None = None
     tokens: list[Token] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
     completion: Completion | None = None
     submitted: float = field(default_factory=time.perf_counter)
     first_token: float | None = None
@@ -55,8 +54,7 @@ class Generation:
 
     def _say(self, token: Token | None, reason: FinishReason | None) -> Event:
         self.completion = self._completed(reason) if reason else None
-        self.events.append(Event(self.number, token, self.completion))
-        return self.events[-1]
+        return Event(self.number, token, self.completion)
 
     def _completed(self, reason: FinishReason) -> Completion:
         now = time.perf_counter()

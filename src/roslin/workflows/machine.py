@@ -5,13 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 
-from roslin.errors import InputError, MachineError, write_failed
-
-NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory")
-"""How torch's allocator for the CPU words it; it has no error class of its own."""
+from roslin.errors import InputError, MachineError, out_of_memory, write_failed
 
 
 @contextmanager
@@ -19,10 +15,8 @@ def enough_memory() -> Iterator[None]:
     """Turn the errors of memory that has run out into a MachineError that says what to do. Also a decorator."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _no_memory(error) from error
-    except RuntimeError as error:
-        if not any(words in str(error) for words in NO_MEMORY):
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
             raise
         raise _no_memory(error) from error
 
