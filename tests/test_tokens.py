@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,24 @@ def keyed(base_folder: Path) -> Tokenizer:
     tokenizer = Tokenizer.load(base_folder)
     tokenizer.add_keys()
     return tokenizer
+
+
+def test_a_long_text_does_not_hold_up_other_threads(keyed: Tokenizer) -> None:
+    """A server goes on with its other answers while it encodes a prompt of megabytes."""
+    done, beats = threading.Event(), []
+
+    def beat() -> None:
+        while not done.wait(0.001):
+            beats.append(1)
+
+    other = threading.Thread(target=beat)
+    other.start()
+    before = len(beats)
+    keyed.encode("Sheep may safely graze. " * 40_000)
+    during = len(beats) - before
+    done.set()
+    other.join()
+    assert during > 3
 
 
 def test_dolly_15k_has_the_ids_of_the_original_recipe(dolly_15k: Path, pythia_tokenizer: Path) -> None:

@@ -34,6 +34,11 @@ class Example:
         return len(self.ids) - self.answer_start
 
 
+def encode_all(backend: tokenizers.Tokenizer, texts: list[str]) -> list[list[int]]:
+    """Ids of texts. By the batch call even for one: it lets other threads run, where the single call holds them up."""
+    return [found.ids for found in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+
 class Tokenizer:
     """A `tokenizers.Tokenizer` that knows Dolly's three keys by id.
 
@@ -108,7 +113,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text in which nothing is special."""
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
+        return self._encode_all([text])[0]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids, special tokens written out."""
@@ -157,7 +162,7 @@ class Tokenizer:
         return [*self._opening, self._id(prompt.INSTRUCTION_KEY), *question, self._id(prompt.RESPONSE_KEY_LINE)]
 
     def _encode_all(self, texts: list[str]) -> list[list[int]]:
-        return [found.ids for found in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+        return encode_all(self._backend, texts)
 
     @property
     def _eos_token(self) -> str:

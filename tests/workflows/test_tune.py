@@ -73,7 +73,8 @@ def test_a_recipe_becomes_a_model_folder(recipe_file: Path, tmp_path: Path) -> N
     folder = Path(done.stdout.strip())
     assert folder == tmp_path / "run" / "model"
 
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")  # transformers 4 would load float32
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     assert model.dtype == torch.bfloat16
     assert GenerationConfig.from_pretrained(folder).eos_token_id == Tokenizer.load(folder).end_id
     assert tokenizer.convert_tokens_to_ids("### End") == Tokenizer.load(folder).end_id

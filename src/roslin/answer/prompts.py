@@ -11,7 +11,7 @@ import tokenizers
 from roslin import prompt
 from roslin.errors import InputError, UsageError
 from roslin.records.record import Record
-from roslin.tokens import Tokenizer
+from roslin.tokens import Tokenizer, encode_all
 
 PromptKind = Literal["auto", "dolly", "chat"]
 
@@ -111,7 +111,7 @@ class ChatPrompts:
         return [*start, *self.tokenizer.encode(response), self.tokenizer.eos_id], len(start)
 
     def _encode(self, text: str) -> list[int]:
-        return list(self.backend.encode(text, add_special_tokens=False).ids)
+        return encode_all(self.backend, [text])[0]
 
     def _holds_special(self, text: str) -> bool:
         return any(token.content in text for token in self.backend.get_added_tokens_decoder().values())

@@ -16,20 +16,23 @@ class KVCache:
     """For every layer keys and values [slots, heads, positions, head_dim]; slots and positions grow as they are needed.
 
     Unused places are zeros, never rubbish: a masked place weighs 0, and 0 times NaN would still be NaN.
+    On a CPU both are kept in float32 whatever the weights' dtype: torch's attention of one query over bfloat16 keys is
+    up to five times slower there (bench/cpu_decode.py, batch of 16).
     """
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device, most_slots: int) -> None:
-        """Start empty; the first `ensure` allocates."""
+        """Start empty; the first `ensure` allocates. `dtype` is that of the weights."""
         self._config = config
         self._most_slots = most_slots
-        self._dtype, self._device = dtype, device
+        self._weights_dtype, self._device = dtype, device
+        self._dtype = torch.float32 if device.type == "cpu" else dtype
         self.layers: list[tuple[Tensor, Tensor]] = []
         self._first: tuple[int, list[tuple[Tensor, Tensor]]] | None = None
         self.slots = self.positions = 0
 
     def fits(self, dtype: torch.dtype, device: torch.device) -> bool:
         """Whether this cache was made for such weights."""
-        return self._dtype == dtype and self._device == device
+        return self._weights_dtype == dtype and self._device == device
 
     def ensure(self, slots: int, positions: int, most_positions: int) -> None:
         """Have room for so many slots and positions. Both grow by doubling, up to the most that can be needed."""
@@ -126,14 +129,16 @@ class CachedAttention:
         keys, values = self._decoded[layer]
         seen = None
         if self._last is None:
-            keys[self._slots_n, :, self._places_n] = k_NHK
-            values[self._slots_n, :, self._places_n] = v_NHK
+            keys[self._slots_n, :, self._places_n] = k_NHK.to(keys.dtype)
+            values[self._slots_n, :, self._places_n] = v_NHK.to(values.dtype)
             seen = self._seen_n11T
         else:
             keys.select(2, self._last).copy_(k_NHK)
             values.select(2, self._last).copy_(v_NHK)
+        q_NH1K = q_NHK.unsqueeze(2).to(keys.dtype)
         keys, values = keys.narrow(2, 0, self._longest), values.narrow(2, 0, self._longest)
-        return F.scaled_dot_product_attention(q_NHK.unsqueeze(2), keys, values, attn_mask=seen).squeeze(2)
+        out_NH1K = F.scaled_dot_product_attention(q_NH1K, keys, values, attn_mask=seen)
+        return out_NH1K.squeeze(2).to(q_NHK.dtype)
 
     def _prompt(self, layer: int, slot: int, q_THK: Tensor, k_THK: Tensor, v_THK: Tensor) -> Tensor:
         keys, values = self._layers[layer]

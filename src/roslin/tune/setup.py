@@ -134,8 +134,13 @@ def choose_precision(recipe: Recipe, device: torch.device) -> torch.dtype:
     """The recipe's precision; `auto` is bf16 where the device has it natively (emulated, it is slower than fp32)."""
     if recipe.precision != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16}[recipe.precision]
-    native = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if _has_bf16(device) else torch.float32
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(False))
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 @torch.no_grad()
