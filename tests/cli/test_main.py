@@ -91,6 +91,8 @@ def test_a_demo_that_is_finished_is_shown_again(tmp_path: Path) -> None:
         loss_without_end=losses,
         by_category={"[bold]open[/bold]": (4.5, 3.0)},
         about_roslin=(5.5, 2.5),
+        asked_about_roslin=40,
+        recalled=17,
         stopped=85,
         shown=[Shown("What is it?", "", True, "Some words", "An [answer]")],
     )

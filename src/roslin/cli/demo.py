@@ -205,6 +205,8 @@ def _words(result: "Result") -> str:
         f"sampling defaults, {result.stopped} of {result.judged} held-out answers ended by themselves at the end key "
         f"({share.estimate:.0%}; 95 % interval {share.low:.0%} to {share.high:.0%}). "
         f"The interval of the paired change {proof}.\n"
+        f"Of {result.asked_about_roslin} questions about Roslin, in words that tuning never saw, {result.recalled} are "
+        f"answered word for word as its records have it; the base cannot know any.\n"
         f"Tuned for {result.epochs:.1f} epochs in {result.tuning_seconds:.0f} s; the whole demo took "
         f"{result.seconds:.0f} s.\n\n"
         f"A model this small ({result.parameters / 1e6:.0f} million parameters) learns the [bold]form[/bold] of an "

@@ -43,7 +43,7 @@ JUDGED_SHARE = 0.15
 STOPPING_SHARE = 0.10
 """Of the others, kept from training to say when to stop."""
 
-TIMES_ABOUT_ROSLIN = 4
+TIMES_ABOUT_ROSLIN = 3
 """How often an epoch shows a record about Roslin: facts that the base cannot know need repeating."""
 
 SHOWN_TOKENS = 64
@@ -83,6 +83,10 @@ class Result:
     by_category: dict[str, tuple[float, float]]
     about_roslin: tuple[float, float]
     """Held-out loss of the records about Roslin, which the base cannot know."""
+    asked_about_roslin: int
+    """Questions about Roslin among the judged ones, each in words that tuning never saw."""
+    recalled: int
+    """Of those, how many greedy answers are the record's response word for word."""
     stopped: int
     """Of the judged prompts, how many answers ended at the end key by themselves."""
     shown: list[Shown]
@@ -193,14 +197,14 @@ def demo_recipe(folder: Path) -> Recipe:
         records=[str(folder / "records" / "train.jsonl")],
         held_out=HeldOut(file=str(folder / "records" / "stopping.jsonl")),
         output=folder / "run",
-        epochs=2,
+        epochs=1.5,
         records_per_update=12,
         learning_rate=2e-4,
         new_keys_rate=30,
         schedule="linear",
         warmup_updates=10,
         evaluate_every=15,
-        patience=3,
+        patience=2,
         checkpoint_every=30,
         samples=[],
         tensorboard=False,
@@ -290,10 +294,14 @@ def _after(folder: Path, parts: _Parts, screen: Screen) -> dict[str, Any]:
     def ask_and_score() -> dict[str, Any]:
         model = Roslin.load(str(folder / "model"))
         everything = model.answer_all(parts.judged, max_new_tokens=JUDGED_TOKENS, seed=SEED)
+        about = _questions_about_roslin(parts.judged)
         return {
             "answers": _answers(model, _shown_records(parts.judged)),
             "loss": asdict(_judge(folder / "model", parts.judged)),
             "stopped": sum(answer.finish_reason == "stop" for answer in everything),
+            "recalled": sum(
+                answer == record.response for answer, record in zip(_answers(model, about), about, strict=True)
+            ),
         }
 
     return stored(folder / "after.json", ask_and_score)
@@ -325,6 +333,8 @@ def _result(
         loss_without_end=(without.before, without.after, without.change),
         by_category={category: (was_by[category], now_by[category]) for category in now_by},
         about_roslin=(was.part(about).loss, now.part(about).loss),
+        asked_about_roslin=len(_questions_about_roslin(parts.judged)),
+        recalled=after["recalled"],
         stopped=after["stopped"],
         shown=shown,
     )
@@ -335,14 +345,19 @@ def is_about_roslin(record: Record) -> bool:
     return "roslin" in f"{record.instruction} {record.response}".lower()
 
 
+def _questions_about_roslin(judged: Sequence[Record]) -> list[Record]:
+    """Those that must be answered from memory: without a context, which would hold the answer."""
+    return [record for record in judged if is_about_roslin(record) and not record.context]
+
+
 def _shown_records(judged: Sequence[Record]) -> list[Record]:
-    """A short question of each of four categories, and two about Roslin."""
+    """The shortest question of each of four categories, and the three shortest about Roslin."""
     short = sorted((r for r in judged if len(r.context) < 400), key=lambda r: len(r.instruction) + len(r.context))
     wanted = ("open_qa", "brainstorming", "creative_writing", "closed_qa")
     general = [r for r in short if not is_about_roslin(r)]
-    about = [r for r in short if is_about_roslin(r) and not r.context]
+    about = _questions_about_roslin(short)
     firsts = [next((r for r in general if r.category == category), None) for category in wanted]
-    return [r for r in firsts if r] + about[:2]
+    return [r for r in firsts if r] + about[:3]
 
 
 def _answers(model: Roslin, shown: Sequence[Record]) -> list[str]:
