@@ -1,5 +1,7 @@
 """The decoder equals transformers, logit for logit, in every shape of the two families."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,3 +229,24 @@ def test_the_tables_follow_a_change_of_dtype(plain_pair: tuple[Decoder, PreTrain
     double = decoder.double()(ids_N, packed_positions([9]), attend)
     assert double.dtype == torch.float64
     assert_close(single.double(), double)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_number_of_lengths_met() -> None:
+    """As in a run on packed rows, no two of which are of one length."""
+    code = """
+import torch
+from tiny_decoders import tiny_decoder
+decoder = tiny_decoder("gpt_neox")
+weight = torch.randn(1152, 384, dtype=torch.bfloat16, requires_grad=True)
+for length in range(500, 900):
+    row = torch.randn(length, 384, dtype=torch.bfloat16, requires_grad=True)
+    torch.nn.functional.linear(row, weight).sum().backward()
+    if length in (699, 899):
+        print([line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS")][0], flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+    )
+    half, whole = (int(kilobytes) / 1024 for kilobytes in done.stdout.split())
+    assert whole - half < 100

@@ -6,6 +6,7 @@ padding taken out, and one decode step of many sequences are all the same to it:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -65,11 +66,24 @@ class Block(nn.Module):
         return out_ND
 
 
+KERNELS_KEPT = "128"
+
+
+def keep_few_kernels() -> None:
+    """Bound what oneDNN and torch's bridge to it keep for matrices of shapes they have met, before they meet any.
+
+    They keep 1,024 each unless told otherwise, megabytes a shape, and rows of a packed run all differ in length.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS_KEPT)
+    os.environ.setdefault("LRU_CACHE_CAPACITY", KERNELS_KEPT)
+
+
 class Decoder(nn.Module):
     """Token ids to hidden states to logits."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        keep_few_kernels()
         self.config = config
         # Not torch's default, normal_: on the meta device, where loading builds the decoder, it imports for a second.
         rows_VD = torch.empty(config.vocab_rows, config.width).uniform_(-1, 1)
