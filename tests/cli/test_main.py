@@ -112,6 +112,7 @@ def test_a_demo_that_is_finished_is_shown_again(tmp_path: Path) -> None:
         "99%",
         "not facts",
         "31 million parameters",
+        "Of 40 questions about Roslin, in words that tuning never saw, 17 are answered word for word",
         "[bold]open[/bold]",
         "recipes/pythia-2.8b.yaml",
     ):

@@ -210,9 +210,9 @@ def _words(result: "Result") -> str:
         f"Tuned for {result.epochs:.1f} epochs in {result.tuning_seconds:.0f} s; the whole demo took "
         f"{result.seconds:.0f} s.\n\n"
         f"A model this small ({result.parameters / 1e6:.0f} million parameters) learns the [bold]form[/bold] of an "
-        "answer, not facts: it responds to the instruction and stops, and what it states about the world is mostly "
-        "invented. `roslin tune` does the same with Pythia, a hundred times larger and more, whose answers are worth "
-        "reading."
+        "answer, not facts: it responds to the instruction and stops. It can repeat what it was told many times, here "
+        "about Roslin; whatever else it states is mostly invented. `roslin tune` does the same with Pythia, a hundred "
+        "times larger and more, whose answers are worth reading."
     )
 
 
