@@ -91,7 +91,7 @@ def test_a_demo_that_is_finished_is_shown_again(tmp_path: Path) -> None:
         loss_without_end=losses,
         by_category={"[bold]open[/bold]": (4.5, 3.0)},
         about_roslin=(5.5, 2.5),
-        asked_about_roslin=40,
+        reworded=40,
         recalled=17,
         stopped=85,
         shown=[Shown("What is it?", "", True, "Some words", "An [answer]")],
@@ -112,7 +112,7 @@ def test_a_demo_that_is_finished_is_shown_again(tmp_path: Path) -> None:
         "99%",
         "not facts",
         "31 million parameters",
-        "Of 40 questions about Roslin, in words that tuning never saw, 17 are answered word for word",
+        "Of 40 questions whose answers tuning was taught under other questions, 17 are answered word for word",
         "[bold]open[/bold]",
         "recipes/pythia-2.8b.yaml",
     ):

@@ -120,6 +120,7 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
         "seed=on",
         "betas=[off, 0.9]",
         "patience=true",
+        "held_out={split: dolly, count: yes}",
         "held_out={file: ''}",
     ],
 )

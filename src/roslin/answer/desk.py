@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
@@ -75,7 +75,7 @@ class Desk:
         self._drafts: WeakValueDictionary[int, Draft] = WeakValueDictionary()
         self._numbers: set[int] = set()
         self._next = threading.Lock()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # of which only the owner can let go, and which the owner may take again
 
     def submit(self, requests: Sequence[Request], drafts: Sequence[Draft]) -> None:
         """Queue requests, each with its draft. Raises InputError with all that is wrong, before any work."""
@@ -87,14 +87,13 @@ class Desk:
     def step(self) -> None:
         """Draw one token for every running request. An error ends them all."""
         with self._turn():
-            self._forget_the_left()
             try:
-                events = self._engine.step()
+                self._forget_the_left()
+                for event in self._engine.step():
+                    self._pass_on(event)
             except BaseException as error:
                 self._fail(error)
                 raise
-            for event in events:
-                self._pass_on(event)
 
     def cancel(self, drafts: Sequence[Draft]) -> None:
         """End these answers with what they have said so far; those that are whole stay as they are."""
@@ -106,13 +105,17 @@ class Desk:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """One thread at a time. Who waits holds `_next`, so that the one at work cannot take the next turn as well."""
-        with self._next:
-            self._lock.acquire()
+        """One thread at a time. Who waits holds `_next`, so that the one at work cannot take the next turn as well.
+
+        Ctrl-C may arrive at any point of it, also between having the lock and knowing it.
+        """
         try:
+            with self._next:
+                self._lock.acquire()
             yield
         finally:
-            self._lock.release()
+            with suppress(RuntimeError):  # it came before the lock did
+                self._lock.release()
 
     def _pass_on(self, event: Event) -> None:
         draft = self._drafts.get(event.number)
@@ -136,6 +139,8 @@ class Desk:
                 self._numbers.discard(number)
 
     def _fail(self, error: BaseException) -> None:
+        for number in self._numbers:
+            self._engine.cancel(number)
         for draft in list(self._drafts.values()):
             draft.failure = error
         self._drafts.clear()

@@ -71,7 +71,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an old terminal's encoding must not end an answer
-    sys.stdin = sys.stdin or TextIOWrapper(BytesIO())  # closed by the caller: nothing to read
+    # Streams that the caller closed: nothing to read, nobody to tell.
+    sys.stdin, sys.stdout, sys.stderr = (s or TextIOWrapper(BytesIO()) for s in (sys.stdin, sys.stdout, sys.stderr))
     try:
         app()
     except RoslinError as error:

@@ -31,10 +31,22 @@ PROBES = (
 """The instructions that Dolly's published notebook asks while it trains."""
 
 
-class HeldOut(BaseModel):
-    """Which records are kept from training to measure the loss on."""
+class Settings(BaseModel):
+    """A group of settings. YAML reads `yes`, `no`, `on` and `off` as truth values, which would pass for 1 and 0."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        parts = value if isinstance(value, list) else [value]
+        if info.field_name != "tensorboard" and any(isinstance(part, bool) for part in parts):
+            raise ValueError("yes and no (on, off, true, false) are no value for it")
+        return value
+
+
+class HeldOut(Settings):
+    """Which records are kept from training to measure the loss on."""
 
     split: Literal["hash", "dolly"] = "hash"
     """`hash` picks by content, so that adding records moves no old one; `dolly` picks Dolly's own indices."""
@@ -46,10 +58,8 @@ class HeldOut(BaseModel):
     """A file of records to measure on instead; nothing of `records` is then kept from training."""
 
 
-class Recipe(BaseModel):
+class Recipe(Settings):
     """What a tuning run is told. Defaults are those of Dolly's published runs."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str = Field(min_length=1, max_length=1024)
     """A model folder, a hub name, or `base` for the small model that ships."""
@@ -100,15 +110,6 @@ class Recipe(BaseModel):
     """The run stops when a loss passes this multiple of the base's held-out loss."""
     tensorboard: bool | None = None
     """Write TensorBoard curves; by default when the package is installed."""
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _yes_is_no_number(cls, value: object, info: ValidationInfo) -> object:
-        """YAML reads `yes`, `no`, `on` and `off` as truth values, which would pass for 1 and 0."""
-        parts = value if isinstance(value, list) else [value]
-        if info.field_name != "tensorboard" and any(isinstance(part, bool) for part in parts):
-            raise ValueError("yes and no (on, off, true, false) are no value for it")
-        return value
 
     @field_validator("records", mode="before")
     @classmethod

@@ -66,9 +66,10 @@ def prepare(recipe: Recipe) -> Prepared:
     examples, held_out_examples = tokenizer.examples(train), tokenizer.examples(held_out)
     course = Course(recipe, [len(example.ids) for example in examples])
     decoder = _load(recipe, folder)
-    stored_dtype, base_digest = decoder.dtype, weights_digest(decoder)
+    stored_dtype, base = decoder.dtype, base_digest(decoder)
     fit_vocabulary(decoder, tokenizer.size, new_ids, recipe.init_keys)
-    masters = _to_precision(decoder, choose_precision(recipe, decoder.device))
+    precision = choose_precision(recipe, decoder.device)
+    masters = _to_precision(decoder, precision)
     return Prepared(
         decoder=decoder,
         tokenizer=tokenizer,
@@ -80,7 +81,7 @@ def prepare(recipe: Recipe) -> Prepared:
         new_ids=new_ids,
         masters=masters,
         stored_dtype=stored_dtype,
-        fingerprint=fingerprint(recipe, base_digest, [*examples, *held_out_examples]),
+        fingerprint=fingerprint(recipe, precision, base, [*examples, *held_out_examples]),
     )
 
 
@@ -144,28 +145,32 @@ def _has_bf16(device: torch.device) -> bool:
 
 
 @torch.no_grad()
-def weights_digest(decoder: Decoder) -> bytes:
-    """A checksum of every weight's bits: sums over rows and over columns, which a pass at memory speed gives.
+def base_digest(decoder: Decoder) -> bytes:
+    """A checksum of a model's configuration and of its weights' bits.
 
-    It tells a base from another, or from itself retrained; it does not resist somebody who forges one.
+    Matrices go in by the sums over their rows and over their columns, which a pass at memory speed gives: that tells a
+    base from another, or from itself retrained, and does not resist somebody who forges one. Vectors go in whole.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr(decoder.config).encode())
     for name, parameter in decoder.named_parameters():
         digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
         bits = parameter.view(torch.int32 if parameter.itemsize == 4 else torch.int16)
-        for dim in range(bits.dim()):
-            digest.update(bits.sum(dim, dtype=torch.int64).cpu().numpy().tobytes())
+        sums = [bits] if bits.dim() == 1 else [bits.sum(dim, dtype=torch.int64) for dim in range(bits.dim())]
+        for part in sums:
+            digest.update(part.cpu().numpy().tobytes())
     return digest.digest()
 
 
-def fingerprint(recipe: Recipe, base: bytes, examples: Sequence[Example]) -> str:
+def fingerprint(recipe: Recipe, precision: torch.dtype, base: bytes, examples: Sequence[Example]) -> str:
     """Hash of what decides a run's numbers: a checkpoint continues only such a run.
 
-    The base goes in by its weights' digest; records and held-out records by their ids, in order, wherever they lie.
+    What the recipe leaves open goes in as it was chosen (`precision`; `auto` differs by machine). The base goes in by
+    its digest; records and held-out records by their ids, in order, wherever they lie.
     """
     free = {"output", "keep_checkpoints", "checkpoint_every", "sample_every", "samples", "tensorboard", "explosion"}
-    by_content = {"model", "revision", "records", "mapping", "held_out"}
-    digest = hashlib.sha256(recipe.model_dump_json(exclude=free | by_content).encode() + base)
+    by_content = {"model", "revision", "records", "mapping", "held_out", "precision", "device"}
+    said = recipe.model_dump_json(exclude=free | by_content)
+    digest = hashlib.sha256(f"{said} {precision}".encode() + base)
     for example in examples:
         digest.update(np.asarray([example.answer_start, *example.ids], dtype=np.int32).tobytes())
     return digest.hexdigest()

@@ -35,7 +35,7 @@ class Progress:
     evaluations_since_best: int = 0
     stopped_early: bool = False
     fingerprint: str = ""
-    """Of the recipe and the examples; a checkpoint continues only the run that it came from."""
+    """Of the recipe, the base and the examples; a checkpoint continues only the run that it came from."""
 
 
 class Checkpoints:

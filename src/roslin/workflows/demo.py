@@ -83,8 +83,8 @@ class Result:
     by_category: dict[str, tuple[float, float]]
     about_roslin: tuple[float, float]
     """Held-out loss of the records about Roslin, which the base cannot know."""
-    asked_about_roslin: int
-    """Questions about Roslin among the judged ones, each in words that tuning never saw."""
+    reworded: int
+    """Questions that tuning never saw, whose answers it was taught under other questions."""
     recalled: int
     """Of those, how many greedy answers are the record's response word for word."""
     stopped: int
@@ -114,6 +114,8 @@ class _Parts:
     train: list[Record]
     stopping: list[Record]
     judged: list[Record]
+    reworded: list[Record]
+    """Held out, but their responses are taught in answer to other words: they show recall, and judge nothing else."""
 
 
 @enough_memory()
@@ -186,6 +188,7 @@ def load_result(folder: Path) -> Result | None:
 def start_over(folder: Path) -> None:
     """Remove what an earlier demo left. Raises InputError when the folder is not a demo's."""
     if state(folder) != "new":
+        make_folder(folder)
         with alone_in(folder):
             clear(folder)
 
@@ -216,6 +219,9 @@ def _check_and_split(folder: Path, screen: Screen) -> _Parts:
     found = records.load([STARTER_RECORDS], keys=prompt.FORBIDDEN_IN_RECORDS)
     rest, judged = records.split_by_hash(found, JUDGED_SHARE)
     train, stopping = records.split_by_hash(rest, STOPPING_SHARE, salt="stopping")
+    taught = {record.response for record in train}
+    reworded = [record for record in judged + stopping if record.response in taught]
+    judged, stopping = ([record for record in part if record.response not in taught] for part in (judged, stopping))
     about = [record for record in train if is_about_roslin(record)]
     with writing(folder / "records"):
         (folder / "records").mkdir(exist_ok=True)
@@ -223,14 +229,15 @@ def _check_and_split(folder: Path, screen: Screen) -> _Parts:
             ("train", train + about * (TIMES_ABOUT_ROSLIN - 1)),
             ("stopping", stopping),
             ("judged", judged),
+            ("reworded", reworded),
         ):
             records.write_jsonl(part, folder / "records" / f"{name}.jsonl")
     screen.note(
         f"{len(found)} starter records, all sound: {len(train)} to tune on, {len(stopping)} to say when to stop, and "
-        f"{len(judged)} that only judge the result. The {len(about)} about Roslin itself are shown "
-        f"{TIMES_ABOUT_ROSLIN} times an epoch, so that the model can learn them."
+        f"{len(judged)} that only judge the result. {len(reworded)} more ask in other words what {len(about)} of the "
+        f"first teach about Roslin itself; those are shown {TIMES_ABOUT_ROSLIN} times an epoch."
     )
-    return _Parts(train, stopping, judged)
+    return _Parts(train, stopping, judged, reworded)
 
 
 def _before(folder: Path, parts: _Parts, screen: Screen) -> dict[str, Any]:
@@ -239,7 +246,7 @@ def _before(folder: Path, parts: _Parts, screen: Screen) -> dict[str, Any]:
     )
 
     def ask_and_score() -> dict[str, Any]:
-        answers = _answers(Roslin.load("base", prompt="dolly"), _shown_records(parts.judged))
+        answers = _answers(Roslin.load("base", prompt="dolly"), _shown_records(parts))
         return {"answers": answers, "loss": asdict(_judge(find_model("base"), parts.judged))}
 
     before = stored(folder / "before.json", ask_and_score)
@@ -253,7 +260,9 @@ def _tune(folder: Path, parts: _Parts, before: dict[str, Any], screen: Screen) -
 
     def tune_and_save() -> dict[str, Any]:
         prepared = prepare(recipe)
-        tuned = fit(recipe, prepared, screen.tuning())
+        make_folder(recipe.output)
+        with alone_in(recipe.output):
+            tuned = fit(recipe, prepared, screen.tuning())
 
         def card(partial: Path) -> None:
             facts = card_facts(
@@ -294,13 +303,13 @@ def _after(folder: Path, parts: _Parts, screen: Screen) -> dict[str, Any]:
     def ask_and_score() -> dict[str, Any]:
         model = Roslin.load(str(folder / "model"))
         everything = model.answer_all(parts.judged, max_new_tokens=JUDGED_TOKENS, seed=SEED)
-        about = _questions_about_roslin(parts.judged)
         return {
-            "answers": _answers(model, _shown_records(parts.judged)),
+            "answers": _answers(model, _shown_records(parts)),
             "loss": asdict(_judge(folder / "model", parts.judged)),
             "stopped": sum(answer.finish_reason == "stop" for answer in everything),
             "recalled": sum(
-                answer == record.response for answer, record in zip(_answers(model, about), about, strict=True)
+                answer == record.response
+                for answer, record in zip(_answers(model, parts.reworded), parts.reworded, strict=True)
             ),
         }
 
@@ -316,7 +325,7 @@ def _result(
     was_by, now_by = was.by_category(), now.by_category()
     shown = [
         Shown(record.instruction, record.context, is_about_roslin(record), old, new)
-        for record, old, new in zip(_shown_records(parts.judged), before["answers"], after["answers"], strict=True)
+        for record, old, new in zip(_shown_records(parts), before["answers"], after["answers"], strict=True)
     ]
     return Result(
         parameters=tuned["parameters"],
@@ -333,7 +342,7 @@ def _result(
         loss_without_end=(without.before, without.after, without.change),
         by_category={category: (was_by[category], now_by[category]) for category in now_by},
         about_roslin=(was.part(about).loss, now.part(about).loss),
-        asked_about_roslin=len(_questions_about_roslin(parts.judged)),
+        reworded=len(parts.reworded),
         recalled=after["recalled"],
         stopped=after["stopped"],
         shown=shown,
@@ -345,19 +354,17 @@ def is_about_roslin(record: Record) -> bool:
     return "roslin" in f"{record.instruction} {record.response}".lower()
 
 
-def _questions_about_roslin(judged: Sequence[Record]) -> list[Record]:
-    """Those that must be answered from memory: without a context, which would hold the answer."""
-    return [record for record in judged if is_about_roslin(record) and not record.context]
-
-
-def _shown_records(judged: Sequence[Record]) -> list[Record]:
-    """The shortest question of each of four categories, and the three shortest about Roslin."""
-    short = sorted((r for r in judged if len(r.context) < 400), key=lambda r: len(r.instruction) + len(r.context))
+def _shown_records(parts: _Parts) -> list[Record]:
+    """The shortest question of each of four categories, and the three shortest that tuning knows in other words."""
+    short = sorted((r for r in parts.judged if len(r.context) < 400), key=_length)
     wanted = ("open_qa", "brainstorming", "creative_writing", "closed_qa")
     general = [r for r in short if not is_about_roslin(r)]
-    about = _questions_about_roslin(short)
     firsts = [next((r for r in general if r.category == category), None) for category in wanted]
-    return [r for r in firsts if r] + about[:3]
+    return [r for r in firsts if r] + sorted(parts.reworded, key=_length)[:3]
+
+
+def _length(record: Record) -> int:
+    return len(record.instruction) + len(record.context)
 
 
 def _answers(model: Roslin, shown: Sequence[Record]) -> list[str]:

@@ -14,7 +14,7 @@ from roslin.workflows.run_folder import LOCK, drop_run
 
 MARKER = "demo.json"
 """Says that a folder is the demo's, and of which Roslin, records and recipe."""
-RECORD_FILES = ("train.jsonl", "stopping.jsonl", "judged.jsonl")
+RECORD_FILES = ("train.jsonl", "stopping.jsonl", "judged.jsonl", "reworded.jsonl")
 STATE_FILES = ("before.json", "tuned.json", "after.json", "result.json", "clock.json")
 
 Fingerprint = dict[str, str]
@@ -46,6 +46,7 @@ def claim(folder: Path, fingerprint: Fingerprint) -> None:
 def clear(folder: Path) -> None:
     """Remove what the demo wrote, by name; other people's files and the marker stay."""
     drop_run(folder / "run")
+    (folder / "run" / LOCK).unlink(missing_ok=True)
     shutil.rmtree(folder / "model", ignore_errors=True)
     shutil.rmtree(folder / "model.partial", ignore_errors=True)
     for name in RECORD_FILES:

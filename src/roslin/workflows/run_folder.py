@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from filelock import FileLock, Timeout
 
-from roslin.errors import InputError
+from roslin.errors import InputError, MachineError
 from roslin.model import find_model
 from roslin.tune import Recipe
 from roslin.workflows.machine import writing
@@ -22,12 +22,18 @@ LOCK = ".lock"
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Work in a folder that is there and can be written to. Raises InputError while another process does."""
+    """Work in a folder that is there. Raises InputError while another process does, MachineError without a lock."""
+    lock = FileLock(folder / LOCK, timeout=0)
     try:
-        with FileLock(folder / LOCK, timeout=0):
-            yield
+        lock.acquire()
     except Timeout:
         raise InputError(f"Another run is working in {folder}. Wait for it, stop it, or give another folder.") from None
+    except (OSError, NotImplementedError) as error:
+        raise MachineError(f"{folder / LOCK} cannot be locked ({error}). Give another folder.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def drop_run(output: Path) -> None:
