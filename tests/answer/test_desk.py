@@ -1,13 +1,17 @@
 """Several askers at one model: streams read in turn, threads, streams that nobody reads, and errors that end all."""
 
 import math
+import random
+import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from roslin.answer import Answer, AnswerStream, Roslin
+from roslin.answer import Answer, AnswerStream, AnswerText, Roslin
 from roslin.errors import MachineError
 from roslin.model import Decoder
 from roslin.tokens import Tokenizer
@@ -95,3 +99,48 @@ def test_an_error_ends_every_answer_and_each_reader_is_told(model: Roslin) -> No
         with pytest.raises(MachineError, match=r"broken off .*not numbers.* ask again"):
             read()
     assert whole(model, "Why?").tokens == before.tokens
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_an_error_while_tokens_are_handed_out_is_told_to_every_reader(
+    model: Roslin, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = stream(model, "Why?"), stream(model, "When?")
+    next(first, None)
+
+    def fail(*_: object) -> str:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AnswerText, "push", fail)
+        with pytest.raises(error):
+            first.whole()
+    with pytest.raises(MachineError, match="broken off"):
+        second.whole()
+    assert not model._desk._engine.busy
+    assert whole(model, "Why?").text
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
+def test_ctrl_c_at_any_moment_leaves_a_model_that_answers(model: Roslin) -> None:
+    expected = whole(model, "Why?").text
+    rng = random.Random(0)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(40):
+            with suppress(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.001, 0.01))
+                while True:
+                    whole(model, "Count from one to ten, please.")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    found: list[str] = []
+    other = threading.Thread(target=lambda: found.append(whole(model, "Why?").text), daemon=True)
+    other.start()  # another thread could not get a lock that was left behind
+    other.join(60)
+    assert found == [expected]

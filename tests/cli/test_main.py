@@ -49,7 +49,7 @@ def test_exit_codes_without_tracebacks(words: list[str], code: int, monkeypatch:
     assert process.stderr.strip()
 
 
-def test_a_narrow_encoding_and_a_closed_stdin_end_in_no_traceback(tmp_path: Path) -> None:
+def test_a_narrow_encoding_and_closed_streams_end_in_no_traceback(tmp_path: Path) -> None:
     records = tmp_path / "a.jsonl"
     records.write_text('{"instruction": "Ä☃?", "response": "Ja ☃.", "category": "☃"}\n', encoding="utf-8")
     shown = subprocess.run(
@@ -63,7 +63,10 @@ def test_a_narrow_encoding_and_a_closed_stdin_end_in_no_traceback(tmp_path: Path
     command = f"{sys.executable} -m roslin ask base - <&-"
     asked = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert asked.returncode == 1, asked.stderr
-    assert "Traceback" not in asked.stderr
+    command = f"{sys.executable} -m roslin records check {records} >&-"
+    unheard = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert unheard.returncode == 0, unheard.stderr
+    assert "Traceback" not in asked.stderr + unheard.stderr
 
 
 def test_a_demo_that_is_finished_is_shown_again(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from roslin.engine import GREEDY, Engine, FusedDecoder, Request, Sampling, ScoreRow, fuse, score
+from roslin.engine.fused import _product
 from roslin.model import find_model, load_decoder
 from tiny_decoders import VOCABULARY, plain_logits, tiny_decoder
 
@@ -38,6 +39,30 @@ def test_bfloat16_stays_close_to_float32_for_prompts_and_for_steps() -> None:
     found = plain_logits(fused, ids).log_softmax(-1)
     # As close to float32 as the plain decoder in bfloat16 is, give or take.
     assert (found - expected).abs().mean() < 1.5 * (plain - expected).abs().mean() + 1e-3
+    # Step by step, over keys and values from the cache, in a batch whose members differ in length.
+    done = Engine(fused, VOCABULARY, 3).run([Request(ids[: 3 + n], 40, GREEDY) for n in range(3)])
+    for n, completion in enumerate(done):
+        whole = [*ids[: 3 + n], *completion.ids]
+        exactly = plain_logits(exact, whole).log_softmax(-1)[range(2 + n, len(whole) - 1), list(completion.ids)]
+        rounded = plain_logits(tiny_decoder("gpt_neox").bfloat16(), whole).log_softmax(-1)
+        rounded = rounded[range(2 + n, len(whole) - 1), list(completion.ids)]
+        error = (torch.tensor(completion.logprobs) - exactly).abs().mean()
+        assert error < 1.5 * (rounded - exactly).abs().mean() + 2e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 17])
+def test_a_product_is_the_same_for_few_rows_and_for_many(dtype: torch.dtype, rows: int) -> None:
+    """Few rows are filled up, for speed; what they hold comes out unharmed, from whatever memory they lie in."""
+    torch.manual_seed(rows)
+    weight, bias = torch.randn(37, 24, dtype=dtype), torch.randn(37, dtype=dtype)
+    x = torch.randn(24, rows, dtype=dtype).t()
+    with torch.inference_mode():
+        found = _product(weight, bias)(x)
+    expected = x.double() @ weight.double().t() + bias.double()
+    assert found.shape == (rows, 37)
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)
 
 
 def test_a_residual_that_is_not_parallel_is_left_alone() -> None:

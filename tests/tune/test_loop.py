@@ -30,6 +30,7 @@ from roslin.tune import (
     UpdateLog,
     fit,
     prepare,
+    setup,
 )
 from roslin.tune import state as state_module
 from roslin.tune.held_out import pack_nll
@@ -237,19 +238,60 @@ def test_a_checkpoint_of_another_run_is_refused(recipe: Recipe) -> None:
         fit(other, prepare(other))
 
 
-def test_a_base_that_changed_under_its_name_is_another_run(recipe: Recipe, tiny_base: Path, tmp_path: Path) -> None:
-    """And one that only moved is not."""
-    moved = tmp_path / "moved"
-    shutil.copytree(tiny_base, moved)
-    fit(recipe, prepare(recipe))
-    again = changed(recipe, model=str(moved))
-    fit(again, prepare(again))
-    weights = load_file(moved / "model.safetensors")
+def rolled(weights: dict[str, torch.Tensor]) -> None:
     name = next(name for name in weights if name.endswith("dense_4h_to_h.weight"))
     weights[name] = weights[name].roll(1, 0)  # the same numbers in another order
-    save_file(weights, moved / "model.safetensors", {"format": "pt"})
+
+
+def reversed_bias(weights: dict[str, torch.Tensor]) -> None:
+    name = next(name for name in weights if name.endswith("input_layernorm.bias"))
+    weights[name] = torch.arange(float(len(weights[name])))  # what the fixture below has turned round
+
+
+@pytest.fixture
+def own_base(tiny_base: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "own-base"
+    shutil.copytree(tiny_base, folder)
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.endswith("input_layernorm.bias"))
+    weights[name] = torch.arange(float(len(weights[name]))).flip(0)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("change", [rolled, reversed_bias, "config"])
+def test_a_base_that_changed_under_its_name_is_another_run(recipe: Recipe, own_base: Path, change: Any) -> None:
+    """And one that only moved is not."""
+    short = changed(recipe, model=str(own_base), epochs=0.3, warmup_updates=1, checkpoint_every=1)
+    fit(short, prepare(short))
+    moved = own_base.with_name("moved")
+    own_base.rename(moved)
+    again = changed(short, model=str(moved))
+    fit(again, prepare(again))
+    if change == "config":
+        path = moved / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"layer_norm_eps": 1e-3}))
+    else:
+        weights = load_file(moved / "model.safetensors")
+        change(weights)
+        save_file(weights, moved / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match="another base"):
         fit(again, prepare(again))
+
+
+def test_a_machine_that_would_choose_another_precision_does_not_go_on(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = changed(recipe, precision="auto", epochs=0.3, warmup_updates=1, checkpoint_every=1)
+    for native in (False, True):
+        monkeypatch.setattr(setup, "_has_bf16", lambda _, native=native: native)
+        prepared = prepare(short)
+        assert prepared.decoder.dtype == (torch.bfloat16 if native else torch.float32)
+        if native:
+            with pytest.raises(InputError, match="another recipe"):
+                fit(short, prepared)
+        else:
+            fit(short, prepared)
 
 
 @pytest.mark.parametrize(("rate", "warmup"), [(20.0, 0), (1.4, 21)])

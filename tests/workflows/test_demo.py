@@ -41,6 +41,8 @@ def test_it_stops_goes_on_and_is_reused(tmp_path: Path) -> None:
 
     def stop(log: UpdateLog) -> None:
         if log.update == 3:
+            with pytest.raises(InputError, match="Another run"), alone_in(folder / "run"):
+                pass
             raise Interrupted
 
     with pytest.raises(Interrupted):
@@ -52,7 +54,7 @@ def test_it_stops_goes_on_and_is_reused(tmp_path: Path) -> None:
     result = demo(folder, screen(said))
     assert said[::2][:1] == ["Records"]
     assert {"Before", "Tuning", "After"} <= set(said)
-    assert result.train + result.stopping + result.judged == len(load([module.STARTER_RECORDS]))
+    assert result.train + result.stopping + result.judged + result.reworded == len(load([module.STARTER_RECORDS]))
     assert result.loss[2].estimate < 0
     assert {shown.about_roslin for shown in result.shown} == {True, False}
     assert result.parameters > 20_000_000

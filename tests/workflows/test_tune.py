@@ -177,6 +177,12 @@ def test_two_runs_in_one_folder_are_refused(recipe_file: Path, tmp_path: Path) -
         pass
 
 
+def test_a_lock_that_cannot_be_had_is_told(tmp_path: Path) -> None:
+    (tmp_path / LOCK).mkdir()
+    with pytest.raises(MachineError, match="cannot be locked"), alone_in(tmp_path):
+        pass
+
+
 def test_a_dropped_run_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     old_run(tmp_path)
     drop_run(tmp_path)

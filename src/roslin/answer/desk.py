@@ -1,9 +1,9 @@
 """One engine and all who ask it: every token goes to the answer it belongs to, whoever made the engine work."""
 
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
@@ -12,6 +12,9 @@ from roslin.answer.text import AnswerText
 from roslin.engine import Completion, Engine, Event, Request, Token
 from roslin.errors import MachineError
 from roslin.tokens import Tokenizer
+
+HANDING_OVER = 1e-4
+"""Seconds for which a thread that has had its turn stays away from the lock while others wait."""
 
 
 @dataclass(eq=False)
@@ -74,19 +77,24 @@ class Desk:
         self._engine = engine
         self._drafts: WeakValueDictionary[int, Draft] = WeakValueDictionary()
         self._numbers: set[int] = set()
-        self._next = threading.Lock()
-        self._lock = threading.RLock()  # of which only the owner can let go, and which the owner may take again
+        # Taken by `with` alone: between any other two steps of Python a Ctrl-C can come and leave a lock held for ever.
+        self._lock = threading.RLock()
+        self._waiting: set[int] = set()
 
     def submit(self, requests: Sequence[Request], drafts: Sequence[Draft]) -> None:
         """Queue requests, each with its draft. Raises InputError with all that is wrong, before any work."""
-        with self._turn():
+        self._line_up()
+        with self._lock:
+            self._waiting.discard(threading.get_ident())
             numbers = self._engine.submit_all(requests)
             self._numbers.update(numbers)
             self._drafts.update(zip(numbers, drafts, strict=True))
 
     def step(self) -> None:
         """Draw one token for every running request. An error ends them all."""
-        with self._turn():
+        self._line_up()
+        with self._lock:
+            self._waiting.discard(threading.get_ident())
             try:
                 self._forget_the_left()
                 for event in self._engine.step():
@@ -94,28 +102,22 @@ class Desk:
             except BaseException as error:
                 self._fail(error)
                 raise
+        if self._waiting:
+            time.sleep(HANDING_OVER)
 
     def cancel(self, drafts: Sequence[Draft]) -> None:
         """End these answers with what they have said so far; those that are whole stay as they are."""
-        with self._turn():
+        self._line_up()
+        with self._lock:
+            self._waiting.discard(threading.get_ident())
             wanted = set(drafts)
             for number, draft in list(self._drafts.items()):
                 if draft in wanted:
                     self._end(number, draft)
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """One thread at a time. Who waits holds `_next`, so that the one at work cannot take the next turn as well.
-
-        Ctrl-C may arrive at any point of it, also between having the lock and knowing it.
-        """
-        try:
-            with self._next:
-                self._lock.acquire()
-            yield
-        finally:
-            with suppress(RuntimeError):  # it came before the lock did
-                self._lock.release()
+    def _line_up(self) -> None:
+        """Be seen to wait, so that the thread at work leaves the next turn to others."""
+        self._waiting.add(threading.get_ident())
 
     def _pass_on(self, event: Event) -> None:
         draft = self._drafts.get(event.number)
