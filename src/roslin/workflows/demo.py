@@ -234,8 +234,8 @@ def _check_and_split(folder: Path, screen: Screen) -> _Parts:
             records.write_jsonl(part, folder / "records" / f"{name}.jsonl")
     screen.note(
         f"{len(found)} starter records, all sound: {len(train)} to tune on, {len(stopping)} to say when to stop, and "
-        f"{len(judged)} that only judge the result. {len(reworded)} more ask in other words what {len(about)} of the "
-        f"first teach about Roslin itself; those are shown {TIMES_ABOUT_ROSLIN} times an epoch."
+        f"{len(judged)} that only judge the result. {len(reworded)} more ask in other words what the first ones teach. "
+        f"The {len(about)} to tune on that are about Roslin itself are shown {TIMES_ABOUT_ROSLIN} times an epoch."
     )
     return _Parts(train, stopping, judged, reworded)
 
