@@ -4,11 +4,11 @@ import platform
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 
 import torch
 
+import roslin
 from roslin.errors import MachineError
 from roslin.model import Decoder, find_model, save_decoder
 from roslin.model.find import HUB_NAME, SHIPPED
@@ -109,7 +109,7 @@ def card_facts(
         tokens=tuned.tokens,
         seconds=tuned.seconds,
         hardware=hardware(tuned.decoder.device),
-        versions={package: metadata.version(package) for package in ("roslin", "torch")},
+        versions={"roslin": roslin.__version__, "torch": torch.__version__},
         comparison=compare(before, after, with_end=True),
         comparison_without_end=compare(before, after, with_end=False),
         by_category={category: (was[category], now[category]) for category in now},
