@@ -348,7 +348,7 @@ def test_a_held_out_file_is_what_is_measured(recipe: Recipe, records_file: Path,
     fit(apart, prepared)
 
     (tmp_path / "other.jsonl").write_text("".join(lines[52:]), encoding="utf-8")
-    with pytest.raises(InputError, match="other records"):
+    with pytest.raises(InputError, match="another recipe, another base or other records"):
         fit(apart, prepare(apart))
     (tmp_path / "other.jsonl").write_text("".join(lines[45:]), encoding="utf-8")
     with pytest.raises(InputError, match="5 of its 15 records are asked in the training records too"):

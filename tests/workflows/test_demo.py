@@ -136,6 +136,7 @@ def test_the_parts_share_no_record_and_no_response_judges_what_was_taught(tmp_pa
     assert not any(r.response in taught for r in parts.stopping + parts.judged)
     assert all(r.response in taught and is_about_roslin(r) and not r.context for r in parts.reworded)
     assert min(map(len, questions)) >= 30
+    assert sum(map(is_about_roslin, parts.judged)) >= 10
     shown = module._shown_records(parts)
     assert len(shown) == 7
     assert sum(map(is_about_roslin, shown)) == 3
