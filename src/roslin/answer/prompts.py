@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol
 
@@ -72,7 +73,7 @@ class DollyPrompts:
 
 @dataclass(frozen=True)
 class ChatPrompts:
-    """The chat template of a model folder, with the instruction (and its context) as the user's one message."""
+    """A model's chat template, with the instruction (and its context) as the user's one message."""
 
     template: str
     names: Mapping[str, str]
@@ -82,17 +83,17 @@ class ChatPrompts:
     textual_end: bool = False
 
     @classmethod
-    def read(cls, folder: Path, tokenizer: Tokenizer) -> "ChatPrompts | None":
-        """The folder's template; None when it has none."""
-        template = _template(folder, tokenizer.settings)
+    def read(cls, model: Path, tokenizer: Tokenizer) -> "ChatPrompts | None":
+        """The template of a model's folder or GGUF file; None when it has none."""
+        template = _template(model, tokenizer.settings)
         if template is None:
             return None
         tokens = {name: _content(value) for name, value in tokenizer.settings.items() if name.endswith("_token")}
         # As in transformers, a token that is null has no name in the template, and so is written as nothing.
         names = {name: content for name, content in tokens.items() if content is not None}
-        # A second copy: in the template special tokens are meant, in what people write they are not.
-        backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-        return cls(template, names, backend, tokenizer, frozenset({tokenizer.eos_id, *_generation_ends(folder)}))
+        ends = frozenset({tokenizer.eos_id, *tokenizer.turn_ends, *_generation_ends(model)})
+        # A second backend: in the template special tokens are meant, in what people write they are not.
+        return cls(template, names, tokenizer.marked_backend(), tokenizer, ends)
 
     def ids(self, instruction: str, context: str | None) -> list[int]:
         """The prompt's ids. Special tokens that a person wrote into the instruction are encoded as plain text."""
@@ -123,26 +124,29 @@ class ChatPrompts:
         # The settings that transformers renders templates with, so that the same template gives the same text.
         rules = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[ext.loopcontrols])
         rules.filters["tojson"] = lambda value, **layout: json.dumps(value, ensure_ascii=False, **layout)
-        rules.globals["raise_exception"] = _refuse
+        rules.globals |= {"raise_exception": _refuse, "strftime_now": lambda layout: datetime.now().strftime(layout)}
+        # Templates ask whether these two are none, which what is not there is not.
+        nothing = {"tools": None, "documents": None}
         messages = [{"role": "user", "content": content}]
         try:
             compiled = rules.from_string(self.template)
-            return str(compiled.render(messages=messages, add_generation_prompt=True, **self.names))
+            return str(compiled.render(messages=messages, add_generation_prompt=True, **nothing, **self.names))
         except Exception as error:  # a template is a program: its expressions can fail in any way
             raise InputError(f"The model's chat template cannot be rendered: {error}. Use prompt=dolly.") from None
 
 
-def choose_prompts(kind: str, tokenizer: Tokenizer, folder: Path | None) -> tuple[Prompts, str | None]:
+def choose_prompts(kind: str, tokenizer: Tokenizer, model: Path | None) -> tuple[Prompts, str | None]:
     """The way to ask a model, and what a person should be told about it (None when it fits).
 
-    `auto` is Dolly's prompt where the tokenizer has the keys, else the folder's chat template, else Dolly's prompt as
-    plain text. Raises UsageError for an unknown kind and InputError for `chat` without a template.
+    `model` is its folder or GGUF file. `auto` is Dolly's prompt where the tokenizer has the keys, else the model's
+    chat template, else Dolly's prompt as plain text. Raises UsageError for an unknown kind and InputError for `chat`
+    without a template.
     """
     if kind not in ("auto", "dolly", "chat"):
         raise UsageError(f"prompt is {kind!r}; it must be auto, dolly or chat.")
     if kind == "dolly" or (kind == "auto" and tokenizer.has_keys):
         return DollyPrompts(tokenizer), None
-    chat = ChatPrompts.read(folder, tokenizer) if folder else None
+    chat = ChatPrompts.read(model, tokenizer) if model else None
     if chat is not None:
         return chat, None
     if kind == "chat":
@@ -150,9 +154,9 @@ def choose_prompts(kind: str, tokenizer: Tokenizer, folder: Path | None) -> tupl
     return DollyPrompts(tokenizer), NOT_TUNED
 
 
-def _template(folder: Path, settings: Mapping[str, Any]) -> str | None:
-    """A file of its own, or a setting: one text, or a list of named ones."""
-    path = folder / "chat_template.jinja"
+def _template(model: Path, settings: Mapping[str, Any]) -> str | None:
+    """A file of its own in a folder, or a setting: one text, or a list of named ones."""
+    path = model / "chat_template.jinja"
     if path.is_file():
         return _text(path)
     value = settings.get("chat_template")
@@ -161,9 +165,9 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _generation_ends(folder: Path) -> list[int]:
-    """The ids that generation_config.json ends an answer with."""
-    path = folder / "generation_config.json"
+def _generation_ends(model: Path) -> list[int]:
+    """The ids that a folder's generation_config.json ends an answer with."""
+    path = model / "generation_config.json"
     if not path.is_file():
         return []
     try:

@@ -1,7 +1,7 @@
 """The tokenizer with Dolly's keys: a record to ids and a loss mask, made from spans, and ids back to text."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -10,12 +10,12 @@ import tokenizers
 
 from roslin import prompt
 from roslin.errors import InputError
+from roslin.gguf_file import is_gguf
 from roslin.records.record import Record
+from roslin.tokens.gguf_vocabulary import GgufVocabulary
 
 END_OF_TEXT = "<|endoftext|>"
 """What ends a text in the tokenizers of these families."""
-REPLACEMENT = "\ufffd"
-"""What a decoder writes for bytes that are not (yet) a whole character."""
 NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
 LISTED = ("additional_special_tokens", "extra_special_tokens")
 """Where transformers 4 and 5 list the special tokens that have no name."""
@@ -46,9 +46,18 @@ class Tokenizer:
     inside it becomes ordinary tokens, never the special one.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, settings: Mapping[str, Any] | None = None) -> None:
-        """Wrap `backend`; `settings` is the content of a tokenizer_config.json."""
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        settings: Mapping[str, Any] | None = None,
+        turn_ends: Collection[int] = (),
+    ) -> None:
+        """Wrap `backend`; `settings` is the content of a tokenizer_config.json.
+
+        `turn_ends` are ids that end an answer besides the end of text, where the tokenizer's own file names them.
+        """
         self.settings = dict(settings or {})
+        self.turn_ends = frozenset(turn_ends)
         self._backend = backend
         self._declare_special((*prompt.SPECIAL_KEYS, self._eos_token))
         self._backend.encode_special_tokens = True
@@ -58,10 +67,13 @@ class Tokenizer:
 
     @classmethod
     def load(cls, source: Path) -> Self:
-        """Read a folder with a tokenizer.json (and tokenizer_config.json), or one tokenizer.json file.
+        """Read a folder with a tokenizer.json (and tokenizer_config.json), one tokenizer.json file, or a GGUF file.
 
         Raises InputError, naming the file, when there is none or it cannot be read.
         """
+        if is_gguf(source):
+            vocabulary = GgufVocabulary.read(source)
+            return cls(vocabulary.backend(), vocabulary.settings(), vocabulary.turn_ends())
         path = source / "tokenizer.json" if source.is_dir() else source
         if not path.is_file():
             raise InputError(
@@ -84,6 +96,10 @@ class Tokenizer:
         kept = {k: v for k, v in self.settings.items() if k not in (*NAMED, *LISTED, "added_tokens_decoder")}
         _write_json(folder / "tokenizer_config.json", kept | specials | {"tokenizer_class": "PreTrainedTokenizerFast"})
         _write_json(folder / "special_tokens_map.json", specials)
+
+    def marked_backend(self) -> tokenizers.Tokenizer:
+        """An independent copy of the backend to which special tokens in a text are special: for chat templates."""
+        return tokenizers.Tokenizer.from_str(self._backend.to_str())
 
     @property
     def size(self) -> int:
@@ -195,34 +211,6 @@ class Tokenizer:
                 f"The tokenizer has no token {token!r}. Its tokenizer_config.json may belong to another model."
             )
         return int(found)
-
-
-class TextStream:
-    """Turns ids into text as they come, emitting whole characters only."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """Start with nothing said."""
-        self._tokenizer = tokenizer
-        self._ids: list[int] = []
-        self._shown = ""
-
-    def push(self, token_id: int) -> str:
-        """Add one id; the text that became certain ("" while a character is still incomplete)."""
-        self._ids.append(token_id)
-        text = self._tokenizer.decode(self._ids)
-        if text.endswith(REPLACEMENT):
-            return ""
-        new = text[len(self._shown) :]
-        # What was just shown stays as left context of the next piece: some decoders treat a text's start specially.
-        self._ids = self._ids[-1:]
-        self._shown = self._tokenizer.decode(self._ids)
-        return new
-
-    def flush(self) -> str:
-        """What is left when no more ids come, an incomplete character as U+FFFD."""
-        new = self._tokenizer.decode(self._ids)[len(self._shown) :]
-        self._ids, self._shown = [], ""
-        return new
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
