@@ -6,7 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GPTJConfig, GPTJForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel
+from transformers import (
+    GPTJConfig,
+    GPTJForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -46,6 +60,41 @@ def tiny_gptj(
         "eos_token_id": 0,
     }
     return _saved(GPTJForCausalLM(GPTJConfig(**{**values, **overrides})), folder, tokenizer, dtype, seed)
+
+
+LLAMAS = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "mistral": (MistralConfig, MistralForCausalLM),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+}
+
+
+def tiny_llama(
+    folder: Path,
+    *,
+    kind: str = "llama",
+    tokenizer: Path | None = None,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    **overrides: Any,
+) -> PreTrainedModel:
+    """A random model of the llama family (`kind` is its model_type), two queries a key, saved into `folder`."""
+    values: dict[str, Any] = {
+        "vocab_size": 128,
+        "hidden_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "intermediate_size": 96,
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-5,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
+    config, model = LLAMAS[kind]
+    return _saved(model(config(**{**values, **overrides})), folder, tokenizer, dtype, seed)
 
 
 def _saved(

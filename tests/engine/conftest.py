@@ -1,10 +1,10 @@
 import pytest
 
 from roslin.model import Decoder
-from tiny_decoders import tiny_decoder
+from tiny_decoders import FAMILIES, tiny_decoder
 
 
-@pytest.fixture(scope="session", params=["gpt_neox", "gptj"])
+@pytest.fixture(scope="session", params=FAMILIES)
 def decoder(request: pytest.FixtureRequest) -> Decoder:
     return tiny_decoder(request.param)
 

@@ -1,17 +1,21 @@
+from typing import Any
+
 import pytest
 import torch
 
 from roslin.engine import GREEDY, Engine, FusedDecoder, Request, Sampling, ScoreRow, fuse, score
 from roslin.engine.fused import _product
 from roslin.model import find_model, load_decoder
-from tiny_decoders import VOCABULARY, plain_logits, tiny_decoder
+from tiny_decoders import FAMILIES, VOCABULARY, plain_logits, tiny_decoder
 
 REQUESTS = [Request([n + 3, 9, 2] * (n + 1), 60, Sampling(seed=n) if n % 2 else GREEDY) for n in range(5)]
 
 
-@pytest.mark.parametrize("family", ["gpt_neox", "gptj"])
-def test_a_fused_decoder_answers_as_the_plain_one(family: str) -> None:
-    plain, fused = tiny_decoder(family), fuse(tiny_decoder(family))
+@pytest.mark.parametrize(
+    ("family", "changes"), [*((family, {}) for family in FAMILIES), ("gpt_neox", {"parallel_residual": False})]
+)
+def test_a_fused_decoder_answers_as_the_plain_one(family: str, changes: dict[str, Any]) -> None:
+    plain, fused = tiny_decoder(family, **changes), fuse(tiny_decoder(family, **changes))
     assert isinstance(fused, FusedDecoder)
     expected = Engine(plain, VOCABULARY, 3).run(REQUESTS)
     found = Engine(fused, VOCABULARY, 3).run(REQUESTS)
@@ -63,10 +67,3 @@ def test_a_product_is_the_same_for_few_rows_and_for_many(dtype: torch.dtype, row
     assert found.shape == (rows, 37)
     tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
     torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)
-
-
-def test_a_residual_that_is_not_parallel_is_left_alone() -> None:
-    decoder = tiny_decoder("gpt_neox", parallel_residual=False)
-    assert fuse(decoder) is decoder
-    [done] = Engine(decoder, VOCABULARY).run([Request([1, 2], 5, GREEDY)])
-    assert len(done.ids) == 5

@@ -1,4 +1,4 @@
-"""The decoder equals transformers, logit for logit, in every shape of the two families."""
+"""The decoder equals transformers, logit for logit, in every shape of the families."""
 
 import subprocess
 import sys
@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from roslin.model import Decoder, PackedAttention, load_decoder, packed_positions, padded_logits
-from tiny import tiny_gpt_neox, tiny_gptj
+from tiny import tiny_gpt_neox, tiny_gptj, tiny_llama
 
 Maker = Callable[..., PreTrainedModel]
 TOLERANCE = 1e-5
+
+LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 
 SHAPES: list[tuple[Maker, dict[str, Any]]] = [
     (tiny_gpt_neox, {}),
@@ -32,7 +34,22 @@ SHAPES: list[tuple[Maker, dict[str, Any]]] = [
     (tiny_gptj, {"vocab_size": 131, "n_inner": 77, "rotary_dim": 12}),
     (tiny_gptj, {"activation_function": "gelu", "layer_norm_epsilon": 1e-3}),
     (tiny_gptj, {"tie_word_embeddings": True}),
+    (tiny_llama, {}),
+    (tiny_llama, {"num_key_value_heads": 4, "vocab_size": 131, "intermediate_size": 77}),  # Llama 1 and 2
+    (tiny_llama, {"num_key_value_heads": 1, "attention_bias": True, "mlp_bias": True}),
+    (tiny_llama, {"hidden_size": 72, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 24}),  # uneven
+    (tiny_llama, {"tie_word_embeddings": True, "rope_theta": 100000.0}),  # SmolLM2
+    (tiny_llama, {"rope_scaling": {**LLAMA3, "rope_type": "llama3"}, "rope_theta": 500000.0}),  # Llama 3.1 and later
+    (tiny_llama, {"hidden_act": "gelu_pytorch_tanh"}),
+    (tiny_llama, {"kind": "mistral", "sliding_window": None}),
+    (tiny_llama, {"kind": "mistral", "sliding_window": 9, "head_dim": 20}),  # Mistral 7B v0.1; Nemo's wider heads
+    (tiny_llama, {"kind": "qwen2"}),  # Qwen2 and 2.5
+    (tiny_llama, {"kind": "qwen2", "tie_word_embeddings": True, "rope_theta": 1000000.0}),
+    (tiny_llama, {"kind": "qwen2", "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 0}),
+    (tiny_llama, {"kind": "qwen3", "head_dim": 20}),
+    (tiny_llama, {"kind": "qwen3", "tie_word_embeddings": True, "attention_bias": True}),
 ]
+MAKERS: dict[str, Maker] = {"gpt_neox": tiny_gpt_neox, "gptj": tiny_gptj, "llama": tiny_llama}
 NAMES = [f"{maker.__name__}-{'-'.join(map(str, overrides)) or 'plain'}" for maker, overrides in SHAPES]
 
 
@@ -43,7 +60,7 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Decoder, PreTr
     return load_decoder(tmp_path), oracle
 
 
-@pytest.fixture(scope="module", params=[tiny_gpt_neox, tiny_gptj])
+@pytest.fixture(scope="module", params=[tiny_gpt_neox, tiny_gptj, tiny_llama])
 def plain_pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Decoder, PreTrainedModel]:
@@ -111,7 +128,7 @@ def test_packed_rows_equal_the_rows_one_by_one(
 ) -> None:
     decoder, oracle = plain_pair
     ids_N = torch.randint(128, (sum(lengths),), generator=torch.Generator().manual_seed(seed))
-    packed_NV = decoder(ids_N, packed_positions(lengths), PackedAttention(lengths))
+    packed_NV = decoder(ids_N, packed_positions(lengths), PackedAttention(lengths, decoder.config.window))
     alone = [oracle(run[None]).logits[0] for run in ids_N.split(lengths)]
     assert_equal_logits(packed_NV, torch.cat(alone))
 
@@ -136,7 +153,9 @@ def test_gradients_equal_transformers(pair: tuple[Decoder, PreTrainedModel]) -> 
     vocabulary = decoder.config.vocab_rows
     ids_N = random_ids(1, sum(lengths), vocabulary)[0]
     weight_NV = torch.randn(len(ids_N), vocabulary, generator=torch.Generator().manual_seed(1))
-    (decoder(ids_N, packed_positions(lengths), PackedAttention(lengths)) * weight_NV).sum().backward()
+    (
+        decoder(ids_N, packed_positions(lengths), PackedAttention(lengths, decoder.config.window)) * weight_NV
+    ).sum().backward()
     theirs = torch.cat([oracle(run[None]).logits[0] for run in ids_N.split(lengths)])
     (theirs * weight_NV).sum().backward()
 
@@ -154,19 +173,19 @@ def assert_close(ours: torch.Tensor | None, theirs: torch.Tensor | None) -> None
 
 
 def block_gradients(decoder: Decoder) -> torch.Tensor:
-    """The gradient of the first layer's queries, keys and values, [3, H, K, D]."""
+    """The gradient of the first layer's queries, keys and values, [H + 2 G, K, D]."""
     gradient = decoder.blocks[0].qkv.weight.grad
-    return gradient.view(3, decoder.config.heads, decoder.config.head_dim, decoder.config.width)
+    return gradient.view(-1, decoder.config.head_dim, decoder.config.width)
 
 
 def oracle_block_gradients(oracle: PreTrainedModel, decoder: Decoder) -> torch.Tensor:
     config = decoder.config
     if config.family == "gpt_neox":
         fused = oracle.gpt_neox.layers[0].attention.query_key_value.weight.grad
-        return fused.view(config.heads, 3, config.head_dim, config.width).transpose(0, 1)
-    attention = oracle.transformer.h[0].attn
+        return fused.view(config.heads, 3, config.head_dim, config.width).transpose(0, 1).flatten(0, 1)
+    attention = oracle.transformer.h[0].attn if config.family == "gptj" else oracle.model.layers[0].self_attn
     parts = [attention.q_proj, attention.k_proj, attention.v_proj]
-    return torch.stack([part.weight.grad for part in parts]).view(3, config.heads, config.head_dim, config.width)
+    return torch.cat([part.weight.grad for part in parts]).view(-1, config.head_dim, config.width)
 
 
 @torch.no_grad()
@@ -221,8 +240,7 @@ def test_the_shipped_base_equals_transformers(base_folder: Path) -> None:
 
 
 def test_the_tables_follow_a_change_of_dtype(plain_pair: tuple[Decoder, PreTrainedModel], tmp_path: Path) -> None:
-    maker = tiny_gpt_neox if plain_pair[0].config.family == "gpt_neox" else tiny_gptj
-    maker(tmp_path)
+    MAKERS[plain_pair[0].config.family](tmp_path)
     ids_N, attend = random_ids(1, 9, 128)[0], PackedAttention([9])
     decoder = load_decoder(tmp_path)
     single = decoder(ids_N, packed_positions([9]), attend)

@@ -1,9 +1,10 @@
-"""A decoder for answering on a CPU: two matrix products a layer, and little else.
+"""A decoder for answering on a CPU: as few matrix products a layer as can be, and little else.
 
-The family's attention and MLP stand beside each other, so their first matrices can be one, and their last ones too:
-both read the same normalised vector once the norms' own weights are multiplied into the matrices behind them. That and
-the absence of modules halve the time of a step of a small model (bench/cpu_decode.py), where calls cost more than
-arithmetic. The matrices are stored in oneDNN's blocked layout.
+Where attention and MLP stand beside each other (GPT-NeoX, GPT-J) their first matrices can be one, and their last ones
+too: both read the same normalised vector once the norms' own weights are multiplied into the matrices behind them. That
+and the absence of modules halve the time of a step of a small model (bench/cpu_decode.py), where calls cost more than
+arithmetic. Where one follows the other (llama) there are four products. The matrices are stored in oneDNN's blocked
+layout.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roslin.model import Attend, Block, Decoder, ModelConfig
-from roslin.model.rotary import Rotary
+from roslin.model.decoder import activation_of
+from roslin.model.rotary import Rotary, Turns
 
 Product = Callable[[Tensor], Tensor]
 """x_NI to x_NI · W + b."""
@@ -26,31 +28,25 @@ class FusedDecoder:
         """Take `decoder` apart, layer by layer, so that its weights and the fused ones are never both whole."""
         self.config: ModelConfig = decoder.config
         self.dtype, self.device = decoder.dtype, decoder.device
-        self._attention = self.config.heads * self.config.head_dim
-        self._gelu = "tanh" if self.config.activation == "gelu_new" else "none"
-        self._shape = (-1, 3, self.config.heads, self.config.head_dim)
         self._embedding = decoder.embedding.weight.detach()
-        self._norm = decoder.norm.weight.detach(), decoder.norm.bias.detach()
+        self._norm = decoder.norm
         self._rotary = Rotary(self.config)
-        self._layers: list[tuple[Product, Product]] = []
+        kind = _Parallel if self.config.parallel_residual else _Sequential
+        self._layers: list[_Parallel | _Sequential] = []
         for layer, block in enumerate(decoder.blocks):
             assert isinstance(block, Block)
-            self._layers.append((_first(block), _last(block)))
+            self._layers.append(kind(self.config, block))
             decoder.blocks[layer] = nn.Identity()
         self._head = _product(decoder.head.weight.detach(), _bias(decoder.head))
 
     def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
         """The hidden states after the final norm, [N, D]."""
-        width, eps, attention = [self.config.width], self.config.norm_eps, self._attention
         x_ND = F.embedding(ids_N, self._embedding)
-        turns = self._rotary.turns(positions_N, self.dtype)
-        for layer, (first, last) in enumerate(self._layers):
-            both = first(torch.layer_norm(x_ND, width, None, None, eps))
-            qkv_NA, up_NF = both.split_with_sizes([3 * attention, self.config.inner], 1)
-            q_NHK, k_NHK, v_NHK = turns.apply(qkv_NA.view(self._shape)).unbind(1)
-            attended_NHK = attend(layer, q_NHK, k_NHK, v_NHK)
-            x_ND = x_ND + last(torch.cat((attended_NHK.flatten(1), F.gelu(up_NF, approximate=self._gelu)), 1))
-        return torch.layer_norm(x_ND, width, *self._norm, eps)
+        turns = self._rotary.turns(positions_N, self.dtype, attend)
+        for layer in self._layers:
+            x_ND = layer(x_ND, turns, attend)
+        normed_ND: Tensor = self._norm(x_ND)
+        return normed_ND
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """The logits of every row of the head, [N, V]."""
@@ -60,31 +56,88 @@ class FusedDecoder:
 def fuse(decoder: Decoder) -> "Decoder | FusedDecoder":
     """The decoder in its fastest form for answering; it is taken apart for that, and must not be used any more.
 
-    On a GPU, and for a residual that is not parallel, that form is the decoder itself.
+    On a GPU that form is the decoder itself.
     """
-    if decoder.device.type != "cpu" or not decoder.config.parallel_residual:
+    if decoder.device.type != "cpu":
         return decoder
     with torch.inference_mode():
         return FusedDecoder(decoder)
 
 
-def _first(block: Block) -> Product:
-    """QKV and the MLP's first matrix, with the weights of their norms multiplied in."""
-    parts = [_after_norm(block.qkv, block.norm1), _after_norm(block.up, block.norm2 or block.norm1)]
-    dtype = block.qkv.weight.dtype
-    return _product(torch.cat([w for w, _ in parts]).to(dtype), torch.cat([b for _, b in parts]).to(dtype))
+class _Attention:
+    """What stands between the product for queries, keys and values and the one behind attention."""
+
+    def __init__(self, config: ModelConfig, block: Block) -> None:
+        self._layer = block.layer
+        self._head_dim = config.head_dim
+        self._heads = (config.heads, config.kv_heads, config.kv_heads)
+        self._normed = block.normed_heads if config.qk_norm else None
+
+    def __call__(self, qkv_NA: Tensor, turns: Turns, attend: Attend) -> Tensor:
+        heads_NGK = qkv_NA.view(len(qkv_NA), sum(self._heads), self._head_dim)
+        if self._normed is not None:
+            heads_NGK = self._normed(heads_NGK)
+        q_NHK, k_NGK, v_NGK = turns.apply(heads_NGK).split_with_sizes(self._heads, 1)
+        return attend(self._layer, q_NHK, k_NGK, v_NGK).flatten(1)
 
 
-def _last(block: Block) -> Product:
-    """Both matrices that write to the stream, side by side."""
-    weight = torch.cat([block.out.weight, block.down.weight], 1)
-    return _product(weight, _bias(block.out) + _bias(block.down))
+class _Parallel:
+    """A layer whose attention and MLP stand beside each other: two products."""
+
+    def __init__(self, config: ModelConfig, block: Block) -> None:
+        self._center = _centering(config)
+        self._rows = [config.qkv_rows, config.up_rows]
+        self._first = _product(*_stacked(_after_norm(block.qkv, block.norm1), _after_norm(block.up, _mlp_norm(block))))
+        self._last = _product(torch.cat([block.out.weight, block.down.weight], 1), _bias(block.out) + _bias(block.down))
+        self._attention = _Attention(config, block)
+        self._activate = activation_of(config)
+
+    def __call__(self, x_ND: Tensor, turns: Turns, attend: Attend) -> Tensor:
+        qkv_NA, up_NF = self._first(self._center(x_ND)).split_with_sizes(self._rows, 1)
+        attended_NA = self._attention(qkv_NA, turns, attend)
+        return x_ND + self._last(torch.cat((attended_NA, self._activate(up_NF)), 1))
 
 
-def _after_norm(linear: nn.Linear, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
-    """W (g x + c) + b as (W g) x + (W c + b), in float32."""
-    weight = linear.weight.float()
-    return weight * norm.weight.float(), weight @ norm.bias.float() + _bias(linear).float()
+class _Sequential:
+    """A layer whose MLP reads what attention has written: four products."""
+
+    def __init__(self, config: ModelConfig, block: Block) -> None:
+        self._center = _centering(config)
+        self._qkv = _product(*_after_norm(block.qkv, block.norm1))
+        self._out = _product(block.out.weight.detach(), _bias(block.out))
+        self._up = _product(*_after_norm(block.up, _mlp_norm(block)))
+        self._down = _product(block.down.weight.detach(), _bias(block.down))
+        self._attention = _Attention(config, block)
+        self._activate = activation_of(config)
+
+    def __call__(self, x_ND: Tensor, turns: Turns, attend: Attend) -> Tensor:
+        x_ND = x_ND + self._out(self._attention(self._qkv(self._center(x_ND)), turns, attend))
+        return x_ND + self._down(self._activate(self._up(self._center(x_ND))))
+
+
+def _centering(config: ModelConfig) -> Callable[[Tensor], Tensor]:
+    """The norm of a layer without its weights."""
+    width, eps = [config.width], config.norm_eps
+    if config.norm == "rms":
+        return lambda x_ND: F.rms_norm(x_ND, width, None, eps)
+    return lambda x_ND: torch.layer_norm(x_ND, width, None, None, eps)
+
+
+def _mlp_norm(block: Block) -> nn.Module:
+    return block.norm1 if block.norm2 is None else block.norm2
+
+
+def _after_norm(linear: nn.Linear, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """W (g x + c) + b as (W g) x + (W c + b), multiplied in float32 and rounded once."""
+    weight, bias = linear.weight.float(), _bias(linear).float()
+    assert isinstance(norm, nn.LayerNorm | nn.RMSNorm)
+    if isinstance(norm, nn.LayerNorm):
+        bias = weight @ norm.bias.float() + bias
+    return (weight * norm.weight.float()).to(linear.weight.dtype), bias.to(linear.weight.dtype)
+
+
+def _stacked(*parts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return torch.cat([weight for weight, _ in parts]), torch.cat([bias for _, bias in parts])
 
 
 def _bias(linear: nn.Linear) -> Tensor:

@@ -64,7 +64,7 @@ def _score_pass(decoder: Network, rows: Sequence[ScoreRow]) -> list[list[float]]
     device = decoder.device
     ids_N = torch.tensor([token for row in rows for token in row.ids[:-1]], device=device)
     positions_N = packed_positions(lengths).to(device)
-    hidden_ND = decoder.hidden(ids_N, positions_N, PackedAttention(lengths))
+    hidden_ND = decoder.hidden(ids_N, positions_N, PackedAttention(lengths, decoder.config.window))
     scored = torch.cat([torch.arange(length) >= row.start - 1 for length, row in zip(lengths, rows, strict=True)])
     targets = [token for row in rows for token in row.ids[row.start :]]
     logprobs_M = _logprobs(decoder, hidden_ND[scored.to(device)], torch.tensor(targets, device=device))

@@ -3,9 +3,9 @@
 This is the reference: whatever is faster elsewhere must equal it.
 """
 
-from roslin.model.attention import PackedAttention, packed_positions, padded_logits
+from roslin.model.attention import Attend, PackedAttention, packed_positions, padded_logits
 from roslin.model.config import ModelConfig
-from roslin.model.decoder import Attend, Block, Decoder
+from roslin.model.decoder import Block, Decoder
 from roslin.model.find import find_model
 from roslin.model.load import load_config, load_decoder
 from roslin.model.save import save_decoder

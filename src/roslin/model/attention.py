@@ -6,7 +6,7 @@ import inspect
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,42 +21,76 @@ VARLEN_MODULE = "torch.nn.attention.varlen"  # torch 2.9 lacks it
 HALF = (torch.float16, torch.bfloat16)
 
 
+class Attend(Protocol):
+    """Who sees whom in one pass: which sequences the flat stream of tokens is made of."""
+
+    def __call__(self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> Tensor:
+        """What each token gathers, [N, H, K], positions being turned in already."""
+        ...
+
+    def reach(self, positions_N: Tensor) -> Tensor:
+        """How long each token's sequence is as of this pass, [N]."""
+        ...
+
+
 class PackedAttention:
     """Causal attention within each run of a packed stream, and none across runs.
 
-    `lengths` are the runs' lengths, which sum to N. Scores are taken in fp32 whatever the dtype of q and k, so that
-    they cannot overflow (GPT-J and GPT-NeoX in fp16 need it): torch's fused kernels do so.
+    `lengths` are the runs' lengths, which sum to N; `window` is how far back a token sees. Scores are taken in fp32
+    whatever the dtype of q and k, so that they cannot overflow (GPT-J and GPT-NeoX in fp16 need it): torch's fused
+    kernels do so.
     """
 
-    def __init__(self, lengths: Sequence[int]) -> None:
+    def __init__(self, lengths: Sequence[int], window: int | None = None) -> None:
         self.lengths = [length for length in lengths if length]
         self._longest = max(self.lengths, default=0)
+        self._window = window if window is not None and window < self._longest else None
         self._starts: Tensor | None = None
 
-    def __call__(self, layer: int, q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor) -> Tensor:
+    def __call__(self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> Tensor:
         """What each token gathers from its run, [N, H, K]."""
         if len(self.lengths) > 1 and _one_kernel_takes(q_NHK):
-            return self._by_one_kernel(q_NHK, k_NHK, v_NHK)
+            return self._by_one_kernel(q_NHK, k_NGK, v_NGK)
+        qkv = (q_NHK, k_NGK, v_NGK)
         if len(set(self.lengths)) == 1:
-            batch = (len(self.lengths), self._longest, *q_NHK.shape[1:])
-            return _causal(q_NHK.view(batch), k_NHK.view(batch), v_NHK.view(batch)).flatten(0, 1)
-        runs = zip(*(torch.split(x, self.lengths) for x in (q_NHK, k_NHK, v_NHK)), strict=True)
-        return torch.cat([_causal(*(x[None] for x in run))[0] for run in runs]) if self.lengths else v_NHK
+            batch = (len(self.lengths), self._longest)
+            q, k, v = (x.reshape(*batch, *x.shape[1:]) for x in qkv)
+            return causal(q, k, v, self._window).flatten(0, 1)
+        runs = zip(*(torch.split(x, self.lengths) for x in qkv), strict=True)
+        outs = [causal(q[None], k[None], v[None], self._window)[0] for q, k, v in runs]
+        return torch.cat(outs) if outs else q_NHK
 
-    def _by_one_kernel(self, q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor) -> Tensor:
-        attention, causal = _varlen_attention()
+    def reach(self, positions_N: Tensor) -> Tensor:
+        """Each run's own length."""
+        lengths = torch.tensor(self.lengths, device=positions_N.device)
+        return lengths.repeat_interleave(lengths)
+
+    def _by_one_kernel(self, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> Tensor:
+        attention, bounded = _varlen_attention()
         if self._starts is None:
             ends = torch.tensor([0, *self.lengths]).cumsum(0)
             self._starts = ends.to(q_NHK.device, torch.int32)
+        k_NHK, v_NHK = (x.repeat_interleave(q_NHK.shape[1] // x.shape[1], 1) for x in (k_NGK, v_NGK))
         out_NHK: Tensor = attention(
-            q_NHK, k_NHK, v_NHK, self._starts, self._starts, self._longest, self._longest, **causal
+            q_NHK, k_NHK, v_NHK, self._starts, self._starts, self._longest, self._longest, **bounded(self._window)
         )
         return out_NHK
 
 
-def _causal(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHK: Tensor) -> Tensor:
-    q, k, v = (x.transpose(1, 2) for x in (q_BTHK, k_BTHK, v_BTHK))
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+def causal(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, window: int | None = None) -> Tensor:
+    """Causal attention over whole sequences, [B, T, H, K]; each of G keys serves H / G queries."""
+    q, k, v = (x.transpose(1, 2) for x in (q_BTHK, k_BTGK, v_BTGK))
+    band = None if window is None or window >= q.shape[2] else _band(q.shape[2], window, q.device)
+    grouped = q.shape[1] != k.shape[1]
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=band, is_causal=band is None, enable_gqa=grouped)
+    return out.transpose(1, 2)
+
+
+def _band(length: int, window: int, device: torch.device) -> Tensor:
+    """Which places each of `length` tokens sees, [T, T]: itself and the `window` - 1 before it."""
+    places = torch.arange(length, device=device)
+    back = places[:, None] - places
+    return (back >= 0) & (back < window)
 
 
 def _one_kernel_takes(q_NHK: Tensor) -> bool:
@@ -68,11 +102,17 @@ def _one_kernel_takes(q_NHK: Tensor) -> bool:
 
 
 @cache
-def _varlen_attention() -> tuple[Callable[..., Any], dict[str, Any]]:
+def _varlen_attention() -> tuple[Callable[..., Any], Callable[[int | None], dict[str, Any]]]:
     """That kernel, and how this release of torch asks it for causal attention: torch 2.11 and 2.13 differ."""
     attention = import_module(VARLEN_MODULE).varlen_attn
     named = "is_causal" in inspect.signature(attention).parameters
-    return attention, {"is_causal": True} if named else {"window_size": (-1, 0)}
+
+    def bounded(window: int | None) -> dict[str, Any]:
+        if named and window is None:
+            return {"is_causal": True}
+        return {"window_size": (-1 if window is None else window - 1, 0)}
+
+    return attention, bounded
 
 
 def packed_positions(lengths: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
@@ -85,6 +125,6 @@ def padded_logits(decoder: Decoder, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
     kept_BT = mask_BT.bool()
     lengths: list[int] = kept_BT.sum(1).tolist()
     positions_N = packed_positions(lengths, ids_BT.device)
-    logits_NV: Tensor = decoder(ids_BT[kept_BT], positions_N, PackedAttention(lengths))
+    logits_NV: Tensor = decoder(ids_BT[kept_BT], positions_N, PackedAttention(lengths, decoder.config.window))
     logits_BTV = logits_NV.new_zeros(*ids_BT.shape, logits_NV.shape[-1])
     return logits_BTV.masked_scatter(kept_BT[..., None], logits_NV)

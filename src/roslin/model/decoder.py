@@ -7,7 +7,7 @@ padding taken out, and one decode step of many sequences are all the same to it:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,31 +17,34 @@ from torch.nn import functional as F
 from roslin.model.rotary import Rotary, Turns
 
 if TYPE_CHECKING:
-    from roslin.model.config import ModelConfig
+    from collections.abc import Callable
 
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer, q_NHK, k_NHK, v_NHK), with positions turned in, to what each token gathers: out_NHK."""
+    from roslin.model.attention import Attend
+    from roslin.model.config import ModelConfig
 
 
 class Block(nn.Module):
     """One layer: attention and MLP, beside each other or one after the other.
 
-    `qkv` is one matrix [3·H·K, D] whose rows are all queries, then all keys, then all values.
+    `qkv` is one matrix [(H + 2 G)·K, D] whose rows are all queries, then all keys, then all values. `up` is the MLP's
+    first matrix [F, D]; where the MLP is gated, the gate's rows stand before it, [2 F, D].
     """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        attention = config.heads * config.head_dim
         self.layer = layer
-        self.norm1 = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.norm2 = None if config.shared_norm else nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.qkv = nn.Linear(config.width, 3 * attention, bias=config.attention_bias)
-        self.out = nn.Linear(attention, config.width, bias=config.attention_bias)
-        self.up = nn.Linear(config.width, config.inner)
-        self.down = nn.Linear(config.inner, config.width)
-        self._qkv_shape = (-1, 3, config.heads, config.head_dim)
+        self.norm1 = _norm(config)
+        self.norm2 = None if config.shared_norm else _norm(config)
+        self.qkv = nn.Linear(config.width, config.qkv_rows, bias=config.qkv_bias)
+        self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else None
+        self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else None
+        self.out = nn.Linear(config.query_rows, config.width, bias=config.out_bias)
+        self.up = nn.Linear(config.width, config.up_rows, bias=config.mlp_bias)
+        self.down = nn.Linear(config.inner, config.width, bias=config.mlp_bias)
+        self._head_dim = config.head_dim
+        self._heads = (config.heads, config.kv_heads, config.kv_heads)
         self._parallel = config.parallel_residual
-        self._gelu = "tanh" if config.activation == "gelu_new" else "none"
+        self._activate = activation_of(config)
 
     def forward(self, x_ND: Tensor, turns: Turns, attend: Attend) -> Tensor:
         """The stream after this layer, [N, D]."""
@@ -53,17 +56,42 @@ class Block(nn.Module):
         return x_ND + attended_ND + self._mlp(self._second_norm(x_ND, normed_ND))
 
     def _attention(self, normed_ND: Tensor, turns: Turns, attend: Attend) -> Tensor:
-        qkv_N3HK = turns.apply(self.qkv(normed_ND).view(self._qkv_shape))
-        q_NHK, k_NHK, v_NHK = qkv_N3HK.unbind(1)
-        out_ND: Tensor = self.out(attend(self.layer, q_NHK, k_NHK, v_NHK).flatten(1))
+        heads_NGK = self.qkv(normed_ND).view(len(normed_ND), sum(self._heads), self._head_dim)
+        q_NHK, k_NGK, v_NGK = turns.apply(self.normed_heads(heads_NGK)).split_with_sizes(self._heads, 1)
+        out_ND: Tensor = self.out(attend(self.layer, q_NHK, k_NGK, v_NGK).flatten(1))
         return out_ND
+
+    def normed_heads(self, heads_NGK: Tensor) -> Tensor:
+        """The heads with queries and keys normed, each by itself, where the model does so."""
+        if self.q_norm is None or self.k_norm is None:
+            return heads_NGK
+        q_NHK, k_NGK, v_NGK = heads_NGK.split_with_sizes(self._heads, 1)
+        return torch.cat((self.q_norm(q_NHK), self.k_norm(k_NGK), v_NGK), 1)
 
     def _second_norm(self, x_ND: Tensor, normed_ND: Tensor) -> Tensor:
         return normed_ND if self.norm2 is None else self.norm2(x_ND)
 
     def _mlp(self, normed_ND: Tensor) -> Tensor:
-        out_ND: Tensor = self.down(F.gelu(self.up(normed_ND), approximate=self._gelu))
+        out_ND: Tensor = self.down(self._activate(self.up(normed_ND)))
         return out_ND
+
+
+def _norm(config: ModelConfig) -> nn.Module:
+    kind = nn.RMSNorm if config.norm == "rms" else nn.LayerNorm
+    return kind(config.width, eps=config.norm_eps)
+
+
+def activation_of(config: ModelConfig) -> Callable[[Tensor], Tensor]:
+    """What stands between the MLP's two matrices: [N, F] of [N, F], or of [N, 2 F] where a gate stands before it."""
+    plain: Callable[[Tensor], Tensor] = F.silu
+    if config.activation != "silu":
+        plain = partial(F.gelu, approximate="tanh" if config.activation == "gelu_new" else "none")
+    return partial(_gated, plain) if config.gated_mlp else plain
+
+
+def _gated(activate: Callable[[Tensor], Tensor], up_N2F: Tensor) -> Tensor:
+    gate_NF, up_NF = up_N2F.chunk(2, -1)
+    return activate(gate_NF) * up_NF
 
 
 KERNELS_KEPT = "128"
@@ -89,7 +117,7 @@ class Decoder(nn.Module):
         rows_VD = torch.empty(config.vocab_rows, config.width).uniform_(-1, 1)
         self.embedding = nn.Embedding(config.vocab_rows, config.width, _weight=rows_VD)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.norm = _norm(config)
         self.head = nn.Linear(config.width, config.vocab_rows, bias=config.head_bias)
         self._rotary = Rotary(config)
         self.tie()
@@ -112,7 +140,7 @@ class Decoder(nn.Module):
     def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
         """The hidden states after the final norm, [N, D]. Positions must be below the model's."""
         x_ND = self.embedding(ids_N)
-        turns = self._rotary.turns(positions_N, x_ND.dtype)
+        turns = self._rotary.turns(positions_N, x_ND.dtype, attend)
         for block in self.blocks:
             x_ND = block(x_ND, turns, attend)
         normed_ND: Tensor = self.norm(x_ND)

@@ -40,7 +40,14 @@ class Fields:
         wanted = f"at most {LARGEST:,}" if isinstance(value, int) and value > LARGEST else "a whole number above 0"
         return self._fault(key, value, wanted, 1)
 
-    def number(self, key: str, default: float) -> float:
+    def count(self, key: str, default: int) -> int:
+        """A whole number, zero or more."""
+        value = self._value(key, default)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+        return self._fault(key, value, "a whole number, 0 or more", 0)
+
+    def number(self, key: str, default: float | None = None) -> float:
         """A number above zero."""
         value = self._value(key, default)
         if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
@@ -64,7 +71,7 @@ class Fields:
             return choices[value]
         return self._fault(key, value, f"one of {', '.join(choices)}", choices[default])
 
-    def token(self, key: str, default: int) -> int | None:
+    def token(self, key: str, default: int | None) -> int | None:
         """A token id; the first where the file lists several; None where it says null."""
         value = self._values.get(key, default)
         if isinstance(value, list) and value:
@@ -85,18 +92,39 @@ class Fields:
             self._faults.append(f"{key}: turns {dims} of a head's {head_dim} dimensions; Roslin needs an even number")
         return dims
 
+    def window(self, key: str, default: int | None) -> int | None:
+        """A whole number above zero, or None where the file says null."""
+        if key in self._values and self._values[key] is None:
+            return None
+        return None if key not in self._values and default is None else self.size(key, default)
+
+    def names(self, key: str) -> list[str]:
+        """A list of names; empty where there is none."""
+        value = self._value(key, [])
+        if isinstance(value, list) and all(isinstance(name, str) for name in value):
+            return value
+        return self._fault(key, value, "a list of names", [])
+
+    def has(self, key: str) -> bool:
+        """Whether the file says anything under this key."""
+        return self._values.get(key) is not None
+
+    def fault(self, text: str) -> None:
+        """Note something wrong that lies between fields."""
+        self._faults.append(text)
+
     def rope(self) -> Fields:
-        """The fields of `rope_parameters` (transformers 5) and `rope_scaling` (4); scaled positions are a fault."""
-        found: dict[str, Any] = {}
-        for key in ("rope_scaling", "rope_parameters"):
-            rope = self._value(key, {})
-            if not isinstance(rope, dict):
-                rope = self._fault(key, rope, "an object", {})
-            kind = rope.get("rope_type", rope.get("type", "default"))
-            if kind != "default":
-                self._faults.append(f"{key}: rope type {kind!r} is not supported; Roslin runs unscaled positions only")
-            found |= rope
-        return Fields(found, self._source, self._faults)
+        """The fields of `rope_parameters` (transformers 5) and `rope_scaling` (4), their kind as `rope_type`."""
+        key = "rope_scaling" if self._values.get("rope_scaling") else "rope_parameters"
+        rope = self._value(key, {})
+        if not isinstance(rope, dict):
+            rope = self._fault(key, rope, "an object", {})
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        return Fields(rope | {"rope_type": kind}, self._source, self._faults)
+
+    def unscaled_rope(self) -> None:
+        """The same for a family whose positions cannot be stretched: a fault if they are."""
+        self.rope().choice("rope_type", {"default": None}, "default")
 
     def _value(self, key: str, default: Any) -> Any:
         value = self._values.get(key)

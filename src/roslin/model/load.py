@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from roslin.errors import InputError, MachineError
 from roslin.model.config import ModelConfig
 from roslin.model.decoder import Decoder
-from roslin.model.families import FAMILIES, Family, Source
+from roslin.model.families import FAMILIES
 from roslin.model.stored import StoredTensor, stored_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from roslin.model.family import Family, Source
 
 # In the order in which transformers looks for them.
 WEIGHT_FILES = (
@@ -138,8 +140,8 @@ def _expected_shapes(decoder: Decoder, family: Family) -> Iterable[tuple[str, tu
     for name, parameter in decoder.named_parameters():
         source = family.source(name)
         rows, *rest = parameter.shape
-        for theirs in source.names:
-            yield theirs, (rows // len(source.names), *rest)
+        for theirs, count in zip(source.names, source.rows(decoder.config, rows), strict=True):
+            yield theirs, (count, *rest)
 
 
 def _raise_faults(folder: Path, faults: list[str]) -> None:
@@ -167,7 +169,7 @@ def _fill(place: Tensor, config: ModelConfig, source: Source, stored: list[Store
         by_head = stored[0].read().reshape(config.heads, 3, config.head_dim, *rest)
         place.view(3, config.heads, config.head_dim, *rest).copy_(by_head.transpose(0, 1))
         return
-    for part, tensor in zip(place.chunk(len(stored)), stored, strict=True):
+    for part, tensor in zip(place.split_with_sizes(source.rows(config, len(place))), stored, strict=True):
         tensor.read_into(part)
 
 

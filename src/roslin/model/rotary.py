@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from roslin.model.scaling import dynamic_frequencies, frequencies
+
 if TYPE_CHECKING:
+    from roslin.model.attention import Attend
     from roslin.model.config import ModelConfig
 
 
@@ -17,19 +20,21 @@ class Turns:
     """The cosines and signed sines of one forward pass's positions, shaped to meet a pair of each dimension.
 
     A pair (a, b) turns to (a cos - b sin, b cos + a sin): the pair times cos, plus the flipped pair times (-sin, sin).
-    Both tensors are [N, 1, 1, 2, R/2] for half-split pairs and [N, 1, 1, R/2, 2] for interleaved ones.
+    Both tensors are [N, 1, 2, R/2] for half-split pairs and [N, 1, R/2, 2] for interleaved ones.
+    `turning` is how many heads turn, the first ones: queries and keys.
     """
 
     cos: Tensor
     sin: Tensor
     interleaved: bool
+    turning: int
 
-    def apply(self, qkv_N3HK: Tensor) -> Tensor:
+    def apply(self, qkv_NGK: Tensor) -> Tensor:
         """Turn the queries and keys. Without gradients this happens in place."""
-        if torch.is_grad_enabled() and qkv_N3HK.requires_grad:
-            turned: Tensor = _Turn.apply(qkv_N3HK, self.cos, self.sin, self.interleaved)  # type: ignore[no-untyped-call]
+        if torch.is_grad_enabled() and qkv_NGK.requires_grad:
+            turned: Tensor = _Turn.apply(qkv_NGK, self.cos, self.sin, self.interleaved, self.turning)  # type: ignore[no-untyped-call]
             return turned
-        return _turn_in_place(qkv_N3HK, self.cos, self.sin, self.interleaved, sign=1)
+        return _turn_in_place(qkv_NGK, self.cos, self.sin, self.interleaved, self.turning, sign=1)
 
 
 class Rotary:
@@ -40,15 +45,20 @@ class Rotary:
         self._dims = config.rotary_dims
         self._base = config.rotary_base
         self._interleaved = config.rotary_interleaved
+        self._turning = config.heads + config.kv_heads
+        self._scaling = config.rotary_scaling
         self._table_P2R: Tensor | None = None
 
-    def turns(self, positions_N: Tensor, dtype: torch.dtype) -> Turns:
-        """The turns of these positions, each below the model's `positions`."""
+    def turns(self, positions_N: Tensor, dtype: torch.dtype, attend: Attend) -> Turns:
+        """The turns of these positions, each below the model's `positions`, in the sequences that `attend` knows."""
         half = self._dims // 2
         pair = (half, 2) if self._interleaved else (2, half)
-        rows_N2R = self._table(dtype, positions_N.device).index_select(0, positions_N)
-        cos, sin = rows_N2R.view(-1, 2, 1, 1, *pair).unbind(1)
-        return Turns(cos, sin, self._interleaved)
+        if self._scaling is not None and self._scaling.kind == "dynamic":
+            rows_N2R = self._rows_of_lengths(positions_N, attend.reach(positions_N)).to(dtype)
+        else:
+            rows_N2R = self._table(dtype, positions_N.device).index_select(0, positions_N)
+        cos, sin = rows_N2R.view(-1, 2, 1, *pair).unbind(1)
+        return Turns(cos, sin, self._interleaved, self._turning)
 
     def _table(self, dtype: torch.dtype, device: torch.device) -> Tensor:
         if self._table_P2R is None or self._table_P2R.dtype != dtype or self._table_P2R.device != device:
@@ -57,34 +67,45 @@ class Rotary:
 
     def _made(self, device: torch.device) -> Tensor:
         # The angles are made as transformers makes them, in fp32 on the CPU, so that tables agree to the bit.
-        frequency_R2 = 1.0 / (self._base ** (torch.arange(0, self._dims, 2, dtype=torch.float32) / self._dims))
+        frequency_R2 = frequencies(self._dims, self._base, self._scaling)
         angle_PR2 = torch.arange(self._positions, dtype=torch.float32)[:, None] * frequency_R2
-        cos, sin = angle_PR2.cos(), angle_PR2.sin()
+        return self._cos_and_sin(angle_PR2).to(device)
+
+    def _rows_of_lengths(self, positions_N: Tensor, lengths_N: Tensor) -> Tensor:
+        assert self._scaling is not None
+        lengths_M, which_N = torch.unique(lengths_N, return_inverse=True)
+        frequency_MR2 = dynamic_frequencies(self._dims, self._base, self._scaling, lengths_M)
+        return self._cos_and_sin(positions_N[:, None].float() * frequency_MR2[which_N])
+
+    def _cos_and_sin(self, angle_PR2: Tensor) -> Tensor:
+        """Cosines and signed sines of both numbers of each pair, [P, 2, R]."""
+        factor = self._scaling.attention_factor if self._scaling else 1.0
+        cos, sin = angle_PR2.cos() * factor, angle_PR2.sin() * factor
         axis = -1 if self._interleaved else 1
         cos_PR = torch.stack([cos, cos], axis).flatten(1)
         sin_PR = torch.stack([-sin, sin], axis).flatten(1)
-        return torch.stack([cos_PR, sin_PR], 1).to(device)
+        return torch.stack([cos_PR, sin_PR], 1)
 
 
-def _turn_in_place(qkv_N3HK: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, sign: int) -> Tensor:
-    count, _, heads, _ = qkv_N3HK.shape
+def _turn_in_place(qkv_NGK: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, heads: int, sign: int) -> Tensor:
     pair = cos.shape[-2:]
-    turning = qkv_N3HK[:, :2, :, : pair[0] * pair[1]].view(count, 2, heads, *pair)
+    turning = qkv_NGK[:, :heads, : pair[0] * pair[1]].view(len(qkv_NGK), heads, *pair)
     flipped = turning.flip(-1 if interleaved else -2)
     turning.mul_(cos).addcmul_(flipped, sin, value=sign)
-    return qkv_N3HK
+    return qkv_NGK
 
 
 class _Turn(torch.autograd.Function):
     """The turn with its gradient, which is the turn back: nothing but the tables is kept for it."""
 
     @staticmethod
-    def forward(ctx: Any, qkv_N3HK: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    def forward(ctx: Any, qkv_NGK: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, heads: int) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        ctx.interleaved = interleaved
-        return _turn_in_place(qkv_N3HK.clone(), cos, sin, interleaved, sign=1)
+        ctx.interleaved, ctx.heads = interleaved, heads
+        return _turn_in_place(qkv_NGK.clone(), cos, sin, interleaved, heads, sign=1)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         cos, sin = ctx.saved_tensors
-        return _turn_in_place(gradients[0].clone(), cos, sin, ctx.interleaved, sign=-1), None, None, None
+        turned = _turn_in_place(gradients[0].clone(), cos, sin, ctx.interleaved, ctx.heads, sign=-1)
+        return turned, None, None, None, None

@@ -28,8 +28,7 @@ class _Part:
 
     slot: Slot
     parameter: Tensor
-    index: int
-    count: int
+    start: int
     per_head: bool
 
 
@@ -64,9 +63,10 @@ def _parts(decoder: Decoder, dtype: torch.dtype) -> Iterator[_Part]:
     for name, parameter in decoder.named_parameters():
         source = family.source(name)
         rows, *rest = parameter.shape
-        count = len(source.names)
+        counts = source.rows(decoder.config, rows)
         for index, theirs in enumerate(source.names):
-            yield _Part(Slot(theirs, (rows // count, *rest), dtype), parameter, index, count, source.per_head)
+            slot = Slot(theirs, (counts[index], *rest), dtype)
+            yield _Part(slot, parameter, sum(counts[:index]), source.per_head)
 
 
 def _shards(parts: Sequence[_Part], max_bytes: int) -> list[list[_Part]]:
@@ -104,7 +104,7 @@ def _as_stored(decoder: Decoder, part: _Part) -> Tensor:
     tensor = part.parameter.detach()
     if part.per_head:
         tensor = tensor.view(3, decoder.config.heads, -1, *tensor.shape[1:]).transpose(0, 1).flatten(0, 2)
-    return tensor.chunk(part.count)[part.index].to(part.slot.dtype)
+    return tensor[part.start : part.start + part.slot.shape[0]].to(part.slot.dtype)
 
 
 def _generation(decoder: Decoder, end_id: int | None) -> dict[str, Any]:

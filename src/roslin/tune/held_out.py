@@ -90,7 +90,8 @@ class HeldOutSet:
 def hidden_of_answers(decoder: Decoder, pack: Pack) -> torch.Tensor:
     """Final hidden states [M, D] at the positions from which a pack's answer tokens are predicted."""
     ids = pack.ids_N.to(decoder.device)
-    hidden_ND = decoder.hidden(ids, packed_positions(pack.lengths).to(decoder.device), PackedAttention(pack.lengths))
+    attend = PackedAttention(pack.lengths, decoder.config.window)
+    hidden_ND = decoder.hidden(ids, packed_positions(pack.lengths).to(decoder.device), attend)
     return hidden_ND[pack.predict_M.to(decoder.device)]
 
 
