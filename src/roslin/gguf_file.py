@@ -89,8 +89,8 @@ def _read(path: Path) -> GgufFile:
             _check_beginning(path, file.read(64))
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Cursor(path, data).file()
-    except (struct.error, EOFError):
-        raise InputError(f"{path} is cut short: it ends within its header. Download it again.") from None
+    except (struct.error, EOFError, OverflowError):
+        raise InputError(f"{path} is cut short or damaged: its header does not fit it. Download it again.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
 
