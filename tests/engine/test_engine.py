@@ -186,7 +186,7 @@ def test_logits_that_are_no_numbers_are_named_and_harm_nothing_later() -> None:
     [good] = engine.run([Request(PROMPT, 10, GREEDY)])
     kept = decoder.norm.weight.data.clone()
     decoder.norm.weight.data[3] = math.nan
-    with pytest.raises(MachineError, match="not numbers"):
+    with pytest.raises(MachineError, match="stop being numbers"):
         engine.run([Request(PROMPT, 10), Request(PROMPT, 10, GREEDY)])
     assert not engine.busy
     decoder.norm.weight.data.copy_(kept)

@@ -94,7 +94,7 @@ YARNS = [
 ]
 
 
-@pytest.mark.parametrize("fields", YARNS, ids=lambda fields: "-".join(fields))
+@pytest.mark.parametrize("fields", YARNS, ids="-".join)
 def test_every_field_of_yarn(tmp_path: Path, fields: dict[str, Any]) -> None:
     tiny_llama(tmp_path, head_dim=32, max_position_embeddings=POSITIONS)
     model = oracle(tmp_path, {**CHOICES["yarn:4"], **fields})

@@ -5,6 +5,7 @@ It is not made for several threads: whoever owns it calls it from one.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,9 +17,18 @@ from roslin.engine.request import Completion, Event, Request, Token
 from roslin.engine.sampler import Sampler
 from roslin.engine.scheduler import Scheduler
 from roslin.errors import InputError, MachineError, out_of_memory
+from roslin.model.finite import find_fault, not_finite, watched_hidden
 
 PROMPT_TOKENS_PER_PASS = 4096
 """New prompts taken into one pass; more would hold up the generations that are already answering."""
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass of the decoder: ids, positions and who sees whom; and which hidden states a token is drawn from."""
+
+    stream: tuple[Tensor, Tensor, CachedAttention]
+    lasts_B: Tensor | slice
 
 
 class Engine:
@@ -100,8 +110,11 @@ class Engine:
         if not running:
             return []
         self._reserve(running)
-        logits_BV = self._run(running, newcomers)
-        tokens = self._draw(running, logits_BV)
+        work = self._next_pass(running, newcomers)
+        hidden_ND = watched_hidden(self.decoder, *work.stream)
+        tokens = self._draw(running, self.decoder.logits(hidden_ND[work.lasts_B]).float())
+        if not all(math.isfinite(token.logprob) for token in tokens):
+            raise not_finite(find_fault(self.decoder, *work.stream, hidden_ND), self.decoder.dtype)
         events = [generation.take(token) for generation, token in zip(running, tokens, strict=True)]
         for generation in running:
             if generation.completion:
@@ -139,8 +152,8 @@ class Engine:
         longest = max(g.cached + 1 for g in running)
         self._cache.ensure(len(running), longest, max(g.most_positions for g in running))
 
-    def _run(self, running: Sequence[Generation], newcomers: Sequence[Generation]) -> Tensor:
-        """Logits [B, rows of the head] after each one's last token. Old ones run one token, newcomers their prompt."""
+    def _next_pass(self, running: Sequence[Generation], newcomers: Sequence[Generation]) -> "_Pass":
+        """The stream in which old ones run one token, and newcomers their prompt."""
         decoding = running[: len(running) - len(newcomers)]
         ids = [g.tokens[-1].id for g in decoding]
         positions = [g.cached for g in decoding]
@@ -152,13 +165,10 @@ class Engine:
         prompts = [len(g.request.prompt_ids) for g in newcomers]
         attend = CachedAttention(self._cache, [p + 1 for p in positions[: len(decoding)]], prompts)
         device = self.decoder.device
-        hidden_ND = self.decoder.hidden(
-            torch.tensor(ids, device=device), torch.tensor(positions, device=device), attend
-        )
         if newcomers:
             self._sampler = None
-            hidden_ND = hidden_ND[torch.tensor(lasts, device=device)]
-        return self.decoder.logits(hidden_ND).float()
+        stream = torch.tensor(ids, device=device), torch.tensor(positions, device=device), attend
+        return _Pass(stream, torch.tensor(lasts, device=device) if newcomers else slice(None))
 
     def _draw(self, running: Sequence[Generation], logits_BV: Tensor) -> list[Token]:
         if self._sampler is None:
@@ -167,7 +177,6 @@ class Engine:
         ids_B = self._sampler.choose(logits_BV[:, : self.vocabulary], streams, steps)
         total_B1 = torch.logsumexp(logits_BV, -1, keepdim=True)
         logprobs = (logits_BV.gather(-1, ids_B[:, None]) - total_B1)[:, 0].tolist()
-        self._check_numbers(running, logprobs)
         tops = self._tops(running, logits_BV, total_B1)
         return [Token(*chosen) for chosen in zip(ids_B.tolist(), logprobs, tops, strict=True)]
 
@@ -181,17 +190,6 @@ class Engine:
         best_BK, ids_BK = logits_BV[:, : self.vocabulary].topk(max(counts))
         rows = zip(ids_BK.tolist(), (best_BK - total_B1).tolist(), counts, strict=True)
         return [tuple(zip(ids[:count], best[:count], strict=True)) for ids, best, count in rows]
-
-    def _check_numbers(self, running: Sequence[Generation], logprobs: Sequence[float]) -> None:
-        for generation, logprob in zip(running, logprobs, strict=True):
-            if not math.isfinite(logprob):
-                place = len(generation.request.prompt_ids) + len(generation.tokens)
-                dtype = str(self.decoder.dtype).removeprefix("torch.")
-                raise MachineError(
-                    f"The model's logits are not numbers (NaN or infinite) at position {place} of request "
-                    f"{generation.number}; its weights are {dtype}. In float16 this family overflows: use bfloat16 or "
-                    "float32. In those, the weights themselves are damaged: check the folder they came from."
-                )
 
     def _drop_all(self) -> None:
         """Cancel everything and forget the cache, whose NaN would outlive the one that wrote them."""

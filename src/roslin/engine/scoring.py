@@ -9,6 +9,7 @@ from torch import Tensor
 from roslin.engine.network import Network
 from roslin.errors import InputError
 from roslin.model import PackedAttention, packed_positions
+from roslin.model.finite import find_fault, not_finite, watched_hidden
 
 TOKENS_PER_PASS = 4096
 LOGIT_ROWS = 512
@@ -38,7 +39,10 @@ class ScoreRow:
 
 @torch.inference_mode()
 def score(decoder: Network, rows: Sequence[ScoreRow]) -> list[list[float]]:
-    """The log-probability of every scored id, row by row. Raises InputError naming every row that cannot be scored."""
+    """The log-probability of every scored id, row by row.
+
+    Raises InputError naming every row that cannot be scored, and MachineError for numbers that are none.
+    """
     config = decoder.config
     faults = [(number, row.faults(config.vocab_rows, config.positions)) for number, row in enumerate(rows, 1)]
     if any(found for _, found in faults):
@@ -63,11 +67,13 @@ def _score_pass(decoder: Network, rows: Sequence[ScoreRow]) -> list[list[float]]
     lengths = [len(row.ids) - 1 for row in rows]
     device = decoder.device
     ids_N = torch.tensor([token for row in rows for token in row.ids[:-1]], device=device)
-    positions_N = packed_positions(lengths).to(device)
-    hidden_ND = decoder.hidden(ids_N, positions_N, PackedAttention(lengths, decoder.config.window))
+    stream = ids_N, packed_positions(lengths).to(device), PackedAttention(lengths, decoder.config.window)
+    hidden_ND = watched_hidden(decoder, *stream)
     scored = torch.cat([torch.arange(length) >= row.start - 1 for length, row in zip(lengths, rows, strict=True)])
     targets = [token for row in rows for token in row.ids[row.start :]]
     logprobs_M = _logprobs(decoder, hidden_ND[scored.to(device)], torch.tensor(targets, device=device))
+    if not logprobs_M.isfinite().all():
+        raise not_finite(find_fault(decoder, *stream, hidden_ND), decoder.dtype)
     counts = [len(row.ids) - row.start for row in rows]
     return [part.tolist() for part in torch.split(logprobs_M, counts)]
 

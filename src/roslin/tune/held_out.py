@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from roslin.model import Decoder, PackedAttention, packed_positions
+from roslin.model.finite import find_fault
 from roslin.tokens import Example
 from roslin.tune.loss import answer_nll
 from roslin.tune.packing import Pack, best_fit, make_pack
@@ -76,6 +77,10 @@ class HeldOutSet:
     def __len__(self) -> int:
         return len(self._counts)
 
+    def where_it_broke(self, decoder: Decoder) -> str:
+        """The layer at which the numbers of a measurement stop being finite, in words."""
+        return where_it_broke(decoder, self._packs)
+
     @torch.inference_mode()
     def measure(self, decoder: Decoder) -> HeldOutLoss:
         """The loss of every record under `decoder` as it is now."""
@@ -89,10 +94,23 @@ class HeldOutSet:
 
 def hidden_of_answers(decoder: Decoder, pack: Pack) -> torch.Tensor:
     """Final hidden states [M, D] at the positions from which a pack's answer tokens are predicted."""
-    ids = pack.ids_N.to(decoder.device)
-    attend = PackedAttention(pack.lengths, decoder.config.window)
-    hidden_ND = decoder.hidden(ids, packed_positions(pack.lengths).to(decoder.device), attend)
+    hidden_ND = decoder.hidden(*_stream(decoder, pack))
     return hidden_ND[pack.predict_M.to(decoder.device)]
+
+
+def _stream(decoder: Decoder, pack: Pack) -> tuple[torch.Tensor, torch.Tensor, PackedAttention]:
+    positions = packed_positions(pack.lengths).to(decoder.device)
+    return pack.ids_N.to(decoder.device), positions, PackedAttention(pack.lengths, decoder.config.window)
+
+
+@torch.no_grad()
+def where_it_broke(decoder: Decoder, packs: Sequence[Pack]) -> str:
+    """The layer at which the numbers of the first pack whose loss is no number stop being finite, in words."""
+    for pack in packs:
+        if not pack_nll(decoder, pack).isfinite().all():
+            stream = _stream(decoder, pack)
+            return find_fault(decoder, *stream, decoder.hidden(*stream))
+    return "in the sum over the update"
 
 
 def pack_nll(decoder: Decoder, pack: Pack) -> torch.Tensor:

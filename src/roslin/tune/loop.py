@@ -13,7 +13,7 @@ import torch
 
 from roslin.errors import InputError
 from roslin.model import Decoder
-from roslin.tune.held_out import HeldOutLoss
+from roslin.tune.held_out import HeldOutLoss, where_it_broke
 from roslin.tune.log import (
     Curves,
     EvaluationLog,
@@ -160,7 +160,7 @@ class _Run:
         started = time.monotonic()
         packs = [make_pack([self.prepared.examples[i] for i in row]) for row in rows]
         loss = accumulate(self.decoder, packs)
-        self._stop_if_diverged(loss)
+        self._stop_if_diverged(loss, lambda: where_it_broke(self.decoder, packs))
         rate = learning_rate(
             progress.update + 1,
             peak=recipe.learning_rate,
@@ -178,9 +178,9 @@ class _Run:
         progress.seconds += time.monotonic() - started
         self._report(loss, rate, norm, sum(map(len, rows)), tokens)
 
-    def _stop_if_diverged(self, loss: float) -> None:
+    def _stop_if_diverged(self, loss: float, where: Callable[[], str]) -> None:
         if not math.isfinite(loss):
-            self._diverged(f"the loss is {loss}")
+            self._diverged(f"the loss is {loss}; numbers stop being numbers {where()}")
         if loss > self.recipe.explosion * self.before.loss:
             self._diverged(f"the loss rose to {loss:.2f}; the base's held-out loss is {self.before.loss:.2f}")
 
@@ -223,7 +223,7 @@ class _Run:
     def _take(self, held_out: HeldOutLoss) -> None:
         """Note a measurement of the weights as they are now."""
         progress = self.progress
-        self._stop_if_diverged(held_out.loss)
+        self._stop_if_diverged(held_out.loss, lambda: self.prepared.held_out.where_it_broke(self.decoder))
         progress.held_out = held_out.loss
         best = progress.best_held_out is None or held_out.loss < progress.best_held_out
         if best:
