@@ -1,5 +1,6 @@
 """Asking: one, several, streamed, many, scored; on a real tiny model, and on one that says what it is told to."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,22 @@ def test_a_model_that_was_not_tuned_is_asked_all_the_same_and_this_is_said(untun
         model = Roslin.load(untuned)
     assert len(model.answer("Hello", seed=1, max_new_tokens=5).tokens) <= 5
     assert model.score("Hello", "Hi.").tokens > 3
+
+
+def test_prompts_beyond_the_positions_need_a_rope_scaling() -> None:
+    question = "Which of these words is a bird? " + "river stone " * 1100
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the base is not tuned
+        plain, stretched = (Roslin.load("base", rope_scaling=scaling) for scaling in (None, "dynamic:2"))
+    with pytest.raises(InputError, match=r"the model has 2048 positions; .*rope scaling"):
+        plain.answer(question, max_new_tokens=3)
+    assert len(stretched.answer(question, max_new_tokens=3, greedy=True).tokens) <= 3
+    assert (
+        stretched.answer("Hello", max_new_tokens=9, greedy=True).tokens
+        == plain.answer("Hello", max_new_tokens=9, greedy=True).tokens
+    )
+    with pytest.raises(UsageError, match="linear, dynamic, yarn"):
+        Roslin.load("base", rope_scaling="ntk:2")
 
 
 def test_loading_takes_dtype_device_and_prompt_or_says_what_is_wrong_with_them(

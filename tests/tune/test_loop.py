@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from roslin import prompt
 from roslin.errors import InputError, MachineError
-from roslin.model import Decoder, PackedAttention, packed_positions
+from roslin.model import Decoder, PackedAttention, load_config, packed_positions, save_decoder
 from roslin.tokens import Example
 from roslin.tune import (
     Callbacks,
@@ -372,8 +372,20 @@ def test_nan_weights_stop_at_once(recipe: Recipe) -> None:
     prepared = prepare(recipe)
     with torch.no_grad():
         prepared.decoder.norm.weight[0] = float("nan")
-    with pytest.raises(Diverged, match="the loss is nan"):
+    with pytest.raises(Diverged, match="the loss is nan; numbers stop being numbers in what layer 2 wrote"):
         fit(recipe, prepared)
+
+
+def test_numbers_that_break_while_tuning_name_the_layer(recipe: Recipe) -> None:
+    prepared = prepare(recipe)
+
+    def damage(log: UpdateLog) -> None:
+        if log.update == 3:
+            with torch.no_grad():
+                prepared.decoder.blocks[1].down.weight[5] = float("inf")
+
+    with pytest.raises(Diverged, match=r"after update 3: the loss is nan; .* in what layer 1 wrote, or in .* layer 2"):
+        fit(changed(recipe, evaluate_every=50, precision="fp32"), prepared, Callbacks(on_step=damage))
 
 
 def test_a_full_disk_is_a_clear_error_and_corrupts_nothing(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,6 +444,17 @@ def test_the_base_rows_stay_and_the_keys_get_the_mean(recipe: Recipe) -> None:
 def test_a_length_beyond_the_positions_is_refused(recipe: Recipe) -> None:
     with pytest.raises(InputError, match="positions"):
         prepare(changed(recipe, max_length=4096, row_length=4096))
+
+
+def test_stretched_positions_take_longer_records_and_stay_with_the_model(recipe: Recipe, tmp_path: Path) -> None:
+    longer = changed(recipe, max_length=1000, row_length=1000)
+    with pytest.raises(InputError, match="512 positions"):
+        prepare(longer)
+    prepared = prepare(changed(longer, rope_scaling="yarn:2"))
+    assert prepared.decoder.config.positions == 1024
+    save_decoder(prepared.decoder, tmp_path)
+    assert load_config(tmp_path).rotary_scaling == prepared.decoder.config.rotary_scaling
+    assert prepared.fingerprint != prepare(changed(longer, rope_scaling="linear:2")).fingerprint
 
 
 def test_tensorboard_curves_are_written(recipe: Recipe) -> None:

@@ -122,6 +122,8 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
         "patience=true",
         "held_out={split: dolly, count: yes}",
         "held_out={file: ''}",
+        "rope_scaling=yarn",
+        "rope_scaling=4",
     ],
 )
 def test_settings_that_make_no_sense(tmp_path: Path, word: str) -> None:

@@ -12,7 +12,7 @@ from roslin.answer.text import AnswerText
 from roslin.engine import Engine, Network, Request, ScoreRow, fuse, score
 from roslin.engine.noise import fresh_seed
 from roslin.errors import InputError
-from roslin.model import find_model, load_config, load_decoder
+from roslin.model import find_model, load_config, load_decoder, scaled
 from roslin.tokens import Tokenizer
 
 
@@ -40,23 +40,28 @@ class Roslin:
         device: str = "auto",
         prompt: str = "auto",
         revision: str | None = None,
+        rope_scaling: str | None = None,
         max_batch: int = 16,
     ) -> Self:
         """Load a model: a folder, `base`, or a hub name.
 
         `dtype` is float32, bfloat16, float16 or auto; `device` a torch device or auto (a GPU where there is one);
-        `prompt` auto, dolly or chat (see `choose_prompts`). Warns when the model was not tuned for any prompt.
-        Raises InputError for a folder that cannot be loaded, UsageError for an unknown setting, MachineError for a
-        device that is not there.
+        `prompt` auto, dolly or chat (see `choose_prompts`). `rope_scaling` (such as `yarn:4`; linear and dynamic are
+        the others) stretches the model's positions beyond those that it was trained on. Warns when the model was not
+        tuned for any prompt. Raises InputError for a folder that cannot be loaded, UsageError for an unknown setting,
+        MachineError for a device that is not there.
         """
         folder = find_model(str(model), revision)
         where = pick_device(device)
-        weights = pick_dtype(dtype, load_config(folder), where)
+        config = load_config(folder)
+        if rope_scaling is not None:
+            config = scaled(config, rope_scaling)
+        weights = pick_dtype(dtype, config, where)
         tokenizer = Tokenizer.load(folder)
         prompts, notice = choose_prompts(prompt, tokenizer, folder)
         if notice:
             warnings.warn(notice, stacklevel=2)
-        decoder = load_decoder(folder, dtype=weights, device=where)
+        decoder = load_decoder(folder, dtype=weights, device=where, config=config)
         return cls(fuse(decoder), tokenizer, prompts=prompts, max_batch=max_batch)
 
     @overload

@@ -29,6 +29,13 @@ Stop = Annotated[list[str] | None, typer.Option(help="Text that ends an answer (
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Prompt = Annotated[str, typer.Option(help="auto, dolly or chat (the tokenizer's own template).")]
+RopeScaling = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND:FACTOR",
+        help="Stretch the model's positions beyond those it was trained on: linear:2, dynamic:2 or yarn:4, say.",
+    ),
+]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
 
 
@@ -52,6 +59,7 @@ def ask(
     device: Device = "auto",
     prompt: Prompt = "auto",
     revision: Revision = None,
+    rope_scaling: RopeScaling = None,
 ) -> None:
     """Ask a model one question. The answer goes to stdout as it comes; time and seed go to stderr."""
     if logprobs is not None and not as_json:
@@ -60,7 +68,7 @@ def ask(
     settings = drawing(greedy, temperature, top_p, top_k, seed, max_new_tokens, stop, told)
     instruction = read_stdin() if instruction == "-" else instruction
     context = read_context(context)
-    roslin = load(model, dtype, device, prompt, revision)
+    roslin = load(model, dtype, device, prompt, revision, rope_scaling)
     if returns == 1 and not as_json:
         answers = [show(roslin.stream(instruction, context, **settings))]
     else:
@@ -84,12 +92,13 @@ def chat(
     device: Device = "auto",
     prompt: Prompt = "auto",
     revision: Revision = None,
+    rope_scaling: RopeScaling = None,
 ) -> None:
     """Talk with a model in the terminal. `/help` lists what can be typed; Ctrl-D leaves."""
     from roslin.cli.conversation import Conversation
 
     settings = drawing(greedy, temperature, top_p, top_k, seed, max_new_tokens, stop)
-    roslin = load(model, dtype, device, prompt, revision)
+    roslin = load(model, dtype, device, prompt, revision, rope_scaling)
     Conversation(roslin, settings).run()
 
 
@@ -120,13 +129,17 @@ def drawing(
     return settings
 
 
-def load(model: str, dtype: str, device: str, prompt: str, revision: str | None) -> "Roslin":
+def load(
+    model: str, dtype: str, device: str, prompt: str, revision: str | None, rope_scaling: str | None = None
+) -> "Roslin":
     """The model, with what it warns of told on stderr."""
     from roslin.answer import Roslin
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        roslin = Roslin.load(model, dtype=dtype, device=device, prompt=prompt, revision=revision)
+        roslin = Roslin.load(
+            model, dtype=dtype, device=device, prompt=prompt, revision=revision, rope_scaling=rope_scaling
+        )
     for warning in caught:
         tell(f"note: {warning.message}")
     return roslin

@@ -69,7 +69,7 @@ class Request:
             found.append(
                 f"{len(self.prompt_ids)} prompt tokens and {self.max_new_tokens} new ones make "
                 f"{len(self.prompt_ids) + self.max_new_tokens}, and the model has {positions} positions; "
-                "shorten the prompt or ask for fewer new tokens"
+                "shorten the prompt, ask for fewer new tokens, or stretch the positions (rope scaling, such as yarn:4)"
             )
         if not 0 <= self.top_logprobs <= vocabulary:
             found.append(f"top_logprobs is {self.top_logprobs}; it must lie in 0 … {vocabulary}")

@@ -9,6 +9,7 @@ from roslin.model.decoder import Block, Decoder
 from roslin.model.find import find_model
 from roslin.model.load import load_config, load_decoder
 from roslin.model.save import save_decoder
+from roslin.model.scaling import scaled
 from roslin.model.vocabulary import fit_vocabulary
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "packed_positions",
     "padded_logits",
     "save_decoder",
+    "scaled",
 ]

@@ -39,15 +39,21 @@ def load_config(folder: Path) -> ModelConfig:
     return ModelConfig.from_hf(_json_object(Path(folder) / "config.json"), str(Path(folder) / "config.json"))
 
 
-def load_decoder(folder: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Decoder:
+def load_decoder(
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    config: ModelConfig | None = None,
+) -> Decoder:
     """The decoder in a model folder: safetensors or .bin, one file or shards.
 
-    `dtype` None keeps the files' own (the widest, should they mix). Raises InputError naming every shard that is
-    missing or damaged, and every tensor that is missing, unknown, of the wrong shape or not made of plain numbers;
-    MachineError when the device has no memory for the weights.
+    `dtype` None keeps the files' own (the widest, should they mix); `config` None is the folder's own.
+    Raises InputError naming every shard that is missing or damaged, and every tensor that is missing, unknown, of the
+    wrong shape or not made of plain numbers; MachineError when the device has no memory for the weights.
     """
     folder = Path(folder)
-    config = load_config(folder)
+    config = config or load_config(folder)
     with torch.device("meta"):
         decoder = Decoder(config)
     family = FAMILIES[config.family]

@@ -19,7 +19,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticSerializationError
 
-from roslin.errors import InputError
+from roslin.errors import InputError, UsageError
+from roslin.model.scaling import parse_rope_scaling
 
 PROBES = (
     "Write a love letter to Edgar Allan Poe.",
@@ -64,6 +65,8 @@ class Recipe(Settings):
     model: str = Field(min_length=1, max_length=1024)
     """A model folder, a hub name, or `base` for the small model that ships."""
     revision: str | None = None
+    rope_scaling: str | None = None
+    """Stretch the base's positions, as in `yarn:4` (linear and dynamic are the others); the tuned model keeps it."""
     records: list[str] = Field(min_length=1)
     """Files, folders, globs or hub names of records."""
     mapping: dict[str, str] = {}
@@ -115,6 +118,16 @@ class Recipe(Settings):
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("rope_scaling")
+    @classmethod
+    def _a_scaling(cls, value: str | None) -> str | None:
+        try:
+            if value is not None:
+                parse_rope_scaling(value)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        return value
 
     @field_validator("samples")
     @classmethod

@@ -10,7 +10,7 @@ import torch
 
 from roslin import prompt, records
 from roslin.errors import InputError
-from roslin.model import Decoder, find_model, fit_vocabulary, load_decoder
+from roslin.model import Decoder, find_model, fit_vocabulary, load_config, load_decoder, scaled
 from roslin.records import Record
 from roslin.tokens import Example, Tokenizer
 from roslin.tune.course import Course
@@ -177,13 +177,15 @@ def fingerprint(recipe: Recipe, precision: torch.dtype, base: bytes, examples: S
 
 
 def _load(recipe: Recipe, folder: Path) -> Decoder:
-    decoder = load_decoder(folder, device=choose_device(recipe))
-    if decoder.config.positions < recipe.max_length:
+    config = load_config(folder)
+    if recipe.rope_scaling is not None:
+        config = scaled(config, recipe.rope_scaling)
+    if config.positions < recipe.max_length:
         raise InputError(
-            f"max_length {recipe.max_length} is beyond the {decoder.config.positions} positions of {recipe.model}. "
-            f"Set max_length={decoder.config.positions}."
+            f"max_length {recipe.max_length} is beyond the {config.positions} positions of {recipe.model}. "
+            f"Set max_length={config.positions}, or stretch them (rope_scaling: yarn:4, say)."
         )
-    return decoder
+    return load_decoder(folder, device=choose_device(recipe), config=config)
 
 
 def _to_precision(decoder: Decoder, precision: torch.dtype) -> dict[str, torch.Tensor] | None:
