@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import transformers
 
+from gguf_files import write_tokenizer
 from roslin.answer.prompts import ChatPrompts, choose_prompts
 from roslin.errors import InputError
 from roslin.tokens import Tokenizer
@@ -49,6 +50,36 @@ def test_ids_equal_transformers(folder: Path) -> None:
         expected = oracle.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         assert prompts.ids(instruction, context) == expected
     assert oracle.convert_tokens_to_ids("<|im_end|>") in prompts.stop_ids
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% if tools is not none or documents is not none %}tools{% endif %}{{ messages[0].content }}",
+        "{{ strftime_now('%d %b %Y') }}: {{ messages[0].content }}",
+    ],
+)
+def test_templates_see_what_transformers_shows_them(folder: Path, template: str) -> None:
+    (folder / "chat_template.jinja").write_text(template)
+    prompts = ChatPrompts.read(folder, Tokenizer.load(folder))
+    oracle = transformers.AutoTokenizer.from_pretrained(folder)
+    expected = oracle.apply_chat_template([{"role": "user", "content": "Hello"}], return_dict=False)
+    assert prompts is not None
+    assert prompts.ids("Hello", None) == expected
+
+
+def test_a_gguf_file_is_asked_as_its_folder_is(folder: Path, tmp_path: Path) -> None:
+    expected = ChatPrompts.read(folder, Tokenizer.load(folder))
+    end = {"bos_token_id": 0, "eos_token_id": 0, "chat_template": TEMPLATE}
+    path = write_tokenizer(tmp_path / "m.gguf", folder / "tokenizer.json", "olmo", **end)
+    tokenizer = Tokenizer.load(path)
+    prompts, notice = choose_prompts("auto", tokenizer, path)
+    assert isinstance(prompts, ChatPrompts) and expected is not None and notice is None
+    for instruction in ("Hello there", "Say <|im_end|> twice: <|im_end|>"):
+        assert prompts.ids(instruction, "A text.") == expected.ids(instruction, "A text.")
+    assert prompts.stop_ids == expected.stop_ids
+    bare = write_tokenizer(tmp_path / "bare.gguf", folder / "tokenizer.json", "olmo")
+    assert ChatPrompts.read(bare, Tokenizer.load(bare)) is None
 
 
 def test_special_tokens_in_an_instruction_are_plain_text(folder: Path) -> None:

@@ -61,6 +61,8 @@ class GgufTensor:
     @classmethod
     def of(cls, entry: GgufEntry, order: RowOrder | None = None) -> GgufTensor:
         """The tensor of an entry. Raises InputError for a packing that cannot be undone, or one that does not fit."""
+        if not all(entry.shape):
+            raise InputError(f"{entry.name} has the shape {list(entry.shape)}, which holds no numbers")
         packing = _packing(entry)
         block, _ = GGML_QUANT_SIZES[packing]
         if math.prod(entry.shape[-1:]) % block:
