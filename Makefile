@@ -15,7 +15,7 @@ demo: $(VENV)/.core
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test: $(VENV)/.dev lint
-	@$(PYTEST) -m "not full"
+	@$(PYTEST) -m "not full and not real"
 
 test-full: $(VENV)/.dev lint
 	@$(PYTEST)
