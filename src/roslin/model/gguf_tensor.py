@@ -120,7 +120,8 @@ class GgufTensor:
 
     def _bytes(self, count: int) -> int:
         block, size = GGML_QUANT_SIZES[self.packing]
-        return count // block * size
+        packed: int = count // block * size
+        return packed
 
 
 def _packing(entry: GgufEntry) -> GGMLQuantizationType:
