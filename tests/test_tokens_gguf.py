@@ -204,8 +204,9 @@ def test_control_tokens_are_special_and_user_defined_ones_are_not(tmp_path: Path
 
 
 def test_rows_that_only_fill_a_head_are_no_tokens(tmp_path: Path) -> None:
-    found = load(tiny(tmp_path / "m.gguf", ["ab", "[PAD257]", "<end>", "[PAD259]", "[PAD260]"], [1, 5, 3, 5, 5]))
-    assert found.size == 259
+    last = ["ab", "[PAD257]", "<end>", "[PAD259]", "[PAD260]"]
+    found = load(tiny(tmp_path / "m.gguf", last, [1, 5, 3, 5, 5], padding_token_id=260))
+    assert (found.size, "pad_token" in found.settings) == (259, False)
     assert found.add_keys() == [259, 260, 261]
 
 

@@ -120,10 +120,10 @@ class GgufVocabulary:
         key = f"{KEY}{name}_token_id"
         if key not in self.file.values:
             return None
-        id = self.file.value(key, int)
-        if not 0 <= id < len(self.tokens):
-            raise InputError(f"{self.file.path}: {key} is {id}, and the file has {len(self.tokens):,} tokens.")
-        return id
+        id, listed = self.file.value(key, int), len(self.file.value(KEY + "tokens", list))
+        if not 0 <= id < listed:
+            raise InputError(f"{self.file.path}: {key} is {id}, and the file has {listed:,} tokens.")
+        return id if id < len(self.tokens) else None
 
     def _of_kind(self, kind: int) -> Iterator[str]:
         return (token for token, its in zip(self.tokens, self.kinds, strict=True) if its == kind)
