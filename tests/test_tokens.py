@@ -222,3 +222,64 @@ def test_a_stream_of_any_ids_loses_nothing(base_folder: Path, ids: list[int]) ->
     tokenizer = Tokenizer.load(base_folder)
     stream = TextStream(tokenizer)
     assert "".join(stream.push(i) for i in ids) + stream.flush() == tokenizer.decode(ids)
+
+
+RECORD = Record(instruction="Greet.", context="It is morning.", response="Good morning!\nDid you sleep well?")
+
+
+def test_the_keys_of_dolly_v1_are_known(base_folder: Path, tmp_path: Path) -> None:
+    """dolly-v1-6b was made before the response key took in its newline; its tokens are other ones."""
+    from transformers import PreTrainedTokenizerFast
+
+    peer = PreTrainedTokenizerFast(tokenizer_file=str(base_folder / "tokenizer.json"), eos_token="<|endoftext|>")
+    peer.add_special_tokens({"additional_special_tokens": list(prompt.FIRST_SPECIAL_KEYS)})
+    peer.save_pretrained(tmp_path)
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.has_keys
+    assert tokenizer.add_keys() == []
+    text = prompt.render_record(RECORD.instruction, RECORD.context, RECORD.response)
+    example = tokenizer.example(RECORD)
+    assert example.ids == peer(text)["input_ids"]
+    assert tokenizer.decode(example.ids[example.answer_start :]) == f"{RECORD.response}\n\n{prompt.END_KEY}"
+    asked = prompt.render_prompt(RECORD.instruction, RECORD.context)
+    assert tokenizer.prompt_ids(RECORD.instruction, RECORD.context) == peer(asked)["input_ids"]
+    assert tokenizer.lengths([RECORD]) == [len(example.ids)]
+    tokenizer.save(tmp_path / "saved")
+    assert Tokenizer.load(tmp_path / "saved").example(RECORD) == example
+
+
+@pytest.mark.parametrize(
+    ("marks", "setting", "begins"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (False, {"add_bos_token": True}, True),
+        (True, {"add_bos_token": False}, False),
+    ],
+)
+def test_texts_begin_as_the_bases_tokenizer_begins_them(
+    base_folder: Path, tmp_path: Path, marks: bool, setting: dict[str, bool], begins: bool
+) -> None:
+    """Llama's and Mistral's begin with a token of their own, without which these models do worse."""
+    from transformers import AutoTokenizer
+
+    backend = tokenizers.Tokenizer.from_file(str(base_folder / "tokenizer.json"))
+    backend.add_special_tokens(["<|begin|>"])
+    begin = backend.token_to_id("<|begin|>")
+    if marks:
+        backend.post_processor = tokenizers.processors.TemplateProcessing(
+            single="<|begin|> $A", special_tokens=[("<|begin|>", begin)]
+        )
+    tokenizer = Tokenizer(backend, {"bos_token": "<|begin|>", **setting})
+    plain = tokenizer.prompt_ids("Greet.")
+    new = tokenizer.add_keys()
+    ids = tokenizer.example(RECORD).ids
+    assert (ids[0] == begin) == (plain[0] == begin) == (tokenizer.prompt_ids("Greet.")[0] == begin) == begins
+    assert begin not in ids[1:]
+    assert tokenizer.lengths([RECORD]) == [len(ids)]
+    assert new[0] > begin
+    tokenizer.save(tmp_path)
+    assert Tokenizer.load(tmp_path).example(RECORD).ids == ids
+    if not setting:
+        peer = AutoTokenizer.from_pretrained(tmp_path)
+        assert peer(prompt.render_record(RECORD.instruction, RECORD.context, RECORD.response))["input_ids"] == ids

@@ -16,6 +16,9 @@ END_KEY = "### End"
 SPECIAL_KEYS = (END_KEY, INSTRUCTION_KEY, RESPONSE_KEY_LINE)
 """The three keys that become tokens, in the order in which Dolly adds them to the base's tokenizer."""
 
+FIRST_SPECIAL_KEYS = (END_KEY, INSTRUCTION_KEY, RESPONSE_KEY)
+"""Those of dolly-v1-6b, whose newline after the response key is a token by itself (training/trainer.py, March 2023)."""
+
 FORBIDDEN_IN_RECORDS = (INSTRUCTION_KEY, RESPONSE_KEY, END_KEY)
 """Keys that no field of a record may hold: inside a text they would end or restart the prompt."""
 

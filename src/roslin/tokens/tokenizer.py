@@ -40,7 +40,7 @@ def encode_all(backend: tokenizers.Tokenizer, texts: list[str]) -> list[list[int
 
 
 class Tokenizer:
-    """A `tokenizers.Tokenizer` that knows Dolly's three keys by id.
+    """A `tokenizers.Tokenizer` that knows Dolly's three keys by id: today's, or dolly-v1-6b's where a file has those.
 
     Text of records and of people is encoded with special tokens switched off: a key or an `<|endoftext|>` written
     inside it becomes ordinary tokens, never the special one.
@@ -59,11 +59,13 @@ class Tokenizer:
         self.settings = dict(settings or {})
         self.turn_ends = frozenset(turn_ends)
         self._backend = backend
-        self._declare_special((*prompt.SPECIAL_KEYS, self._eos_token))
+        self._keys = self._choose_keys()
+        self._declare_special((*self._keys, self._eos_token))
         self._backend.encode_special_tokens = True
         self._backend.no_truncation()
         self._backend.no_padding()
-        self._opening = self.encode(prompt.spans("").opening)
+        self._start = self._start_ids()
+        self._opening = [*self._start, *self.encode(prompt.spans("").opening)]
 
     @classmethod
     def load(cls, source: Path) -> Self:
@@ -109,11 +111,11 @@ class Tokenizer:
     @property
     def has_keys(self) -> bool:
         """Whether Dolly's three keys are tokens."""
-        return all(self._has(key) for key in prompt.SPECIAL_KEYS)
+        return all(self._has(key) for key in self._keys)
 
     def add_keys(self) -> list[int]:
         """Add Dolly's three keys where they are missing; the ids that are new, in Dolly's order."""
-        missing = [key for key in prompt.SPECIAL_KEYS if not self._has(key)]
+        missing = [key for key in self._keys if not self._has(key)]
         self._backend.add_special_tokens([_special(key) for key in missing])
         return [self._id(key) for key in missing]
 
@@ -138,7 +140,7 @@ class Tokenizer:
     def prompt_ids(self, instruction: str, context: str | None = None) -> list[int]:
         """Ids a model is asked with. Without the keys among the tokens, the prompt is encoded as plain text."""
         if not self.has_keys:
-            return self.encode(prompt.render_prompt(instruction, context))
+            return [*self._start, *self.encode(prompt.render_prompt(instruction, context))]
         return self._question_ids(self.encode(prompt.spans(instruction, context).question))
 
     def example(self, record: Record) -> Example:
@@ -167,7 +169,7 @@ class Tokenizer:
         """Number of tokens in each record's whole training text, keys included."""
         texts = [prompt.spans(r.instruction, r.context, r.response) for r in records]
         counts = [len(ids) for ids in self._encode_all([t.question for t in texts] + [t.answer for t in texts])]
-        fixed = len(self._opening) + len(prompt.SPECIAL_KEYS)
+        fixed = len(self._question_ids([])) + 1
         return [fixed + q + a for q, a in zip(counts[: len(texts)], counts[len(texts) :], strict=True)]
 
     def _join(self, question: list[int], answer: list[int]) -> Example:
@@ -175,7 +177,26 @@ class Tokenizer:
         return Example([*start, *answer, self._id(prompt.END_KEY)], answer_start=len(start))
 
     def _question_ids(self, question: list[int]) -> list[int]:
-        return [*self._opening, self._id(prompt.INSTRUCTION_KEY), *question, self._id(prompt.RESPONSE_KEY_LINE)]
+        return [*self._opening, self._id(prompt.INSTRUCTION_KEY), *question, *self._response_ids()]
+
+    def _response_ids(self) -> list[int]:
+        """What stands before an answer. The key of today holds its newline; dolly-v1-6b's is followed by one."""
+        *_, key = self._keys
+        return [self._id(key), *self.encode(prompt.RESPONSE_KEY_LINE.removeprefix(key))]
+
+    def _choose_keys(self) -> tuple[str, ...]:
+        added = {token.content for token in self._backend.get_added_tokens_decoder().values()}
+        is_first = added.issuperset(prompt.FIRST_SPECIAL_KEYS) and prompt.RESPONSE_KEY_LINE not in added
+        return prompt.FIRST_SPECIAL_KEYS if is_first else prompt.SPECIAL_KEYS
+
+    def _start_ids(self) -> list[int]:
+        """What every text begins with: Llama's begin-of-text token, for one; nothing in the family of Dolly."""
+        bos = _token_text(self.settings.get("bos_token"))
+        wanted = self.settings.get("add_bos_token")
+        if isinstance(wanted, bool):
+            return [self._id(bos)] if wanted and bos else []
+        plain, marked = (self._backend.encode("a", add_special_tokens=marks).ids for marks in (False, True))
+        return next((marked[:n] for n in range(len(marked)) if marked[n : n + len(plain)] == plain), [])
 
     def _encode_all(self, texts: list[str]) -> list[list[int]]:
         return encode_all(self._backend, texts)
@@ -190,7 +211,7 @@ class Tokenizer:
         if self.has_keys:
             named["pad_token"] = self._eos_token
         listed = [_token_text(token) for name in LISTED for token in _as_list(self.settings.get(name))]
-        listed += [key for key in prompt.SPECIAL_KEYS if self.has_keys]
+        listed += [key for key in self._keys if self.has_keys]
         specials: dict[str, Any] = {name: token for name, token in named.items() if token and self._has(token)}
         others = [token for token in dict.fromkeys(listed) if token and self._has(token)]
         return specials | ({"additional_special_tokens": others} if others else {})
