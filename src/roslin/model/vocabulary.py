@@ -17,6 +17,11 @@ ROW_MULTIPLE = 64
 """Grown vocabularies end on a multiple of this, for which matrix kernels are made."""
 
 
+def fitting_rows(rows: int, tokens: int) -> int:
+    """How many rows embedding and head have once they are fitted: as many as they have, if tokens fit in there."""
+    return rows if tokens <= rows else -(-tokens // ROW_MULTIPLE) * ROW_MULTIPLE
+
+
 @torch.no_grad()
 def fit_vocabulary(
     decoder: Decoder, tokenizer_size: int, new_ids: Sequence[int], init: Literal["mean", "keep"]
@@ -31,7 +36,7 @@ def fit_vocabulary(
     rows = decoder.config.vocab_rows
     used = torch.ones(min(rows, tokenizer_size), dtype=torch.bool, device=decoder.device)
     used[[token for token in new_ids if token < len(used)]] = False
-    grown = rows if tokenizer_size <= rows else -(-tokenizer_size // ROW_MULTIPLE) * ROW_MULTIPLE
+    grown = fitting_rows(rows, tokenizer_size)
     reset = list(new_ids) if init == "mean" else []
     decoder.embedding.weight = _fitted(decoder.embedding.weight, used, grown, reset)
     if not decoder.config.tied_head:
