@@ -188,6 +188,25 @@ def test_saving_and_loading_changes_no_bit(tmp_path: Path, maker: Maker, dtype: 
         assert_same_weights(load_decoder(tmp_path / name), decoder)
 
 
+@BOTH
+def test_a_decoder_can_be_saved_over_the_files_that_are_its_memory(tmp_path: Path, maker: Maker) -> None:
+    maker(tmp_path, vocab_size=4096)
+    decoder = load_decoder(tmp_path)
+    with torch.no_grad():
+        decoder.embedding.weight[7] = 1
+    assert_same_weights(load_decoder(tmp_path), load_decoder(tmp_path))
+    assert not torch.equal(load_decoder(tmp_path).embedding.weight, decoder.embedding.weight), "the file is untouched"
+    save_decoder(decoder, tmp_path)
+    assert_same_weights(load_decoder(tmp_path), decoder)
+
+
+def test_weights_outlive_their_files(tmp_path: Path) -> None:
+    oracle = tiny_gpt_neox(tmp_path / "model", vocab_size=4096)
+    decoder = load_decoder(tmp_path / "model")
+    shutil.rmtree(tmp_path / "model")
+    assert_same_model(decoder, oracle)
+
+
 def test_shards_keep_to_the_limit_and_the_index_tells_the_truth(tmp_path: Path) -> None:
     tiny_gpt_neox(tmp_path / "from")
     (tmp_path / "to").mkdir()
@@ -248,6 +267,8 @@ torch.set_num_threads(1)
 load_decoder(Path(sys.argv[1]))  # what torch imports on the way is not what is measured
 before = high_water()
 decoder = load_decoder(Path(sys.argv[2]), dtype=torch.float32)
+for parameter in decoder.parameters():
+    parameter.sum()  # pages of a file count once they are touched
 print((high_water() - before) / sum(parameter.nbytes for parameter in decoder.parameters()))
 """
 

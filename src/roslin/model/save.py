@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
@@ -88,7 +88,7 @@ def _write_weights(decoder: Decoder, folder: Path, shards: list[list[_Part]]) ->
     if count > 1:
         names = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
     for name, parts in zip(names, shards, strict=True):
-        with (folder / name).open("wb") as file:
+        with _new_file(folder / name) as file:
             write_header(file, [part.slot for part in parts])
             for part in parts:
                 write_tensor(file, _as_stored(decoder, part))
@@ -98,6 +98,13 @@ def _write_weights(decoder: Decoder, folder: Path, shards: list[list[_Part]]) ->
         _write_json(
             folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map}
         )
+
+
+def _new_file(path: Path) -> BinaryIO:
+    """A file in place of one that may be the memory of the very decoder to save, which so keeps its numbers."""
+    if path.is_file():
+        path.unlink()
+    return path.open("wb")
 
 
 def _as_stored(decoder: Decoder, part: _Part) -> Tensor:

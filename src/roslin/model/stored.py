@@ -1,16 +1,17 @@
-"""Tensors as they lie in weight files: where each begins, so that it can be read straight into its place.
+"""Tensors as they lie in weight files: where each begins, so that its own pages can be taken for it.
 
 Both formats keep raw little-endian numbers: safetensors behind a JSON header, torch's .bin in an uncompressed zip
-archive. Reading by offset needs no second copy of the weights in memory, mapped or not.
+archive. A tensor is mapped by its offset: nothing is read before it is touched, and nothing is copied.
 """
 
 from __future__ import annotations
 
 import math
+import mmap
 import pickle
 import zipfile
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 import torch
@@ -38,6 +39,38 @@ SAFETENSORS_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
 GIT_LFS_MARK = b"version https://git-lfs"
 
 
+class Stored(Protocol):
+    """One tensor in a file of whatever format. As a text it says where it is, for people."""
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Its name there."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape that `read` gives."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that `read` gives."""
+        ...
+
+    def read(self) -> Tensor:
+        """The tensor on the CPU. Writing to it does not change the file."""
+        ...
+
+    def read_into(self, place: Tensor) -> None:
+        """Read into `place`, which has this shape, on whatever device and in whatever dtype."""
+        ...
+
+
 @dataclass(frozen=True)
 class StoredTensor:
     """One tensor in a file: its name there, its shape and where its numbers are, in bytes from the file's start."""
@@ -59,29 +92,51 @@ class StoredTensor:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def read(self) -> Tensor:
-        """The tensor, in fresh memory."""
-        span = 1 + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
-        numbers = torch.empty(span, dtype=self.dtype)
-        self._fill(numbers)
-        return numbers.as_strided(self.shape, self.stride)
+        """The tensor in the file's own pages: they are read when touched, and copied when written to.
+
+        It keeps its numbers if the file is removed or replaced by another of its name, not if the file itself is
+        written to. Raises InputError if the file has become shorter than it was.
+        """
+        count = 1 + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
+        first_page = self.offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        start = self.offset - first_page
+        pages = self._pages(first_page, start + count * self.dtype.itemsize)
+        if self.offset % self.dtype.itemsize:
+            pages, start = bytearray(pages[start:]), 0
+        return torch.frombuffer(pages, dtype=self.dtype, count=count, offset=start).as_strided(self.shape, self.stride)
 
     def read_into(self, place: Tensor) -> None:
-        """Read into `place`, which has this shape; straight, where dtype, device and layout allow."""
-        straight = place.dtype == self.dtype and place.device.type == "cpu" and place.is_contiguous()
-        if straight and place.stride() == self.stride:
-            self._fill(place)
-        else:
-            place.copy_(self.read())
+        """Read into `place`, which has this shape."""
+        put(self.read(), place)
 
-    def _fill(self, numbers: Tensor) -> None:
-        left = numbers.view(-1).view(torch.uint8).numpy().data
-        with self.path.open("rb", buffering=0) as file:
-            file.seek(self.offset)
-            while left:
-                count = file.readinto(left)
-                if not count:
-                    raise InputError(f"{self.path} was cut short while it was read.")
-                left = left[count:]
+    def _pages(self, start: int, size: int) -> Any:
+        with self.path.open("rb") as file:
+            try:
+                return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY, offset=start)
+            except ValueError:
+                raise InputError(f"{self} was cut short while it was being loaded") from None
+
+
+def put(tensor: Tensor, place: Tensor) -> None:
+    """Copy into `place`. Numbers cross to another device as they are, in one go, and are rearranged there."""
+    as_it_is = tensor.dtype == place.dtype and tensor.is_contiguous() and place.is_contiguous()
+    place.copy_(tensor if as_it_is else tensor.to(place.device))
+
+
+def joined(parts: Sequence[Stored]) -> StoredTensor | None:
+    """Tensors stacked by rows as one, if they lie one behind the other in one file; a single one as it is."""
+    whole = parts[0]
+    for part in parts[1:]:
+        if not (isinstance(whole, StoredTensor) and isinstance(part, StoredTensor) and _follows(whole, part)):
+            return None
+        whole = replace(whole, shape=(whole.shape[0] + part.shape[0], *whole.shape[1:]))
+    return whole if isinstance(whole, StoredTensor) else None
+
+
+def _follows(first: StoredTensor, second: StoredTensor) -> bool:
+    alike = (first.path, first.dtype, first.stride) == (second.path, second.dtype, second.stride)
+    contiguous = first.stride == _contiguous(first.shape)
+    return alike and contiguous and first.offset + first.size == second.offset
 
 
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:

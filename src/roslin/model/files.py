@@ -1,0 +1,146 @@
+"""The files of a model: its configuration and its weights, in a folder, in one file, or in GGUF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from roslin.errors import InputError
+from roslin.gguf_file import is_gguf
+from roslin.model.gguf_model import read_gguf
+from roslin.model.stored import stored_tensors
+from roslin.model.stored_nf4 import with_nf4
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from roslin.model.family import Family
+    from roslin.model.stored import Stored, StoredTensor
+
+# In the order in which transformers looks for them.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+FAULTS_SHOWN = 20
+
+
+def text_source(path: Path) -> Path:
+    """Where a model's tokenizer and chat template are: its folder, that of its weights file, or its GGUF file."""
+    return path if path.is_dir() or is_gguf(path) else path.parent
+
+
+def config_values(path: Path) -> tuple[dict[str, Any], str]:
+    """What the config.json of a model says, or would say, and where that was read.
+
+    Raises InputError for one that is missing or is none, and for weights quantised in a way that Roslin does not read.
+    """
+    if is_gguf(path):
+        return read_gguf(path).config_values, str(path)
+    source = text_source(path) / "config.json"
+    values = _json_object(source)
+    if "model_type" not in values:
+        raise InputError(f"{source} names no model_type: it is no model's config.json as transformers writes it.")
+    _check_quantization(values.get("quantization_config"), source)
+    return values, str(source)
+
+
+def stored_weights(path: Path, family: Family) -> dict[str, Stored]:
+    """Every tensor of a model's weights by its canonical name, but for what the family ignores.
+
+    Nothing is read but headers. Raises InputError, with all that is wrong with any file at once.
+    """
+    if is_gguf(path):
+        return dict(read_gguf(path).tensors)
+    faults: list[str] = []
+    stored: dict[str, Stored] = {}
+    for tensor in _tensors(path, faults):
+        if family.ignored.search(tensor.name):
+            continue
+        first = stored.setdefault(family.canonical(tensor.name), tensor)
+        if first is not tensor:
+            faults.append(f"{tensor} is given twice: {first} is the same tensor")
+    stored = with_nf4(stored, faults)
+    raise_faults(path, faults)
+    return stored
+
+
+def shards(index: Path) -> list[Path]:
+    """The weight files that an index lists. Raises InputError for one that is damaged or points elsewhere."""
+    weight_map = _json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InputError(f"{index} has no weight_map that says which file holds which tensor.")
+    names = sorted({str(name) for name in weight_map.values()})
+    if outside := [name for name in names if Path(name).name != name]:
+        raise InputError(f"{index} points outside its folder: {', '.join(outside)}.")
+    return [index.parent / name for name in names]
+
+
+def raise_faults(path: Path, faults: list[str]) -> None:
+    """Raise InputError if there is anything wrong with the weights at `path`."""
+    if not faults:
+        return
+    shown = [f"  {fault}" for fault in sorted(faults)[:FAULTS_SHOWN]]
+    more = [f"  and {len(faults) - FAULTS_SHOWN} more of the kind"] if len(faults) > FAULTS_SHOWN else []
+    raise InputError("\n".join([f"The weights in {path} do not fit:", *shown, *more]))
+
+
+def _check_quantization(how: Any, source: Path) -> None:
+    """nf4 of bitsandbytes is read; whatever else there is keeps its numbers in layouts of their own."""
+    if how is None:
+        return
+    method = how.get("quant_method", "bitsandbytes") if isinstance(how, dict) else repr(how)
+    kind = how.get("bnb_4bit_quant_type") if method == "bitsandbytes" and how.get("load_in_4bit") else None
+    if kind == "nf4":
+        return
+    if method == "bitsandbytes":
+        method = f"bitsandbytes' {kind}" if kind else "bitsandbytes' 8 bits"
+    raise InputError(
+        f"{source}: the weights are quantised by {method}, which Roslin does not read. Get the model unquantised, in "
+        "bitsandbytes' 4-bit nf4, or as GGUF."
+    )
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        values = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: a model folder holds config.json, weights and a tokenizer.") from None
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} does not hold a JSON object.")
+    return values
+
+
+def _weight_paths(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    for name in WEIGHT_FILES:
+        found = path / name
+        if found.is_file() or found.is_symlink():
+            return shards(found) if name.endswith(".json") else [found]
+    raise InputError(f"{path} holds no weights: none of {', '.join(WEIGHT_FILES)} is there.")
+
+
+def _tensors(path: Path, faults: list[str]) -> Iterator[StoredTensor]:
+    """The tensors of a model's weight files; what is wrong with any file goes to `faults`."""
+    for file in _weight_paths(path):
+        try:
+            tensors = stored_tensors(file)
+        except FileNotFoundError:
+            dangling = file.is_symlink()
+            faults.append(f"{file.name} is {'a link to nothing' if dangling else 'missing, which the index names'}")
+        except InputError as error:
+            faults.append(str(error))
+        except (OSError, ValueError) as error:
+            faults.append(f"{file.name} cannot be read: {error}")
+        else:
+            yield from tensors.values()
