@@ -122,6 +122,15 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
         "patience=true",
         "held_out={split: dolly, count: yes}",
         "held_out={file: ''}",
+        "adapter={rank: yes}",
+        "adapter={rank: 0}",
+        "adapter={dropout: 1}",
+        "adapter={alpha: 0}",
+        "adapter={modules: []}",
+        "adapter={modules: [yes]}",
+        "adapter={quantize: int8}",
+        "adapter={merge: often}",
+        "adapter=true",
         "rope_scaling=yarn",
         "rope_scaling=4",
     ],
@@ -135,3 +144,24 @@ def test_settings_that_make_no_sense(tmp_path: Path, word: str) -> None:
 def test_yaml_that_breaks_readers(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError):
         Recipe.load(write(tmp_path, text))
+
+
+def test_an_adapter_is_a_group_of_settings(tmp_path: Path) -> None:
+    text = "model: base\nrecords: a\noutput: o\nadapter:\n  rank: 8\n  rslora: yes\n  modules: dense\n"
+    adapter = Recipe.load(write(tmp_path, text), ["adapter.merge=no"]).adapter
+    assert adapter is not None
+    assert (adapter.rank, adapter.alpha, adapter.dropout, adapter.quantize) == (8, 32, 0.05, "none")
+    assert (adapter.rslora, adapter.merge, adapter.modules) == (True, False, ["dense"])
+    whole = Recipe.load(write(tmp_path, text), ["adapter={}"]).adapter
+    assert whole is not None and whole.modules == ["all"]
+    assert Recipe.load(write(tmp_path, text), ["adapter=null"]).adapter is None
+
+
+def test_faults_of_an_adapter_have_their_lines(tmp_path: Path) -> None:
+    path = write(tmp_path, "model: base\nrecords: a\noutput: o\nadapter:\n  rank: -1\n  layers: 3\n  merge: maybe\n")
+    with pytest.raises(InputError) as raised:
+        Recipe.load(path)
+    text = str(raised.value)
+    assert f"{path}:5: adapter.rank: input should be greater than 0" in text
+    assert f"{path}:6: adapter.layers: unknown key. Known keys: rank, alpha, dropout" in text
+    assert f"{path}:7: adapter.merge: input should be a valid boolean" in text

@@ -72,16 +72,20 @@ def load_adapted(
     base: str | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    config: ModelConfig | None = None,
     merged: bool = True,
 ) -> Decoder:
     """The decoder that an adapter and its base make, the adapter merged into the weights or standing beside them.
 
-    `base` is used instead of the one that the adapter names; `dtype` None keeps the base's own. Raises InputError
-    naming every key of adapter_config.json and every tensor that is wrong or not supported, before weights are loaded.
+    `base` is used instead of the one that the adapter names; `dtype` None keeps the base's own; `config` None is what
+    `load_adapted_config` gives. Raises InputError naming every key of adapter_config.json and every tensor that is
+    wrong or not supported, before weights are loaded.
     """
     found = base_of(folder, base)
-    stored = StoredAdapter.read(folder, load_config(found))
-    decoder = load_decoder(found, dtype=dtype, device=device)
+    plain = load_config(found)
+    stored = StoredAdapter.read(folder, plain)
+    asked = plain if config is None else replace(config, vocab_rows=plain.vocab_rows)
+    decoder = load_decoder(found, dtype=dtype, device=device, config=asked)
     with torch.no_grad():
         if stored.rows_needed > decoder.config.vocab_rows:
             fit_vocabulary(decoder, stored.rows_needed, stored.ids["embedding"], "keep")

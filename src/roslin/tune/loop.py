@@ -13,6 +13,7 @@ import torch
 
 from roslin.errors import InputError
 from roslin.model import Decoder
+from roslin.tune.flops import flops_a_token, flops_an_answer_token
 from roslin.tune.held_out import HeldOutLoss, where_it_broke
 from roslin.tune.log import (
     Curves,
@@ -28,9 +29,7 @@ from roslin.tune.recipe import Recipe
 from roslin.tune.schedule import learning_rate
 from roslin.tune.setup import Prepared
 from roslin.tune.state import Checkpoints, Progress
-from roslin.tune.step import accumulate
-
-PARTS_WITH_A_ROW_A_TOKEN = ("embedding.weight", "head.weight", "head.bias")
+from roslin.tune.step import accumulate, draw_seed, dropout
 
 
 class Interrupted(Exception):
@@ -93,7 +92,8 @@ class _Run:
         self.before = prepared.held_out.measure(self.decoder)
         self.progress, self.optimizer = self._restore()
         self.peak = peak_flops(self.decoder.device)
-        self.layer_parameters = sum(p.numel() for p in self.decoder.blocks.parameters() if p.dim() == 2)
+        self.flops_a_token = flops_a_token(self.decoder)
+        self.flops_an_answer_token = flops_an_answer_token(self.decoder)
 
     def go(self) -> Tuned:
         keep_until = self.progress.update or -1  # a run that starts anew starts its log anew
@@ -125,16 +125,12 @@ class _Run:
             epsilon=recipe.epsilon,
             weight_decay=recipe.weight_decay,
             masters=masters,
-            fast_rows=self._rows_of_new_keys(),
+            fast_rows=self.prepared.rows_of_new_keys,
             fast_factor=recipe.new_keys_rate,
         )
         if moments is not None:
             optimizer.load_state(moments)
         return progress, optimizer
-
-    def _rows_of_new_keys(self) -> dict[str, list[int]]:
-        parts = [name for name, _ in self.decoder.named_parameters() if name in PARTS_WITH_A_ROW_A_TOKEN]
-        return dict.fromkeys(parts, self.prepared.new_ids) if self.prepared.new_ids else {}
 
     def _updates(self, stop_requested: threading.Event) -> None:
         if self.progress.update == 0:
@@ -159,7 +155,8 @@ class _Run:
         progress, recipe = self.progress, self.recipe
         started = time.monotonic()
         packs = [make_pack([self.prepared.examples[i] for i in row]) for row in rows]
-        loss = accumulate(self.decoder, packs)
+        with dropout(self.decoder, draw_seed(recipe.seed, progress.update + 1)):
+            loss = accumulate(self.decoder, packs)
         self._stop_if_diverged(loss, lambda: where_it_broke(self.decoder, packs))
         rate = learning_rate(
             progress.update + 1,
@@ -215,10 +212,10 @@ class _Run:
         self.callbacks.on_step(log)
 
     def _flops(self) -> float:
-        """Of the matrix products since the start: forward once, backward twice; the head works on answers alone."""
+        """Of the matrix products since the start."""
         tokens = self.progress.tokens - self.at_start.tokens
         answers = self.progress.answer_tokens - self.at_start.answer_tokens
-        return 6 * (self.layer_parameters * tokens + self.decoder.head.weight.numel() * answers)
+        return self.flops_a_token * tokens + self.flops_an_answer_token * answers
 
     def _take(self, held_out: HeldOutLoss) -> None:
         """Note a measurement of the weights as they are now."""
@@ -248,7 +245,7 @@ class _Run:
         if self.recipe.patience is not None and progress.best_update != progress.update:
             best = self.checkpoints.load_best(progress.best_update)
             with torch.no_grad():
-                for name, parameter in self.decoder.named_parameters():
+                for name, parameter in self.optimizer.parameters.items():
                     parameter.copy_(best[name])
         tuned = Tuned(
             decoder=self.decoder,

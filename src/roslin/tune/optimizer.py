@@ -11,7 +11,7 @@ Tensors = Mapping[str, Tensor]
 
 
 class MasterAdamW:
-    """Owns the fp32 master of every parameter, its gradient sum, and AdamW's two moments.
+    """Owns the fp32 master of every parameter that learns, its gradient sum, and AdamW's two moments.
 
     A model in fp32 is its own master. A model in bf16 is written anew from the masters after each update, and each
     pass's gradients are added up in fp32, so splitting an update into more passes loses nothing to bf16 sums. Such a
@@ -29,11 +29,11 @@ class MasterAdamW:
         fast_rows: Mapping[str, Sequence[int]] | None = None,
         fast_factor: float = 1.0,
     ) -> None:
-        """Take over `model`'s parameters; `masters` gives fp32 values where they are known, and is taken over too.
+        """Take over what learns of `model`; `masters` gives fp32 values where they are known, and is taken over too.
 
         `fast_rows` names rows of parameters whose learning rate is `fast_factor` times that of all others.
         """
-        self.parameters = dict(model.named_parameters())
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.masters = {name: self._master(name, p, masters) for name, p in self.parameters.items()}
         self._adamw = torch.optim.AdamW(
             self.masters.values(), lr=0.0, betas=betas, eps=epsilon, weight_decay=weight_decay, fused=True

@@ -41,7 +41,8 @@ class Settings(BaseModel):
     @classmethod
     def _yes_is_no_number(cls, value: object, info: ValidationInfo) -> object:
         parts = value if isinstance(value, list) else [value]
-        if info.field_name != "tensorboard" and any(isinstance(part, bool) for part in parts):
+        is_flag = cls.model_fields[str(info.field_name)].annotation in (bool, bool | None)
+        if not is_flag and any(isinstance(part, bool) for part in parts):
             raise ValueError("yes and no (on, off, true, false) are no value for it")
         return value
 
@@ -59,6 +60,28 @@ class HeldOut(Settings):
     """A file of records to measure on instead; nothing of `records` is then kept from training."""
 
 
+class Adapter(Settings):
+    """A LoRA to train instead of all weights. It wants a learning rate of 1e-4 to 3e-4, far above the default."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveFloat = 32
+    """What the adapter adds is multiplied with alpha / rank."""
+    dropout: float = Field(0.05, ge=0, lt=1)
+    rslora: bool = False
+    """Multiply with alpha / √rank instead, with which high ranks learn as fast as low ones."""
+    modules: list[str] = Field(["all"], min_length=1)
+    """The linear layers that get an adapter, by the names that the base's files have for them; `all` is every one."""
+    quantize: Literal["none", "nf4"] = "none"
+    """`nf4` keeps the frozen matrices of the layers in 4 bits (QLoRA)."""
+    merge: bool = True
+    """Write a whole model as well, with the adapter merged into its weights."""
+
+    @field_validator("modules", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+
 class Recipe(Settings):
     """What a tuning run is told. Defaults are those of Dolly's published runs."""
 
@@ -72,8 +95,10 @@ class Recipe(Settings):
     mapping: dict[str, str] = {}
     """Which column of the data is which field of a record, as in {question: instruction}."""
     output: Path
-    """Folder of the run: its log, its checkpoints and, at the end, the model."""
+    """Folder of the run: its log, its checkpoints and, at the end, the model or the adapter, or both."""
     held_out: HeldOut = HeldOut()
+    adapter: Adapter | None = None
+    """Train a LoRA; when it is absent, all weights are tuned."""
 
     epochs: float = Field(2, gt=0, le=1000)
     records_per_update: PositiveInt = 48
@@ -158,6 +183,7 @@ class Recipe(Settings):
         return cls.model_validate(values)
 
 
+GROUPS: Mapping[str, type[Settings]] = {"held_out": HeldOut, "adapter": Adapter}
 Fault = tuple[str, str]
 """A dotted key and what is wrong with it."""
 
@@ -177,8 +203,8 @@ def _field_faults(kind: type[Recipe], values: Mapping[str, Any]) -> list[Fault]:
 
 def _plain_words(kind: type[Recipe], code: str, message: str, where: tuple[int | str, ...]) -> str:
     if code == "extra_forbidden":
-        known = HeldOut.model_fields if where[0] == "held_out" else kind.model_fields
-        return f"unknown key. Known keys: {', '.join(known)}"
+        group = GROUPS.get(str(where[0]), kind) if len(where) > 1 else kind
+        return f"unknown key. Known keys: {', '.join(group.model_fields)}"
     if code == "missing":
         return "is missing; a recipe needs it"
     return message[:1].lower() + message[1:]

@@ -1,9 +1,10 @@
 """What a run needs before its first update: checked and split records, examples, the model with its keys."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +12,17 @@ import torch
 from roslin import prompt, records
 from roslin.errors import InputError
 from roslin.model import Decoder, find_model, fit_vocabulary, load_config, load_decoder, scaled
+from roslin.model.adapted import Lora, adapt, chosen_modules, quantize_blocks
+from roslin.model.adapter import is_adapter
 from roslin.records import Record
 from roslin.tokens import Example, Tokenizer
 from roslin.tune.course import Course
 from roslin.tune.held_out import HeldOutSet
-from roslin.tune.recipe import Recipe
+from roslin.tune.recipe import Adapter, Recipe
+from roslin.tune.step import draw_seed
+
+PARTS_WITH_A_ROW_A_TOKEN = ("embedding.weight", "head.weight", "head.bias")
+PARTS_WITH_A_TAUGHT_ROW = ("embedding.rows_KD", "head.rows_KD", "head.biases_K")
 
 
 @dataclass(frozen=True)
@@ -38,21 +45,27 @@ class Prepared:
     held_out: HeldOutSet
     course: Course
     dropped: list[Dropped]
-    new_ids: list[int]
-    """Ids of the keys that the base did not have."""
+    rows_of_new_keys: Mapping[str, list[int]]
+    """By parameter, the rows of the keys that the base did not have."""
     masters: dict[str, torch.Tensor] | None
     """fp32 weights, where the decoder holds them only rounded."""
     stored_dtype: torch.dtype
     """What the base's weights are stored in; the tuned model's will be too."""
     fingerprint: str
+    base_rows: int
+    """Rows of the base's embedding, before it was fitted to the tokenizer."""
+    lora: Lora | None
+    """What the decoder's adapter is made of, if the run trains one."""
 
 
 def prepare(recipe: Recipe) -> Prepared:
     """Read, check and tokenize the records, then load the model: faults of the data show before the weights move.
 
-    Raises InputError for bad records, for a model that cannot be found, and when nothing is left to train on.
+    Raises InputError for bad records, for a model that cannot be found, for modules that an adapter cannot be added to,
+    and when nothing is left to train on.
     """
     folder = find_model(recipe.model, recipe.revision)
+    lora = None if recipe.adapter is None else _lora(recipe.adapter, folder)
     tokenizer = Tokenizer.load(folder)
     new_ids = tokenizer.add_keys()
     found = records.load(recipe.records, mapping=recipe.mapping, keys=prompt.FORBIDDEN_IN_RECORDS)
@@ -66,10 +79,13 @@ def prepare(recipe: Recipe) -> Prepared:
     examples, held_out_examples = tokenizer.examples(train), tokenizer.examples(held_out)
     course = Course(recipe, [len(example.ids) for example in examples])
     decoder = _load(recipe, folder)
-    stored_dtype, base = decoder.dtype, base_digest(decoder)
+    stored_dtype, base, base_rows = decoder.dtype, base_digest(decoder), decoder.config.vocab_rows
     fit_vocabulary(decoder, tokenizer.size, new_ids, recipe.init_keys)
-    precision = choose_precision(recipe, decoder.device)
-    masters = _to_precision(decoder, precision)
+    precision = choose_precision(recipe, choose_device(recipe))
+    masters = None if lora else _to_precision(decoder, precision)
+    taught_ids = sorted({*new_ids, *range(base_rows, tokenizer.size)})
+    if lora:
+        _adapt(recipe, decoder, lora, precision, taught_ids)
     return Prepared(
         decoder=decoder,
         tokenizer=tokenizer,
@@ -78,11 +94,21 @@ def prepare(recipe: Recipe) -> Prepared:
         held_out=HeldOutSet(held_out_examples, [record.category for record in held_out], recipe.row_length),
         course=course,
         dropped=dropped + more_dropped,
-        new_ids=new_ids,
+        rows_of_new_keys=_rows_of_new_keys(decoder, new_ids, taught_ids if lora else None),
         masters=masters,
         stored_dtype=stored_dtype,
         fingerprint=fingerprint(recipe, precision, base, [*examples, *held_out_examples]),
+        base_rows=base_rows,
+        lora=lora,
     )
+
+
+def _lora(adapter: Adapter, folder: Path) -> Lora:
+    """What a recipe's adapter is. Raises InputError for a base that is an adapter, and for modules it does not have."""
+    if is_adapter(folder):
+        raise InputError(f"{folder} is an adapter itself: tune one on its merged model, or leave the adapter out.")
+    modules = chosen_modules(load_config(folder), adapter.modules)
+    return Lora(adapter.rank, adapter.alpha, adapter.dropout, adapter.rslora, modules)
 
 
 def _split(
@@ -169,7 +195,8 @@ def fingerprint(recipe: Recipe, precision: torch.dtype, base: bytes, examples: S
     """
     free = {"output", "keep_checkpoints", "checkpoint_every", "sample_every", "samples", "tensorboard", "explosion"}
     by_content = {"model", "revision", "records", "mapping", "held_out", "precision", "device"}
-    said = recipe.model_dump_json(exclude=free | by_content)
+    exclude: dict[str, Any] = dict.fromkeys(free | by_content, True) | {"adapter": {"merge"}}
+    said = recipe.model_dump_json(exclude=exclude)
     digest = hashlib.sha256(f"{said} {precision}".encode() + base)
     for example in examples:
         digest.update(np.asarray([example.answer_start, *example.ids], dtype=np.int32).tobytes())
@@ -185,7 +212,29 @@ def _load(recipe: Recipe, folder: Path) -> Decoder:
             f"max_length {recipe.max_length} is beyond the {config.positions} positions of {recipe.model}. "
             f"Set max_length={config.positions}, or stretch them (rope_scaling: yarn:4, say)."
         )
-    return load_decoder(folder, device=choose_device(recipe), config=config)
+    device = torch.device("cpu") if _is_quantized(recipe) else choose_device(recipe)
+    return load_decoder(folder, device=device, config=config)
+
+
+def _is_quantized(recipe: Recipe) -> bool:
+    return recipe.adapter is not None and recipe.adapter.quantize == "nf4"
+
+
+def _adapt(recipe: Recipe, decoder: Decoder, lora: Lora, precision: torch.dtype, taught_ids: Sequence[int]) -> None:
+    """Put an adapter and new rows into a decoder, whose own weights are frozen, and in 4 bits if so asked."""
+    if _is_quantized(recipe):
+        quantize_blocks(decoder, choose_device(recipe))
+    decoder.to(precision)
+    adapt(decoder, lora, taught_ids, torch.Generator().manual_seed(draw_seed(recipe.seed, 0)))
+
+
+def _rows_of_new_keys(
+    decoder: Decoder, new_ids: Sequence[int], taught_ids: Sequence[int] | None
+) -> dict[str, list[int]]:
+    """Where the keys' rows are among the parameters: by id in whole matrices, or among the rows that are taught."""
+    parts = PARTS_WITH_A_ROW_A_TOKEN if taught_ids is None else PARTS_WITH_A_TAUGHT_ROW
+    rows = list(new_ids) if taught_ids is None else [taught_ids.index(token) for token in new_ids]
+    return {name: rows for name, _ in decoder.named_parameters() if name in parts and rows}
 
 
 def _to_precision(decoder: Decoder, precision: torch.dtype) -> dict[str, torch.Tensor] | None:

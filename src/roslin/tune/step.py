@@ -1,10 +1,16 @@
 """The gradients of one update, pass by pass."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
 
 from roslin.model import Decoder
+from roslin.model.token_rows import RowsHead
 from roslin.tune.held_out import hidden_of_answers
-from roslin.tune.loss import answer_loss
+from roslin.tune.loss import TaughtRows, answer_loss
 from roslin.tune.packing import Pack
 
 
@@ -19,7 +25,30 @@ def accumulate(decoder: Decoder, packs: Sequence[Pack]) -> float:
     for pack in packs:
         hidden_MD = hidden_of_answers(decoder, pack)
         target_M = pack.target_M.to(hidden_MD.device)
-        loss = answer_loss(hidden_MD, decoder.head.weight, decoder.head.bias, target_M, scale)
+        head = decoder.head
+        loss = answer_loss(hidden_MD, head.weight, head.bias, target_M, scale, _taught_rows(head))
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     return total
+
+
+def _taught_rows(head: nn.Module) -> TaughtRows | None:
+    return TaughtRows(head.ids_K, head.rows_KD, head.biases_K) if isinstance(head, RowsHead) else None
+
+
+@contextmanager
+def dropout(decoder: Decoder, seed: int) -> Iterator[None]:
+    """Let an adapter drop inputs, drawn from `seed` alone; torch's own stream of numbers stays where it was."""
+    devices = [decoder.device] if decoder.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        decoder.train()
+        try:
+            yield
+        finally:
+            decoder.eval()
+
+
+def draw_seed(seed: int, update: int) -> int:
+    """torch's seed for an update, from its number and the run's seed of any size; update 0 is the start of the run."""
+    return int(np.random.SeedSequence([seed, update]).generate_state(1, np.uint64)[0])
