@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import roslin
-from roslin.cli import ask, demo, records, serve, tune
+from roslin.cli import ask, demo, models, records, serve, tune
 from roslin.errors import RoslinError
 
 INTERRUPTED = 130
@@ -45,6 +45,7 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.add_typer(records.app, name="records", help="Check, count, split and clean instruction records.")
+app.command()(models.models)
 app.command()(tune.tune)
 app.command()(ask.ask)
 app.command()(ask.chat)
