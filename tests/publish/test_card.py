@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from roslin.publish import CardFacts, LossComparison, render_card
+from roslin.publish import AdapterUse, CardFacts, LossComparison, render_card
 from roslin.statistics import Interval
 
 COMPARISON = LossComparison(82, Interval(3.9, 3.7, 4.1), Interval(2.9, 2.7, 3.1), Interval(-1.0, -1.1, -0.9))
@@ -78,6 +78,31 @@ def test_every_figure_stands_in_it(facts: CardFacts) -> None:
 def test_small_models_are_said_to_know_nothing(facts: CardFacts) -> None:
     assert "learns the *form*" not in render_card(facts)
     assert "learns the *form*" in render_card(replace(facts, small=True))
+
+
+def test_what_was_trained_stands_in_it(facts: CardFacts) -> None:
+    assert "Full fine-tuning; loss on response tokens only" in render_card(facts)
+    lora = render_card(replace(facts, method="LoRA of rank 8 on q_proj"))
+    assert "LoRA of rank 8 on q_proj; loss on response tokens only" in lora
+    assert "Full fine-tuning" not in lora
+
+
+def test_the_card_of_an_adapter_says_how_it_is_put_beside_its_base(facts: CardFacts) -> None:
+    use = AdapterUse("EleutherAI/pythia-2.8b", revision="main", rows=50_307, rope_scaling="yarn:4")
+    text = render_card(replace(facts, adapter=use))
+    data = ModelCard(text).data
+    assert (data.library_name, data.base_model) == ("peft", "EleutherAI/pythia-2.8b")
+    assert data.to_dict()["base_model_relation"] == "adapter"
+    assert "lora" in data.tags
+    assert "from_pretrained('EleutherAI/pythia-2.8b', revision='main')" in text
+    assert "base.resize_token_embeddings(50307)" in text
+    assert "--rope-scaling yarn:4" in text
+    assert 'roslin ask ./adapter "' in text
+
+    plain = render_card(replace(facts, base_model=None, adapter=AdapterUse("./base", None, None, None)))
+    assert "AutoModelForCausalLM.from_pretrained('./base')\nmodel = PeftModel" in plain
+    for words in ("resize_token_embeddings", "stretched", "revision=", "base_model_relation"):
+        assert words not in plain
 
 
 def test_what_is_not_known_is_not_claimed(facts: CardFacts) -> None:

@@ -12,12 +12,15 @@ import torch
 from rich.console import Console
 
 from roslin.errors import InputError, MachineError
+from roslin.model import load_decoder
+from roslin.model.adapter import load_adapted
 from roslin.tokens import Tokenizer
 from roslin.tune import HeldOutLoss, Recipe, Tuned
 from roslin.workflows.machine import enough_memory, make_folder, writing
 from roslin.workflows.model_folder import _base_in_words, _hub_name, card_facts
 from roslin.workflows.run_folder import LOCK, alone_in, check_droppable, drop_run, recipe_yaml
 from roslin.workflows.tune import _show_samples
+from tiny_decoders import tiny_decoder
 
 RECIPE = """\
 model: base
@@ -92,6 +95,56 @@ def test_a_recipe_becomes_a_model_folder(recipe_file: Path, tmp_path: Path) -> N
     again = roslin("tune", str(recipe_file))
     assert again.returncode == 1
     assert "already there" in again.stderr
+
+
+ADAPTER = ("adapter={rank: 4, alpha: 8, modules: [query_key_value, dense]}", "learning_rate=2e-3", "epochs=0.5")
+
+
+def asked(*words: str) -> str:
+    answer = roslin("ask", *words, "--seed", "1", "--max-new-tokens", "8")
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def test_a_recipe_becomes_an_adapter_and_a_model_with_it_merged(recipe_file: Path, tmp_path: Path) -> None:
+    """First the adapter alone; asked to merge it, the same run only writes the model."""
+    separate = roslin("tune", str(recipe_file), *ADAPTER, "adapter.merge=no")
+    assert separate.returncode == 0, separate.stderr
+    run = tmp_path / "run"
+    assert Path(separate.stdout.strip()) == run / "adapter"
+    assert "The adapter is in" in separate.stderr
+    assert not (run / "model").exists()
+    names = {path.name for path in (run / "adapter").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "README.md", "NOTICE.md"} <= names
+    card = (run / "adapter" / "README.md").read_text(encoding="utf-8")
+    assert "LoRA of rank 4, alpha 8, dropout 0.05 on query_key_value, dense, and the rows of new keys" in card
+    assert "library_name: peft" in card
+    again = roslin("tune", str(recipe_file), *ADAPTER, "adapter.merge=no")
+    assert again.returncode == 1
+    assert "already there" in again.stderr
+
+    merged = roslin("tune", str(recipe_file), *ADAPTER)
+    assert merged.returncode == 0, merged.stderr
+    assert Path(merged.stdout.strip()) == run / "model"
+    assert "update " not in merged.stderr.replace("goes on from update", "")
+    assert "the adapter merged into it; the adapter alone is in" in merged.stderr
+    assert "LoRA of rank 4" in (run / "model" / "README.md").read_text(encoding="utf-8")
+    asked(str(run / "model"), "What is Roslin?")
+
+    ours, theirs = load_decoder(run / "model", dtype=torch.float32), load_adapted(run / "adapter")
+    assert load_decoder(run / "model").dtype == torch.bfloat16  # as the base is stored
+    for (name, merged_here), loaded in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(merged_here, loaded.float(), rtol=2**-8, atol=1e-6, msg=name)
+
+    drop_run(run)
+    assert {path.name for path in run.iterdir()} == {LOCK}
+
+
+def test_a_4_bit_run_becomes_a_whole_model(recipe_file: Path, tmp_path: Path) -> None:
+    done = roslin("tune", str(recipe_file), *ADAPTER, "adapter.quantize=nf4")
+    assert done.returncode == 0, done.stderr
+    assert "frozen in 4 bits (nf4)" in (tmp_path / "run" / "adapter" / "README.md").read_text(encoding="utf-8")
+    asked(str(tmp_path / "run" / "model"), "What is Roslin?")
 
 
 def test_check_tunes_nothing(recipe_file: Path, tmp_path: Path) -> None:
@@ -191,7 +244,13 @@ def test_a_dropped_run_leaves_what_is_not_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"clip_norm": None}, {"held_out": {"file": "held.jsonl"}}, {"held_out": {"split": "dolly", "count": 7}}],
+    [
+        {},
+        {"clip_norm": None},
+        {"held_out": {"file": "held.jsonl"}},
+        {"held_out": {"split": "dolly", "count": 7}},
+        {"adapter": {"rank": 2, "modules": "dense", "merge": False}},
+    ],
 )
 def test_the_written_recipe_is_the_recipe(settings: dict[str, object], tmp_path: Path) -> None:
     recipe = Recipe.parse({"model": "base", "records": ["a.jsonl"], "output": "run"} | settings)
@@ -264,11 +323,9 @@ def test_what_is_tuned_from_a_base_with_a_notice_shares_its_licence(
     if notice:
         (tmp_path / "NOTICE.md").write_text("By somebody.", encoding="utf-8")
     loss = HeldOutLoss([4.0], [1.0], [2], ["qa"])
-    weights = torch.nn.Linear(2, 2)
-    weights.device = torch.device("cpu")  # type: ignore[assignment]
     facts = card_facts(
         Recipe.parse({"model": str(tmp_path), "records": ["a.jsonl"], "output": "run"}),
-        Tuned(weights, loss, loss, 1, 1, 10, 1.0, False),  # type: ignore[arg-type]
+        Tuned(tiny_decoder("gpt_neox"), loss, loss, 1, 1, 10, 1.0, False),
         name="run",
         train=[],
         dropped=0,

@@ -1,5 +1,5 @@
 """Publishing: the model card."""
 
-from roslin.publish.card import CardFacts, LossComparison, render_card, write_card
+from roslin.publish.card import FULL, AdapterUse, CardFacts, LossComparison, render_card, write_card
 
-__all__ = ["CardFacts", "LossComparison", "render_card", "write_card"]
+__all__ = ["FULL", "AdapterUse", "CardFacts", "LossComparison", "render_card", "write_card"]

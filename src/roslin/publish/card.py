@@ -11,6 +11,7 @@ from roslin.statistics import Interval
 
 FEWEST_FOR_INTERVALS = 10
 """Below this many records a bootstrap interval is far too narrow; of one record it has no width at all."""
+FULL = "Full fine-tuning"
 TOO_FEW = f"no interval: fewer than {FEWEST_FOR_INTERVALS} held-out records are too few for one"
 
 
@@ -36,6 +37,19 @@ class LossComparison:
             for interval in (self.before, self.after, self.change)
         )
         return before, after, change
+
+
+@dataclass(frozen=True)
+class AdapterUse:
+    """What PEFT must be told to put an adapter beside its base."""
+
+    base: str
+    """The base's name on the hub, or a path to stand for it."""
+    revision: str | None
+    rows: int | None
+    """What the base's embedding must be resized to; None where it has rows enough."""
+    rope_scaling: str | None
+    """How the base's positions were stretched, which the adapter's files do not say."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,10 @@ class CardFacts:
     """Held-out loss before and after, by category."""
     chosen_on: str
     """Which records decided when tuning stopped, in words."""
+    method: str = FULL
+    """What was trained, in words."""
+    adapter: AdapterUse | None = None
+    """Where the card is of an adapter alone."""
     notice: str = ""
     """Attributions that travel with the base's weights."""
     small: bool = False
@@ -79,7 +97,7 @@ def render_card(facts: CardFacts) -> str:
         _header(facts),
         f"# {plain(facts.name)}",
         _summary(facts),
-        _use(),
+        _use() if facts.adapter is None else _use_of_adapter(facts.adapter),
         _results(facts),
         _training(facts),
         _limits(facts),
@@ -97,22 +115,23 @@ def _header(facts: CardFacts) -> str:
     data = {
         "language": list(facts.languages),
         "license": facts.licence,
-        "library_name": "transformers",
+        "library_name": "peft" if facts.adapter else "transformers",
         "pipeline_tag": "text-generation",
         "base_model": facts.base_model,
-        "tags": ["roslin", "dolly", "instruction-tuned"],
+        "base_model_relation": "adapter" if facts.adapter and facts.base_model else None,
+        "tags": ["roslin", "dolly", "instruction-tuned", *(["lora"] if facts.adapter else [])],
     }
     known = {key: value for key, value in data.items() if value}
     return f"---\n{yaml.safe_dump(known, sort_keys=False).strip()}\n---"
 
 
 def _summary(facts: CardFacts) -> str:
-    records = sum(facts.records_by_category.values())
-    text = (
-        f"An instruction-following model of {_millions(facts.parameters)} parameters, made by tuning "
-        f"{code(facts.base)} on {records:,} instruction records with [Roslin](#how-it-was-tuned). It expects Dolly's "
-        "prompt."
-    )
+    records = f"{sum(facts.records_by_category.values()):,} instruction records with [Roslin](#how-it-was-tuned)"
+    size = f"an instruction-following model of {_millions(facts.parameters)} parameters"
+    text = f"{size.capitalize()}, made by tuning {code(facts.base)} on {records}."
+    if facts.adapter:
+        text = f"An adapter, tuned on {records}. Beside its base, {code(facts.base)}, it makes {size}."
+    text += " It expects Dolly's prompt."
     if facts.small:
         text += (
             "\n\nA model this small learns the *form* of an answer: to respond to the instruction, and to stop. It "
@@ -139,6 +158,45 @@ print(Roslin.load("./model").answer("Explain why leaves change colour.").text)
 
 The folder is in transformers' layout: `AutoModelForCausalLM` and `AutoTokenizer` load it with `from_pretrained`.
 The prompt ends with `### Response:` and a newline; the model ends its answer with the token `### End`."""
+
+
+def _use_of_adapter(adapter: AdapterUse) -> str:
+    return f"""## Use
+
+With this folder as `adapter`, and its base where `adapter_config.json` says:
+
+```
+roslin ask ./adapter "Explain why leaves change colour."
+```
+
+With [PEFT](https://github.com/huggingface/peft) and transformers 5:
+
+{fenced(_peft_program(adapter), "python")}
+
+The prompt ends with `### Response:` and a newline; the model ends its answer with the token `### End`.
+{_stretched(adapter.rope_scaling)}"""
+
+
+def _peft_program(adapter: AdapterUse) -> str:
+    revision = f", revision={adapter.revision!r}" if adapter.revision else ""
+    lines = [
+        "from peft import PeftModel",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n",
+        f"base = AutoModelForCausalLM.from_pretrained({adapter.base!r}{revision})",
+        f"base.resize_token_embeddings({adapter.rows})  # it has no rows for the new keys" if adapter.rows else "",
+        'model = PeftModel.from_pretrained(base, "./adapter")',
+        'tokenizer = AutoTokenizer.from_pretrained("./adapter")',
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def _stretched(rope_scaling: str | None) -> str:
+    if rope_scaling is None:
+        return ""
+    return (
+        f"\nThe base's positions were stretched ({code(rope_scaling)}), and the adapter's files do not say so: give "
+        f"`roslin ask` the option {code(f'--rope-scaling {rope_scaling}')}, and transformers the like."
+    )
 
 
 def _results(facts: CardFacts) -> str:
@@ -176,7 +234,7 @@ def _training(facts: CardFacts) -> str:
 - Records: {", ".join(code(source) for source in facts.records_source)} ({categories}).{dropped}
 - {facts.updates:,} updates are behind these weights ({facts.epochs_seen:.2f} epochs). The whole run
   took {facts.tokens:,} tokens through the model in {facts.seconds:,.0f} s of stepping on {facts.hardware}.
-- Full fine-tuning, loss on response tokens only, AdamW with fp32 master weights.
+- {plain(facts.method)}; loss on response tokens only, AdamW with fp32 master weights.
 - Versions: {", ".join(f"{name} {version}" for name, version in facts.versions.items())}.
 
 The recipe:

@@ -1,4 +1,4 @@
-"""A finished model on disk: weights, tokenizer, card and notices, in a folder that appears only when it is whole."""
+"""A finished model or adapter on disk, with tokenizer, card and notices: its folder appears only when it is whole."""
 
 import platform
 import shutil
@@ -11,12 +11,15 @@ import torch
 import roslin
 from roslin.errors import MachineError
 from roslin.model import Decoder, find_model, save_decoder
+from roslin.model.adapted import ALL
+from roslin.model.adapter import save_adapter
 from roslin.model.find import HUB_NAME, SHIPPED
-from roslin.publish import CardFacts, LossComparison
+from roslin.publish import FULL, AdapterUse, CardFacts, LossComparison
 from roslin.records import Record
 from roslin.statistics import paired_ratio_difference, ratio_interval
 from roslin.tokens import Tokenizer
-from roslin.tune import HeldOutLoss, Recipe, Tuned
+from roslin.tune import HeldOutLoss, Prepared, Recipe, Tuned
+from roslin.tune.recipe import Adapter
 from roslin.tune.state import flush
 from roslin.workflows.machine import writing
 from roslin.workflows.run_folder import recipe_yaml
@@ -43,25 +46,75 @@ def write_model_folder(
 
     Raises MachineError when it cannot be written; nothing half-made is left.
     """
+
+    def save(partial: Path) -> None:
+        save_decoder(decoder, partial, dtype=dtype, end_id=tokenizer.end_id)
+
+    _write_folder(folder, tokenizer, base, save, finish)
+
+
+def write_adapter_folder(
+    folder: Path, recipe: Recipe, decoder: Decoder, prepared: Prepared, *, base: Path, finish: Callable[[Path], None]
+) -> None:
+    """Write the adapter that a run trained, as a folder that PEFT loads. Raises MachineError as for a model."""
+
+    def save(partial: Path) -> None:
+        assert prepared.lora is not None
+        save_adapter(
+            decoder,
+            partial,
+            prepared.lora,
+            base=_hub_name(recipe.model) or (recipe.model if recipe.model == SHIPPED else str(base.resolve())),
+            revision=recipe.revision,
+            base_rows=rows_needed(prepared),
+            dtype=prepared.stored_dtype,
+        )
+
+    _write_folder(folder, prepared.tokenizer, base, save, finish)
+
+
+def rows_needed(prepared: Prepared) -> int:
+    """How many rows embedding and head of a base must have for the adapter of a run: one a token at least."""
+    return max(prepared.base_rows, prepared.tokenizer.size)
+
+
+def adapter_use(recipe: Recipe, prepared: Prepared) -> AdapterUse:
+    """How the adapter of a run is put beside its base."""
+    rows = rows_needed(prepared)
+    return AdapterUse(
+        base=_hub_name(recipe.model) or "./base",
+        revision=recipe.revision,
+        rows=rows if rows > prepared.base_rows else None,
+        rope_scaling=recipe.rope_scaling,
+    )
+
+
+def _write_folder(
+    folder: Path, tokenizer: Tokenizer, base: Path, save: Callable[[Path], None], finish: Callable[[Path], None]
+) -> None:
     partial = folder.with_name(folder.name + ".partial")
     try:
         with writing(folder):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            save_decoder(decoder, partial, dtype=dtype, end_id=tokenizer.end_id)
+            save(partial)
             tokenizer.save(partial)
             if (base / NOTICE).is_file():
                 shutil.copy(base / NOTICE, partial / NOTICE)
             finish(partial)
-            for path in [*partial.iterdir(), partial]:
-                flush(path)
-            if folder.exists():
-                shutil.rmtree(folder)
-            partial.rename(folder)
-            flush(folder.parent)
+            _take_its_name(partial, folder)
     except MachineError:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _take_its_name(partial: Path, folder: Path) -> None:
+    for path in [*partial.iterdir(), partial]:
+        flush(path)
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+    flush(folder.parent)
 
 
 def compare(before: HeldOutLoss, after: HeldOutLoss, *, with_end: bool) -> LossComparison:
@@ -91,7 +144,7 @@ def card_facts(
     """Gather what the card of a run states."""
     base = find_model(recipe.model, recipe.revision)
     notice = (base / NOTICE).read_text(encoding="utf-8") if (base / NOTICE).is_file() else ""
-    parameters = sum(p.numel() for p in tuned.decoder.parameters())
+    parameters = tuned.decoder.config.parameter_count
     was, now = before.by_category(), after.by_category()
     return CardFacts(
         name=name,
@@ -114,8 +167,22 @@ def card_facts(
         comparison_without_end=compare(before, after, with_end=False),
         by_category={category: (was[category], now[category]) for category in now},
         chosen_on=chosen_on,
+        method=_method(recipe.adapter),
         notice=notice,
         small=parameters < SMALL,
+    )
+
+
+def _method(adapter: Adapter | None) -> str:
+    """What was trained, in words."""
+    if adapter is None:
+        return FULL
+    where = "all linear layers" if adapter.modules == [ALL] else ", ".join(adapter.modules)
+    scaling = f"alpha {adapter.alpha:g}{' (rsLoRA)' if adapter.rslora else ''}"
+    frozen = "frozen in 4 bits (nf4)" if adapter.quantize == "nf4" else "frozen"
+    return (
+        f"LoRA of rank {adapter.rank}, {scaling}, dropout {adapter.dropout:g} on {where}, and the rows of new keys, "
+        f"beside weights that were {frozen}"
     )
 
 

@@ -13,7 +13,8 @@ from roslin.model import find_model
 from roslin.tune import Recipe
 from roslin.workflows.machine import writing
 
-FOLDERS = ("checkpoints", "tensorboard", "model", "model.partial")
+MODEL, ADAPTER = "model", "adapter"
+FOLDERS = ("checkpoints", "tensorboard", MODEL, f"{MODEL}.partial", ADAPTER, f"{ADAPTER}.partial")
 RECIPE_COPY = "run.yaml"
 FILES = ("log.jsonl", "log.partial", RECIPE_COPY)
 LOCK = ".lock"

@@ -1,6 +1,7 @@
-"""Tuning from a recipe to a model folder: progress on the terminal, sample answers, the card."""
+"""Tuning from a recipe to a model's folder or an adapter's: progress on the terminal, sample answers, the card."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -8,6 +9,7 @@ from rich.console import Console
 from roslin.answer import Roslin
 from roslin.errors import InputError
 from roslin.model import Decoder, find_model
+from roslin.model.adapted import merge
 from roslin.publish.card import TOO_FEW, write_card
 from roslin.records import Record
 from roslin.tokens import Tokenizer
@@ -23,8 +25,8 @@ from roslin.tune import (
     prepare,
 )
 from roslin.workflows.machine import enough_memory, make_folder
-from roslin.workflows.model_folder import card_facts, compare, write_model_folder
-from roslin.workflows.run_folder import alone_in, check_droppable, drop_run, write_recipe
+from roslin.workflows.model_folder import adapter_use, card_facts, compare, write_adapter_folder, write_model_folder
+from roslin.workflows.run_folder import ADAPTER, MODEL, alone_in, check_droppable, drop_run, write_recipe
 
 SHOWN_DROPPED = 5
 SAMPLE_TOKENS = 128
@@ -32,13 +34,13 @@ SAMPLE_TOKENS = 128
 
 @enough_memory()
 def tune(recipe: Recipe, *, restart: bool, console: Console) -> Path:
-    """Run a recipe and write `output/model`; returns that folder.
+    """Run a recipe and write `output/model`, or `output/adapter`, or both; returns the folder that was written last.
 
     Goes on from the newest checkpoint in the output folder; `restart` drops it once the recipe and its
     records are known to be sound. Raises what `prepare` and `fit` raise; InputError or MachineError for a folder that
     cannot be written to.
     """
-    folder = recipe.output / "model"
+    folder = _result(recipe)
     if restart:
         check_droppable(recipe)
     elif folder.exists():
@@ -49,6 +51,11 @@ def tune(recipe: Recipe, *, restart: bool, console: Console) -> Path:
     return folder
 
 
+def _result(recipe: Recipe) -> Path:
+    """What a run writes last: when it is there, the run is finished."""
+    return recipe.output / (MODEL if recipe.adapter is None or recipe.adapter.merge else ADAPTER)
+
+
 def _tune(recipe: Recipe, restart: bool, console: Console) -> None:
     console.print("Checking records and loading the model …")
     prepared = prepare(recipe)
@@ -57,7 +64,7 @@ def _tune(recipe: Recipe, restart: bool, console: Console) -> None:
         drop_run(recipe.output)
     tuned = fit(recipe, prepared, callbacks(recipe, prepared.tokenizer, console))
     save(recipe, prepared, tuned)
-    _say_result(tuned, recipe.output / "model", console)
+    _say_result(recipe, tuned, console)
 
 
 @enough_memory()
@@ -92,7 +99,10 @@ def callbacks(recipe: Recipe, tokenizer: Tokenizer, console: Console) -> Callbac
 
 
 def save(recipe: Recipe, prepared: Prepared, tuned: Tuned) -> None:
-    """Write the model folder with its card."""
+    """Write the model's folder, the adapter's before it if there is one, each with its card.
+
+    Merging the adapter changes the tuned decoder: it is a plain one afterwards.
+    """
     base = find_model(recipe.model, recipe.revision)
     facts = card_facts(
         recipe,
@@ -104,8 +114,21 @@ def save(recipe: Recipe, prepared: Prepared, tuned: Tuned) -> None:
         after=tuned.held_out,
         chosen_on=_chosen_on(recipe),
     )
+    if recipe.adapter is not None:
+        of_adapter = replace(facts, adapter=adapter_use(recipe, prepared))
+        write_adapter_folder(
+            recipe.output / ADAPTER,
+            recipe,
+            tuned.decoder,
+            prepared,
+            base=base,
+            finish=lambda partial: write_card(of_adapter, partial),
+        )
+        if not recipe.adapter.merge:
+            return
+        merge(tuned.decoder, prepared.stored_dtype)
     write_model_folder(
-        recipe.output / "model",
+        recipe.output / MODEL,
         tuned.decoder,
         prepared.tokenizer,
         dtype=prepared.stored_dtype,
@@ -139,6 +162,9 @@ def _say_what_is_tuned(recipe: Recipe, prepared: Prepared, console: Console) -> 
         markup=False,
         highlight=False,
     )
+    if recipe.adapter is not None:
+        learning = sum(p.numel() for p in prepared.decoder.parameters() if p.requires_grad)
+        console.print(f"An adapter of {learning / 1e6:,.1f} M parameters learns; the base's own are frozen.")
     if prepared.dropped:
         console.print(f"{len(prepared.dropped)} records reach {recipe.max_length} tokens and are dropped:")
         for dropped in prepared.dropped[:SHOWN_DROPPED]:
@@ -151,14 +177,23 @@ def _opening(record: Record) -> str:
     return record.instruction if len(record.instruction) <= 60 else f"{record.instruction[:59]}…"
 
 
-def _say_result(tuned: Tuned, folder: Path, console: Console) -> None:
+def _say_result(recipe: Recipe, tuned: Tuned, console: Console) -> None:
     whole = compare(tuned.before, tuned.held_out, with_end=True)
     was, now, change = whole.figures()
     few = f" ({TOO_FEW})" if whole.too_few else ""
     early = " It was stopped when the held-out loss no longer fell." if tuned.stopped_early else ""
     console.print(
         f"Held-out response loss {was} before, {now} after; change {change}{few}.{early}\n"
-        f"The model is in {folder}. Next: roslin chat {folder}",
+        f"{_where(recipe)} Next: roslin chat {_result(recipe)}",
         markup=False,
         highlight=False,
     )
+
+
+def _where(recipe: Recipe) -> str:
+    model, adapter = recipe.output / MODEL, recipe.output / ADAPTER
+    if recipe.adapter is None:
+        return f"The model is in {model}."
+    if not recipe.adapter.merge:
+        return f"The adapter is in {adapter}; it is used beside its base, {recipe.model}."
+    return f"The model is in {model}, the adapter merged into it; the adapter alone is in {adapter}."
