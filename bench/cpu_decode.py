@@ -1,6 +1,8 @@
 """Decoding on a CPU: Roslin's engine beside transformers' generate, on the shipped base, alternating in one run.
 
-    python bench/cpu_decode.py [--rounds 7] [--threads 2] [--new-tokens 128] [--prompt-tokens 60]
+    python bench/cpu_decode.py [--model base] [--rounds 7] [--threads 2] [--new-tokens 128] [--prompt-tokens 60]
+
+`--model smollm2` measures a model of the llama family, of 135 million parameters.
 
 Each row measures both sides in turn, `rounds` times, and prints medians. Both run the same dtype, the same prompts and
 the same number of new tokens (neither may stop early). "first token" is a request for one new token. GB/s counts the
@@ -10,15 +12,17 @@ weights read for each step of the batch (all but the embedding), which bounds a 
 import argparse
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import transformers
 
 from roslin.engine import GREEDY, Engine, Network, Request, Sampling, fuse
-from roslin.model import Decoder, find_model, load_decoder
+from roslin.model import Decoder, find_model, load_decoder, save_decoder
 
 DOLLY = {"do_sample": True, "temperature": 1.0, "top_p": 0.92, "top_k": 0}
 
@@ -63,13 +67,23 @@ def main() -> None:
     ]
     print_head(options)
     for dtype in (torch.float32, torch.bfloat16):
-        folder = find_model(options.model)
-        decoder = load_decoder(folder, dtype=dtype)
+        model = find_model(options.model)
+        decoder = load_decoder(model, dtype=dtype)
         read = weights(decoder)
+        peer = load_peer(model, decoder)
         network = fuse(decoder)
-        peer = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
         for case in cases:
             print_row(measure(case, network, peer, options.rounds, options.prompt_tokens), read)
+
+
+def load_peer(model: Path, decoder: Decoder) -> transformers.PreTrainedModel:
+    """The same model as transformers runs it; of a GGUF file by way of a folder, so that it too is unpacked."""
+    with tempfile.TemporaryDirectory() as spare:
+        folder = model
+        if not model.is_dir():
+            folder = Path(spare)
+            save_decoder(decoder, folder)
+        return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=decoder.dtype).eval()
 
 
 def measure(case: Case, network: Network, peer: transformers.PreTrainedModel, rounds: int, prompt: int) -> Row:
@@ -113,6 +127,8 @@ def seconds(work: Callable[[], None]) -> float:
 def weights(decoder: Decoder) -> int:
     """Bytes of the weights that every step reads."""
     total = sum(p.numel() * p.element_size() for p in decoder.parameters())
+    if decoder.config.tied_head:
+        return total
     return total - decoder.embedding.weight.numel() * decoder.dtype.itemsize
 
 

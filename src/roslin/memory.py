@@ -194,9 +194,9 @@ def _norms_keep(config: ModelConfig, size: int, rms_bytes: int | None) -> int:
 def _attention_keeps(config: ModelConfig, size: int, device: Device, rms_bytes: int | None) -> int:
     """Turned queries, keys and values, what was gathered, and its normalisers; with norms of heads, what goes in.
 
-    Runs of unlike lengths cost a copy: on a CPU of what was gathered, on CUDA of keys and values, one for each query.
+    Runs of unlike lengths cost a copy of what was gathered on a CPU.
     """
-    copied = config.query_rows if device == "cpu" else 2 * config.query_rows
+    copied = config.query_rows if device == "cpu" else 0
     kept = size * (config.qkv_rows + config.query_rows + copied) + 4 * config.heads
     if not config.qk_norm:
         return kept

@@ -49,7 +49,7 @@ class PackedAttention:
 
     def __call__(self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> Tensor:
         """What each token gathers from its run, [N, H, K]."""
-        if len(self.lengths) > 1 and _one_kernel_takes(q_NHK):
+        if len(self.lengths) > 1 and _one_kernel_takes(q_NHK, self._window):
             return self._by_one_kernel(q_NHK, k_NGK, v_NGK)
         qkv = (q_NHK, k_NGK, v_NGK)
         if len(set(self.lengths)) == 1:
@@ -66,13 +66,20 @@ class PackedAttention:
         return lengths.repeat_interleave(lengths)
 
     def _by_one_kernel(self, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> Tensor:
-        attention, bounded = _varlen_attention()
+        attention, knows = _varlen_attention()
         if self._starts is None:
             ends = torch.tensor([0, *self.lengths]).cumsum(0)
             self._starts = ends.to(q_NHK.device, torch.int32)
-        k_NHK, v_NHK = (x.repeat_interleave(q_NHK.shape[1] // x.shape[1], 1) for x in (k_NGK, v_NGK))
+        how: dict[str, Any] = {"window_size": (-1 if self._window is None else self._window - 1, 0)}
+        if "is_causal" in knows:
+            how = {"is_causal": True} | (how if self._window is not None else {})
+        group = q_NHK.shape[1] // k_NGK.shape[1]
+        if group > 1 and "enable_gqa" in knows:
+            how["enable_gqa"] = True
+        elif group > 1:
+            k_NGK, v_NGK = k_NGK.repeat_interleave(group, 1), v_NGK.repeat_interleave(group, 1)
         out_NHK: Tensor = attention(
-            q_NHK, k_NHK, v_NHK, self._starts, self._starts, self._longest, self._longest, **bounded(self._window)
+            q_NHK, k_NGK, v_NGK, self._starts, self._starts, self._longest, self._longest, **how
         )
         return out_NHK
 
@@ -93,8 +100,13 @@ def _band(length: int, window: int, device: torch.device) -> Tensor:
     return (back >= 0) & (back < window)
 
 
-def _one_kernel_takes(q_NHK: Tensor) -> bool:
-    """Whether torch's kernel for runs of unlike lengths is there and takes these (FlashAttention's own conditions)."""
+def _one_kernel_takes(q_NHK: Tensor, window: int | None) -> bool:
+    """Whether torch's kernel for runs of unlike lengths is there and takes these."""
+    return _is_on_a_gpu_for_it(q_NHK) and (window is None or "window_size" in _varlen_attention()[1])
+
+
+def _is_on_a_gpu_for_it(q_NHK: Tensor) -> bool:
+    """FlashAttention's own conditions."""
     if not q_NHK.is_cuda or q_NHK.dtype not in HALF or find_spec(VARLEN_MODULE) is None:
         return False
     head_dim = q_NHK.shape[-1]
@@ -102,17 +114,10 @@ def _one_kernel_takes(q_NHK: Tensor) -> bool:
 
 
 @cache
-def _varlen_attention() -> tuple[Callable[..., Any], Callable[[int | None], dict[str, Any]]]:
-    """That kernel, and how this release of torch asks it for causal attention: torch 2.11 and 2.13 differ."""
+def _varlen_attention() -> tuple[Callable[..., Any], frozenset[str]]:
+    """That kernel, and the names that this release of torch has for what it can be asked: 2.11 and 2.13 differ."""
     attention = import_module(VARLEN_MODULE).varlen_attn
-    named = "is_causal" in inspect.signature(attention).parameters
-
-    def bounded(window: int | None) -> dict[str, Any]:
-        if named and window is None:
-            return {"is_causal": True}
-        return {"window_size": (-1 if window is None else window - 1, 0)}
-
-    return attention, bounded
+    return attention, frozenset(inspect.signature(attention).parameters)
 
 
 def packed_positions(lengths: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
