@@ -14,7 +14,14 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from roslin.errors import InputError
 from roslin.model import Decoder, fit_vocabulary, load_decoder, padded_logits
 from roslin.model.adapted import Lora, adapt, merge
-from roslin.model.adapter import base_of, is_adapter, load_adapted, load_adapted_config, save_adapter
+from roslin.model.adapter import (
+    base_of,
+    is_adapter,
+    load_adapted,
+    load_adapted_config,
+    save_adapter,
+    text_source_of,
+)
 from roslin.model.lora import LoraLinear
 from tiny import tiny_gpt_neox, tiny_gptj, tiny_llama
 
@@ -308,6 +315,25 @@ def test_the_base_is_found(llama: Path, tmp_path: Path, monkeypatch: pytest.Monk
         load_adapted(llama)
     with pytest.raises(InputError, match="is an adapter itself"):
         load_adapted(llama, base=str(llama))
+
+
+def test_the_tokenizer_is_its_own_or_the_bases(llama: Path, tmp_path: Path) -> None:
+    assert text_source_of(llama) == tmp_path / "base"
+    (llama / "tokenizer.json").touch()
+    assert text_source_of(llama) == llama
+
+
+def test_the_name_that_transformers_4_has_for_a_head_is_read_too(tmp_path: Path) -> None:
+    """GPT-NeoX's is called there as in its files."""
+    tiny_gpt_neox(tmp_path / "base")
+    ids = {"embed_in": [3, 4], "lm_head": [4]}
+    adapter = tmp_path / "adapter"
+    oracle = their_adapter(tmp_path / "base", adapter, target_modules="all-linear", trainable_token_indices=ids)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    renamed = {name.replace("lm_head", "embed_out"): tensor for name, tensor in tensors.items()}
+    save_file(renamed, adapter / "adapter_model.safetensors", {"format": "pt"})
+    change_settings(adapter, trainable_token_indices={"embed_in": [3, 4], "embed_out": [4]})
+    assert_same_logits(load_adapted(adapter), oracle, ROWS)
 
 
 def test_what_is_an_adapter(llama: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from roslin.errors import InputError
 from roslin.model.adapted import LINEARS, Lora, chosen_modules, merge, train_rows
 from roslin.model.families import FAMILIES
+from roslin.model.files import text_source
 from roslin.model.find import SHIPPED, find_model
 from roslin.model.load import load_config, load_decoder
 from roslin.model.lora import LoraLinear, Part
@@ -57,6 +58,11 @@ def _found_base(folder: Path, name: str, revision: str | None) -> Path:
         return find_model(name, revision)
     except InputError as error:
         raise InputError(f"The adapter in {folder} needs its base. {error}") from None
+
+
+def text_source_of(folder: Path, base: str | None = None) -> Path:
+    """Where the tokenizer and the chat template of an adapter are: beside it if it has any, else its base's."""
+    return folder if (folder / "tokenizer.json").is_file() else text_source(base_of(folder, base))
 
 
 def load_adapted_config(folder: Path, base: str | None = None) -> ModelConfig:
