@@ -12,7 +12,7 @@ from roslin.answer.text import AnswerText
 from roslin.engine import Engine, Network, Request, ScoreRow, fuse, score
 from roslin.engine.noise import fresh_seed
 from roslin.errors import InputError
-from roslin.model import find_model, load_config, load_decoder, scaled
+from roslin.model import find_model, load_config, load_decoder, scaled, text_source
 from roslin.tokens import Tokenizer
 
 
@@ -43,7 +43,7 @@ class Roslin:
         rope_scaling: str | None = None,
         max_batch: int = 16,
     ) -> Self:
-        """Load a model: a folder, `base`, or a hub name.
+        """Load a model: a folder, an adapter, a file, `base`, `smollm2`, or a hub name (see `find_model`).
 
         `dtype` is float32, bfloat16, float16 or auto; `device` a torch device or auto (a GPU where there is one);
         `prompt` auto, dolly or chat (see `choose_prompts`). `rope_scaling` (such as `yarn:4`; linear and dynamic are
@@ -57,8 +57,9 @@ class Roslin:
         if rope_scaling is not None:
             config = scaled(config, rope_scaling)
         weights = pick_dtype(dtype, config, where)
-        tokenizer = Tokenizer.load(folder)
-        prompts, notice = choose_prompts(prompt, tokenizer, folder)
+        source = text_source(folder)
+        tokenizer = Tokenizer.load(source)
+        prompts, notice = choose_prompts(prompt, tokenizer, source)
         if notice:
             warnings.warn(notice, stacklevel=2)
         decoder = load_decoder(folder, dtype=weights, device=where, config=config)

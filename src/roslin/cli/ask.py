@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from roslin.answer import Answer, AnswerStream, Roslin
     from roslin.answer.answer import Keywords
 
-MODEL_HELP = "A model folder, `base` (the small base that ships with Roslin), or a hub name."
+MODEL_HELP = "A model: its folder or file (GGUF too), an adapter, a hub name, `base` (ships with Roslin) or `smollm2`."
 
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 Greedy = Annotated[bool, typer.Option("--greedy", help="Take the most probable token each time.")]
@@ -135,14 +135,12 @@ def load(
     """The model, with what it warns of told on stderr."""
     from roslin.answer import Roslin
 
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        roslin = Roslin.load(
+        warnings.showwarning = lambda message, *_: tell(f"note: {message}")  # at once: a download takes its time
+        return Roslin.load(
             model, dtype=dtype, device=device, prompt=prompt, revision=revision, rope_scaling=rope_scaling
         )
-    for warning in caught:
-        tell(f"note: {warning.message}")
-    return roslin
 
 
 def tell(text: str) -> None:

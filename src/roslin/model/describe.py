@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from roslin.errors import InputError
 from roslin.model.families import FAMILIES
 from roslin.model.find import SHIPPED
-from roslin.model.load import load_config
 from roslin.model.local import has_weights, is_path, licence_in, local_folder
+from roslin.model.open import load_config
 from roslin.model.published import PUBLISHED
 
 if TYPE_CHECKING:

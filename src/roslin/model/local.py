@@ -7,6 +7,7 @@ from pathlib import Path
 from roslin.errors import InputError
 from roslin.model.files import WEIGHT_FILES, shards
 from roslin.model.find import HUB_NAME, find_model
+from roslin.model.packaged import PACKAGED, packaged_file
 from roslin.model.published import PUBLISHED
 
 
@@ -17,6 +18,9 @@ def local_folder(name: str) -> Path | None:
     """
     if HUB_NAME.fullmatch(name) and not is_path(name):
         return _cached(name)
+    if name in PACKAGED:
+        file = packaged_file(name)
+        return file if file.is_file() else None
     try:
         return find_model(name)
     except InputError:

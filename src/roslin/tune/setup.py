@@ -11,7 +11,7 @@ import torch
 
 from roslin import prompt, records
 from roslin.errors import InputError
-from roslin.model import Decoder, find_model, fit_vocabulary, load_config, load_decoder, scaled
+from roslin.model import Decoder, find_model, fit_vocabulary, load_config, load_decoder, scaled, text_source
 from roslin.model.adapted import Lora, adapt, chosen_modules, quantize_blocks
 from roslin.model.adapter import is_adapter
 from roslin.records import Record
@@ -66,7 +66,7 @@ def prepare(recipe: Recipe) -> Prepared:
     """
     folder = find_model(recipe.model, recipe.revision)
     lora = None if recipe.adapter is None else _lora(recipe.adapter, folder)
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = Tokenizer.load(text_source(folder))
     new_ids = tokenizer.add_keys()
     found = records.load(recipe.records, mapping=recipe.mapping, keys=prompt.FORBIDDEN_IN_RECORDS)
     fitting, dropped = fitting_records(tokenizer, found, recipe.max_length)
