@@ -1,5 +1,6 @@
 """Finding a model: the shipped base, a folder, a hub cache laid out as the hub does, or a clear refusal."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from roslin.answer import Roslin
 from roslin.errors import InputError
 from roslin.model import find_model, load_decoder
 from tiny import tiny_gpt_neox
@@ -124,6 +126,70 @@ def test_what_can_be_neither_folder_nor_hub_name(name: str) -> None:
     assert "owner/name" in text
 
 
-def test_a_file_is_no_model(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").touch()
-    assert "is a file; a model is a folder" in refusal(str(tmp_path / "model.safetensors"))
+def test_a_file_that_can_be_no_model(tmp_path: Path) -> None:
+    for name in ("README.md", "config.json"):
+        (tmp_path / name).write_text("{}")
+        text = refusal(str(tmp_path / name))
+        assert name in text
+        assert ".safetensors, .bin" in text
+    (tmp_path / "model-00002-of-00003.safetensors").touch()
+    assert f"give its folder, {tmp_path}" in refusal(str(tmp_path / "model-00002-of-00003.safetensors"))
+
+
+def test_one_file_of_weights_with_what_it_needs_beside_it(tmp_path: Path, base_folder: Path) -> None:
+    tiny_gpt_neox(tmp_path, vocab_size=8192, tokenizer=base_folder)
+    file = tmp_path / "model.safetensors"
+    assert find_model(str(file)) == file
+    assert torch.equal(load_decoder(file).embedding.weight, load_decoder(tmp_path).embedding.weight)
+    with pytest.warns(UserWarning, match="not tuned"):
+        alone, whole = Roslin.load(str(file)), Roslin.load(str(tmp_path))
+    assert alone.answer("Hi", seed=3, max_new_tokens=9).tokens == whole.answer("Hi", seed=3, max_new_tokens=9).tokens
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(InputError, match=r"config\.json is missing"):
+        load_decoder(file)
+
+
+def test_a_folder_of_gguf_files(tmp_path: Path) -> None:
+    (tmp_path / "a.Q4_0.gguf").write_bytes(b"GGUF")
+    assert find_model(str(tmp_path)) == tmp_path / "a.Q4_0.gguf"
+    (tmp_path / "a.Q8_0-00001-of-00002.gguf").write_bytes(b"GGUF")
+    (tmp_path / "a.Q8_0-00002-of-00002.gguf").write_bytes(b"GGUF")
+    text = refusal(str(tmp_path))
+    assert str(tmp_path / "a.Q4_0.gguf") in text
+    assert "a.Q8_0-00001-of-00002.gguf" in text
+    assert "00002-of-00002" not in text
+    tiny_gpt_neox(tmp_path)
+    assert find_model(str(tmp_path)) == tmp_path
+
+
+def test_gguf_files_on_the_hub(cache: Path) -> None:
+    snapshot = cache / "models--owner--name-GGUF" / "snapshots" / COMMIT
+    (snapshot / "q").mkdir(parents=True)
+    (cache / "models--owner--name-GGUF" / "refs").mkdir()
+    (cache / "models--owner--name-GGUF" / "refs" / "main").write_text(COMMIT)
+    (snapshot / "q" / "x.Q4_0.gguf").write_bytes(b"GGUF")
+    assert find_model("owner/name-GGUF").samefile(snapshot / "q" / "x.Q4_0.gguf")
+    (snapshot / "y.gguf").write_bytes(b"GGUF")
+    text = refusal("owner/name-GGUF")
+    assert "owner/name-GGUF/q/x.Q4_0.gguf" in text
+    assert "owner/name-GGUF/y.gguf" in text
+    assert find_model("owner/name-GGUF/y.gguf").samefile(snapshot / "y.gguf")
+    assert "owner/name-GGUF/none.gguf" in refusal("owner/name-GGUF/none.gguf")
+
+
+def test_a_model_that_is_cached_in_part_is_listed(cache: Path) -> None:
+    snapshot = fill(cache)
+    weight_map = {"a": "model-00001-of-00003.safetensors", "b": "model-00002-of-00003.safetensors"}
+    weight_map["c"] = "model-00003-of-00003.safetensors"
+    (snapshot / "model.safetensors").rename(snapshot / "model-00002-of-00003.safetensors")
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    text = refusal(NAME)
+    assert "missing: model-00001-of-00003.safetensors, model-00003-of-00003.safetensors\n" in text
+    assert "model-00002-of-00003.safetensors" in text.split("missing:")[0]
+    (snapshot / "config.json").unlink()
+    assert "missing: config.json, model-00001" in refusal(NAME)
+    for file in snapshot.iterdir():
+        file.unlink()
+    text = refusal(NAME)
+    assert "there: nothing" in text
+    assert "missing: config.json, weights" in text
