@@ -24,9 +24,12 @@ def as_bin(folder: Path, shards: int = 1, **extra: torch.Tensor) -> None:
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
-def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+def rewrite(
+    folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], **metadata: str
+) -> None:
     path = folder / "model.safetensors"
-    safetensors.torch.save_file(change(safetensors.torch.load_file(path)), path, metadata={"format": "pt"})
+    changed = change(safetensors.torch.load_file(path))
+    safetensors.torch.save_file(changed, path, metadata={"format": "pt", **metadata})
 
 
 def change_config(folder: Path, **values: object) -> None:

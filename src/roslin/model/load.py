@@ -23,7 +23,7 @@ from roslin.model.families import FAMILIES
 from roslin.model.files import WEIGHT_FILES as WEIGHT_FILES  # noqa: PLC0414
 from roslin.model.files import config_values, raise_faults, stored_weights
 from roslin.model.pages import empty, reading_ahead
-from roslin.model.stored import joined, put
+from roslin.model.stored import StoredTensor, put, read_stacked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -131,21 +131,24 @@ def _each(place: Callable[[str], Tensor], names: Sequence[str], device: torch.de
 def _placed(
     decoder: Decoder, parts: Mapping[str, Sequence[Stored]], dtype: torch.dtype, device: torch.device, name: str
 ) -> Tensor:
-    """One parameter: as it lies in its file if that will do, else copied."""
+    """One parameter: in its files' own pages if that will do, else copied."""
     source = FAMILIES[decoder.config.family].source(name)
-    if device.type == "cpu" and not source.per_head and (found := _as_it_lies(parts[name], dtype)) is not None:
+    found = _as_it_lies(decoder.config, source, parts[name], dtype) if device.type == "cpu" else None
+    if found is not None:
         return found
     place = empty(decoder.get_parameter(name).shape, dtype, device)
     _fill(place, decoder.config, source, parts[name])
     return place
 
 
-def _as_it_lies(parts: Sequence[Stored], dtype: torch.dtype) -> Tensor | None:
-    whole = joined(parts)
-    if whole is None or whole.dtype != dtype:
+def _as_it_lies(config: ModelConfig, source: Source, parts: Sequence[Stored], dtype: torch.dtype) -> Tensor | None:
+    plain = [part for part in parts if isinstance(part, StoredTensor) and part.is_contiguous and part.dtype == dtype]
+    if len(plain) < len(parts):
         return None
-    tensor = whole.read()
-    return tensor if tensor.is_contiguous() else None
+    if source.per_head:
+        size = config.head_dim
+        plain = [plain[0].rows((3 * head + kind) * size, size) for kind in range(3) for head in range(config.heads)]
+    return read_stacked(plain)
 
 
 def _fill(place: Tensor, config: ModelConfig, source: Source, parts: Sequence[Stored]) -> None:

@@ -7,7 +7,6 @@ archive. A tensor is mapped by its offset: nothing is read before it is touched,
 from __future__ import annotations
 
 import math
-import mmap
 import pickle
 import zipfile
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from roslin.errors import InputError
+from roslin.model.pages import Piece, map_piece, map_stacked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,6 +91,16 @@ class StoredTensor:
         """Its bytes, where it is contiguous."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether its numbers lie row after row and nothing lies between them."""
+        return self.stride == _contiguous(self.shape)
+
+    def rows(self, start: int, count: int) -> StoredTensor:
+        """Some rows of a contiguous tensor."""
+        row_size = self.size // self.shape[0]
+        return replace(self, offset=self.offset + start * row_size, shape=(count, *self.shape[1:]))
+
     def read(self) -> Tensor:
         """The tensor in the file's own pages: they are read when touched, and copied when written to.
 
@@ -98,23 +108,16 @@ class StoredTensor:
         written to. Raises InputError if the file has become shorter than it was.
         """
         count = 1 + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
-        first_page = self.offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-        start = self.offset - first_page
-        pages = self._pages(first_page, start + count * self.dtype.itemsize)
-        if self.offset % self.dtype.itemsize:
-            pages, start = bytearray(pages[start:]), 0
-        return torch.frombuffer(pages, dtype=self.dtype, count=count, offset=start).as_strided(self.shape, self.stride)
+        memory, start = map_piece(Piece(self.path, self.offset, count * self.dtype.itemsize))
+        if start % self.dtype.itemsize:
+            numbers = torch.frombuffer(bytearray(memory[start:]), dtype=self.dtype)
+        else:
+            numbers = torch.frombuffer(memory, dtype=self.dtype, count=count, offset=start)
+        return numbers.as_strided(self.shape, self.stride)
 
     def read_into(self, place: Tensor) -> None:
         """Read into `place`, which has this shape."""
         put(self.read(), place)
-
-    def _pages(self, start: int, size: int) -> Any:
-        with self.path.open("rb") as file:
-            try:
-                return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY, offset=start)
-            except ValueError:
-                raise InputError(f"{self} was cut short while it was being loaded") from None
 
 
 def put(tensor: Tensor, place: Tensor) -> None:
@@ -123,20 +126,32 @@ def put(tensor: Tensor, place: Tensor) -> None:
     place.copy_(tensor if as_it_is else tensor.to(place.device))
 
 
-def joined(parts: Sequence[Stored]) -> StoredTensor | None:
-    """Tensors stacked by rows as one, if they lie one behind the other in one file; a single one as it is."""
-    whole = parts[0]
+def read_stacked(parts: Sequence[StoredTensor]) -> Tensor | None:
+    """Contiguous tensors stacked by rows, in their files' own pages; None where they would have to be copied for that.
+
+    As `StoredTensor.read`, but for the pages in which one part ends and the next begins, which are copies.
+    """
+    runs = _joined(parts)
+    shape = (sum(run.shape[0] for run in runs), *runs[0].shape[1:])
+    if len(runs) == 1:
+        return runs[0].read()
+    found = map_stacked([Piece(run.path, run.offset, run.size) for run in runs])
+    if found is None or found[1] % runs[0].dtype.itemsize:
+        return None
+    memory, start = found
+    return torch.frombuffer(memory, dtype=runs[0].dtype, count=math.prod(shape), offset=start).view(shape)
+
+
+def _joined(parts: Sequence[StoredTensor]) -> list[StoredTensor]:
+    """The same rows, as one where they lie one behind the other in a file."""
+    runs = [parts[0]]
     for part in parts[1:]:
-        if not (isinstance(whole, StoredTensor) and isinstance(part, StoredTensor) and _follows(whole, part)):
-            return None
-        whole = replace(whole, shape=(whole.shape[0] + part.shape[0], *whole.shape[1:]))
-    return whole if isinstance(whole, StoredTensor) else None
-
-
-def _follows(first: StoredTensor, second: StoredTensor) -> bool:
-    alike = (first.path, first.dtype, first.stride) == (second.path, second.dtype, second.stride)
-    contiguous = first.stride == _contiguous(first.shape)
-    return alike and contiguous and first.offset + first.size == second.offset
+        last = runs[-1]
+        if part.path == last.path and part.offset == last.offset + last.size:
+            runs[-1] = replace(last, shape=(last.shape[0] + part.shape[0], *last.shape[1:]))
+        else:
+            runs.append(part)
+    return runs
 
 
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:
