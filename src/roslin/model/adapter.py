@@ -173,11 +173,7 @@ def save_adapter(
     whole, rows = _stored_outer(decoder, outer_module(family, "embedding"))
     tensors |= {name: layer[:base_rows].to(dtype) for name, layer in whole.items()}
     tensors |= {f"{module}.{ROWS}": layer.rows_KD for module, layer in rows.items()}
-    slots = [Slot(PREFIX + name, tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()]
-    with (folder / WEIGHT_FILES[0]).open("wb") as file:
-        write_header(file, slots)
-        for tensor in tensors.values():
-            write_tensor(file, tensor)
+    _write_tensors(folder / WEIGHT_FILES[0], tensors)
     write_peft_config(
         folder,
         replace(lora, modules=chosen_modules(config, lora.modules)),
@@ -186,6 +182,14 @@ def save_adapter(
         whole=sorted({name.split(".")[-2] for name in whole}),
         token_ids={module.rpartition(".")[2]: layer.ids_K.tolist() for module, layer in rows.items()},
     )
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    slots = [Slot(PREFIX + name, tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()]
+    with path.open("wb") as file:
+        write_header(file, slots)
+        for tensor in tensors.values():
+            write_tensor(file, tensor)
 
 
 def _pairs(decoder: Decoder) -> Iterator[tuple[str, Tensor]]:
