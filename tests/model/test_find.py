@@ -12,7 +12,7 @@ from huggingface_hub import constants
 
 from roslin.answer import Roslin
 from roslin.errors import InputError
-from roslin.model import find_model, load_decoder
+from roslin.model import find_model, hub, load_decoder
 from tiny import tiny_gpt_neox
 
 NAME = "EleutherAI/pythia-6.9b"
@@ -106,6 +106,7 @@ def test_an_error_of_whatever_library_the_hub_is_reached_with(cache: Path, monke
     def snapshot_download(*_: object, **__: object) -> str:
         raise ReadTimeout("The read operation timed out")
 
+    monkeypatch.setattr(hub, "why_silent", lambda: None)
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     assert "ReadTimeout: The read operation timed out" in refusal(NAME)
 
@@ -184,7 +185,8 @@ def test_a_model_that_is_cached_in_part_is_listed(cache: Path) -> None:
     (snapshot / "model.safetensors").rename(snapshot / "model-00002-of-00003.safetensors")
     (snapshot / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     text = refusal(NAME)
-    assert "missing: model-00001-of-00003.safetensors, model-00003-of-00003.safetensors\n" in text
+    shards = "model-00001-of-00003.safetensors, model-00003-of-00003.safetensors"
+    assert f"missing: {shards}, tokenizer.json\n" in text
     assert "model-00002-of-00003.safetensors" in text.split("missing:")[0]
     (snapshot / "config.json").unlink()
     assert "missing: config.json, model-00001" in refusal(NAME)

@@ -20,7 +20,6 @@ from roslin.errors import MachineError, out_of_memory
 from roslin.model.config import ModelConfig
 from roslin.model.decoder import Decoder
 from roslin.model.families import FAMILIES
-from roslin.model.files import WEIGHT_FILES as WEIGHT_FILES  # noqa: PLC0414
 from roslin.model.files import config_values, raise_faults, stored_weights
 from roslin.model.pages import empty, reading_ahead
 from roslin.model.stored import StoredTensor, put, read_stacked
