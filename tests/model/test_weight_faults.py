@@ -8,9 +8,10 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import pytest
 import torch
 
+from roslin.answer import Roslin
 from roslin.errors import InputError
 from roslin.model import load_decoder
-from tiny import tiny_gpt_neox, tiny_gptj
+from tiny import tiny_gpt_neox, tiny_gptj, tiny_llama
 from weight_folders import as_bin, change_config, rewrite
 
 
@@ -51,6 +52,39 @@ def test_a_wholly_other_model_gives_a_short_error(tmp_path: Path) -> None:
     text = refusal(tmp_path)
     assert "and 448 more" in text
     assert len(text.splitlines()) < 25
+
+
+def test_weights_of_another_family_than_the_configuration_says(tmp_path: Path) -> None:
+    tiny_gptj(tmp_path / "gptj")
+    tiny_gpt_neox(tmp_path / "neox")
+    (tmp_path / "neox" / "model.safetensors").write_bytes((tmp_path / "gptj" / "model.safetensors").read_bytes())
+    text = refusal(tmp_path / "neox")
+    assert "no tensor of a gpt_neox model is among them; they look like gptj's: config.json or the weights" in text
+    assert len(text.splitlines()) == 2
+    tiny_llama(tmp_path / "llama")
+    (tmp_path / "neox" / "model.safetensors").write_bytes((tmp_path / "llama" / "model.safetensors").read_bytes())
+    assert "they look like llama or mistral or qwen2 or qwen3's" in refusal(tmp_path / "neox")
+
+
+def test_a_configuration_without_a_model_type(tmp_path: Path) -> None:
+    tiny_gptj(tmp_path)
+    change_config(tmp_path, model_type=None)
+    assert f"{tmp_path / 'config.json'} names no model_type" in refusal(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert f"{tmp_path / 'config.json'} names no model_type" in refusal(tmp_path)
+
+
+def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
+    tiny_gptj(tmp_path)
+    with pytest.raises(InputError, match=rf"{tmp_path}: no tokenizer\.json here"):
+        Roslin.load(str(tmp_path))
+
+
+def test_a_file_that_is_cut_short_is_named_as_such_by_itself(tmp_path: Path) -> None:
+    tiny_gptj(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "model.safetensors is cut short: it has" in refusal(path)
 
 
 def test_rows_that_the_configuration_denies(tmp_path: Path) -> None:

@@ -44,8 +44,11 @@ def config_values(path: Path) -> tuple[dict[str, Any], str]:
         return read_gguf(path).config_values, str(path)
     source = text_source(path) / "config.json"
     values = _json_object(source)
-    if "model_type" not in values:
-        raise InputError(f"{source} names no model_type: it is no model's config.json as transformers writes it.")
+    if values.get("model_type") is None:
+        raise InputError(
+            f"{source} names no model_type, as transformers' config.json of a model does. Copy the file again from the "
+            "model's source."
+        )
     _check_quantization(values.get("quantization_config"), source)
     return values, str(source)
 

@@ -77,7 +77,7 @@ def _checked_parts(path: Path, decoder: Decoder) -> dict[str, list[Stored]]:
     family = FAMILIES[decoder.config.family]
     stored = stored_weights(path, family)
     shapes = dict(_expected_shapes(decoder, family))
-    if not shapes.keys() & stored.keys():
+    if not any(name in stored for name in shapes if name.startswith(family.body)):
         raise_faults(path, [_of_another_family(decoder, stored)])
     raise_faults(path, _misfits(decoder, family, stored, shapes))
     names = {name: family.source(name).names for name, _ in decoder.named_parameters()}
