@@ -1,18 +1,26 @@
 """A real GGUF file, SmolLM2-135M-Instruct as Q4_1, against transformers' own reading of it."""
 
+import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import tokenizers
 import torch
 import transformers
+from rich.console import Console
 from tokenizers import pre_tokenizers
 
+from roslin.answer import Roslin
 from roslin.answer.prompts import ChatPrompts, choose_prompts
-from roslin.model import ModelConfig
+from roslin.model import ModelConfig, PackedAttention, load_decoder, packed_positions
 from roslin.model.gguf_model import read_gguf
 from roslin.tokens import Tokenizer
+from roslin.tune import Recipe
+from roslin.workflows.tune import tune
 from smollm2 import smollm2_file
 
 pytestmark = pytest.mark.real
@@ -104,3 +112,54 @@ def test_it_is_saved_as_a_transformers_folder(tmp_path: Path, smollm2: Path) -> 
     assert saved.apply_chat_template(messages, add_generation_prompt=True, return_dict=False) == prompts.ids(
         "Hello", None
     )
+
+
+@torch.no_grad()
+def test_logits_are_those_of_transformers(smollm2: Path) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        smollm2.parent,
+        gguf_file=smollm2.name,
+        quantization_config=transformers.GgufConfig(dequantize=True),
+        dtype=torch.float32,
+    )
+    decoder = load_decoder(smollm2, dtype=torch.float32)
+    lengths = [90, 31]
+    ids_N = torch.randint(49152, (sum(lengths),), generator=torch.Generator().manual_seed(0))
+    ours_NV = decoder(ids_N, packed_positions(lengths), PackedAttention(lengths))
+    theirs_NV = torch.cat([model(run[None]).logits[0] for run in ids_N.split(lengths)])
+    assert theirs_NV.std() > 1
+    assert ((ours_NV - theirs_NV).abs().max() / theirs_NV.abs().max()).item() < 1e-5
+
+
+def test_the_command_fetches_it_and_it_knows_the_capital_of_france(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "roslin", "ask", "smollm2", "What is the capital of France?", "--greedy"]
+    environment = {**os.environ, "ROSLIN_CACHE": str(tmp_path)}
+    first, second = (
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True) for _ in range(2)
+    )
+    assert "Paris" in first.stdout
+    assert "Fetching smollm2" in first.stderr
+    assert second.stdout == first.stdout
+    assert "Fetching" not in second.stderr
+
+
+def test_the_recipe_tunes_it(smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On few and short records; the held-out loss falls, and what is saved loads in transformers."""
+    (tmp_path / "smollm2").mkdir()
+    (tmp_path / "smollm2" / smollm2.name).symlink_to(smollm2)
+    monkeypatch.setenv("ROSLIN_CACHE", str(tmp_path))
+    root = Path(__file__).parents[1]
+    starter = root / "src" / "roslin" / "assets" / "records" / "starter.jsonl"
+    short = [line for line in starter.read_text(encoding="utf-8").splitlines(keepends=True) if len(line) < 250]
+    (tmp_path / "short.jsonl").write_text("".join(short[:40]), encoding="utf-8")
+    words = [f"records={tmp_path / 'short.jsonl'}", f"output={tmp_path / 'run'}", "epochs=1", "warmup_updates=0"]
+    recipe = Recipe.load(root / "recipes" / "smollm2.yaml", [*words, "evaluate_every=100", "tensorboard=false"])
+    folder = tune(recipe, restart=False, console=Console(file=io.StringIO()))
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    losses = [line["held_out"] for line in log if line["kind"] == "evaluation"]
+    assert losses[-1] < losses[0] - 0.1
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    prompt = torch.tensor([Tokenizer.load(folder).prompt_ids("Name a bird.")])
+    said = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=8, do_sample=False)
+    asked = Roslin.load(str(folder), dtype="float32").answer("Name a bird.", greedy=True, max_new_tokens=8)
+    assert list(asked.tokens) == said[0, prompt.shape[1] :].tolist()[: len(asked.tokens)]
