@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from roslin.errors import InputError
 from roslin.model import Decoder, load_decoder
-from roslin.model.pages import Piece, empty, map_piece, map_stacked, reading_ahead
+from roslin.model.pages import Piece, map_piece, map_stacked, reading_ahead
 from tiny import tiny_gpt_neox, tiny_gptj, tiny_llama
 from weight_folders import rewrite
 
@@ -81,13 +81,6 @@ def test_memory_goes_back_when_it_is_done_with(files: list[Path]) -> None:
     assert files[0].as_posix() in Path("/proc/self/maps").read_text()
     del found
     assert files[0].as_posix() not in Path("/proc/self/maps").read_text()
-
-
-def test_room_for_tensors_small_and_large() -> None:
-    for shape in ([3], [700, 1000]):
-        room = empty(shape, torch.float32, torch.device("cpu"))
-        assert list(room.shape) == shape
-        assert torch.equal(room.fill_(2), torch.full(shape, 2.0))
 
 
 def test_reading_ahead_leaves_errors_alone(files: list[Path]) -> None:

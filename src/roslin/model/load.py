@@ -21,7 +21,7 @@ from roslin.model.config import ModelConfig
 from roslin.model.decoder import Decoder
 from roslin.model.families import FAMILIES
 from roslin.model.files import config_values, raise_faults, stored_weights
-from roslin.model.pages import empty, reading_ahead
+from roslin.model.pages import reading_ahead
 from roslin.model.stored import StoredTensor, put, read_stacked
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _placed(
     found = _as_it_lies(decoder.config, source, parts[name], dtype) if device.type == "cpu" else None
     if found is not None:
         return found
-    place = empty(decoder.get_parameter(name).shape, dtype, device)
+    place = torch.empty_like(decoder.get_parameter(name), dtype=dtype, device=device, requires_grad=False)
     _fill(place, decoder.config, source, parts[name])
     return place
 

@@ -1,4 +1,4 @@
-"""Memory by the page: files' own pages in whatever order, room for a tensor, and files that are read ahead."""
+"""Memory by the page: files' own pages in whatever order, and files that the system reads ahead."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import ctypes
 import mmap
 import os
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import accumulate
-from math import prod
 from threading import Event, Thread
 from typing import TYPE_CHECKING, NamedTuple
-
-import torch
-from torch import Tensor
 
 from roslin.errors import InputError
 
@@ -22,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-HUGE_PAGE = 2**21
 PROBE = 2**21
 """How far apart it is looked whether a file is in memory already."""
 REQUEST = 2**17
@@ -93,17 +88,6 @@ def _opened(piece: Piece) -> Iterator[BinaryIO]:
         if os.fstat(file.fileno()).st_size < piece.start + piece.size:
             raise InputError(f"{piece.path} was cut short while it was being loaded.")
         yield file
-
-
-def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Room for a tensor. Large ones on Linux's CPU are made of huge pages, which are filled twice as fast."""
-    size = prod(shape) * dtype.itemsize
-    if sys.platform != "linux" or device.type != "cpu" or size < HUGE_PAGE:
-        return torch.empty(*shape, dtype=dtype, device=device)
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a kernel without huge pages
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=dtype).view(*shape)
 
 
 @contextmanager
