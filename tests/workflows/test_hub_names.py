@@ -89,4 +89,6 @@ def test_by_hub_name(name: str, cache: Path, base_folder: Path, some_starter_rec
     sizes = {"max_length": 256, "row_length": 256, "held_out": {"fraction": 0.1}, "tensorboard": False}
     made = tune(Recipe.parse(values | sizes), restart=False, console=Console(file=io.StringIO()))
     assert Roslin.load(str(made)).score("What is Roslin?", "A tool.").loss > 0
-    assert f"base_model: {name}" in (made / "README.md").read_text(encoding="utf-8")
+    card = (made / "README.md").read_text(encoding="utf-8")
+    assert f"base_model: {name}" in card
+    assert f"license: {PUBLISHED[name].licence}" in card

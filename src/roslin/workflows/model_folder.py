@@ -14,6 +14,8 @@ from roslin.model import Decoder, find_model, save_decoder
 from roslin.model.adapted import ALL
 from roslin.model.adapter import save_adapter
 from roslin.model.find import HUB_NAME, SHIPPED
+from roslin.model.packaged import PACKAGED
+from roslin.model.published import PUBLISHED
 from roslin.publish import FULL, AdapterUse, CardFacts, LossComparison
 from roslin.records import Record
 from roslin.statistics import paired_ratio_difference, ratio_interval
@@ -64,13 +66,18 @@ def write_adapter_folder(
             decoder,
             partial,
             prepared.lora,
-            base=_hub_name(recipe.model) or (recipe.model if recipe.model == SHIPPED else str(base.resolve())),
+            base=_findable(recipe.model, base),
             revision=recipe.revision,
             base_rows=rows_needed(prepared),
             dtype=prepared.stored_dtype,
         )
 
     _write_folder(folder, prepared.tokenizer, base, save, finish)
+
+
+def _findable(model: str, base: Path) -> str:
+    """The name by which an adapter finds its base again, from wherever it is loaded."""
+    return model if model in (SHIPPED, *PACKAGED) or _hub_name(model) else str(base.resolve())
 
 
 def rows_needed(prepared: Prepared) -> int:
@@ -152,7 +159,7 @@ def card_facts(
         base_model=_hub_name(recipe.model),
         parameters=parameters,
         languages=["en"] if notice else [],
-        licence=NOTICE_LICENCE if notice else None,
+        licence=_licence(recipe, notice),
         records_source=recipe.records,
         records_by_category=Counter(record.category or "none" for record in train),
         dropped=dropped,
@@ -186,8 +193,17 @@ def _method(adapter: Adapter | None) -> str:
     )
 
 
+def _licence(recipe: Recipe, notice: str) -> str | None:
+    """That of a base whose licence is known, and which those of its tuned models follow."""
+    if notice:
+        return NOTICE_LICENCE
+    return PUBLISHED[recipe.model].licence if recipe.model in PUBLISHED else None
+
+
 def _hub_name(model: str) -> str | None:
     """The name of a base on the hub, when that is where it came from."""
+    if model in PACKAGED:
+        return PACKAGED[model].origin
     return model if HUB_NAME.fullmatch(model) and not Path(model).is_dir() else None
 
 
