@@ -166,3 +166,5 @@ def test_the_recipe_tunes_it(smollm2: Path, tmp_path: Path, monkeypatch: pytest.
     said = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=8, do_sample=False)
     asked = Roslin.load(str(folder), dtype="float32").answer("Name a bird.", greedy=True, max_new_tokens=8)
     assert list(asked.tokens) == said[0, prompt.shape[1] :].tolist()[: len(asked.tokens)]
+    adapter = Roslin.load(str(tmp_path / "run" / "adapter"), dtype="float32")
+    assert adapter.answer("Name a bird.", greedy=True, max_new_tokens=8).tokens == asked.tokens
