@@ -9,7 +9,6 @@ import orjson
 
 from roslin.errors import InputError
 from roslin.gguf_file import is_gguf
-from roslin.model.gguf_model import read_gguf
 from roslin.model.stored import stored_tensors
 from roslin.model.stored_nf4 import with_nf4
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from roslin.model.family import Family
+    from roslin.model.gguf_model import GgufModel
     from roslin.model.stored import Stored, StoredTensor
 
 # In the order in which transformers looks for them.
@@ -41,7 +41,7 @@ def config_values(path: Path) -> tuple[dict[str, Any], str]:
     Raises InputError for one that is missing or is none, and for weights quantised in a way that Roslin does not read.
     """
     if is_gguf(path):
-        return read_gguf(path).config_values, str(path)
+        return _read_gguf(path).config_values, str(path)
     source = text_source(path) / "config.json"
     values = _json_object(source)
     if values.get("model_type") is None:
@@ -59,7 +59,7 @@ def stored_weights(path: Path, family: Family) -> dict[str, Stored]:
     Nothing is read but headers. Raises InputError, with all that is wrong with any file at once.
     """
     if is_gguf(path):
-        return dict(read_gguf(path).tensors)
+        return dict(_read_gguf(path).tensors)
     faults: list[str] = []
     stored: dict[str, Stored] = {}
     for tensor in _tensors(path, faults):
@@ -91,6 +91,12 @@ def raise_faults(path: Path, faults: list[str]) -> None:
     shown = [f"  {fault}" for fault in sorted(faults)[:FAULTS_SHOWN]]
     more = [f"  and {len(faults) - FAULTS_SHOWN} more of the kind"] if len(faults) > FAULTS_SHOWN else []
     raise InputError("\n".join([f"The weights in {path} do not fit:", *shown, *more]))
+
+
+def _read_gguf(path: Path) -> GgufModel:
+    from roslin.model.gguf_model import read_gguf  # and the package gguf, which most models do without
+
+    return read_gguf(path)
 
 
 def _check_quantization(how: Any, source: Path) -> None:

