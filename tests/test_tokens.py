@@ -195,6 +195,24 @@ def whole_text_ids(keyed: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -
     return lambda text: list(peer(text, add_special_tokens=False)["input_ids"])
 
 
+@pytest.mark.parametrize("scheme", ["first", "always"])
+def test_sentencepiece_texts_get_their_spaces_where_transformers_puts_them(tmp_path: Path, scheme: str) -> None:
+    """Mistral's tokenizers write one before a text's first word alone, Llama 2's before what follows a key as well."""
+    from transformers import AutoTokenizer
+
+    whole = prompt.render_record(RECORD.instruction, RECORD.context, RECORD.response)
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    backend.train_from_iterator([whole], tokenizers.trainers.BpeTrainer(vocab_size=90, show_progress=False))
+    tokenizer = Tokenizer(backend)
+    tokenizer.add_keys()
+    tokenizer.save(tmp_path)
+    example = Tokenizer.load(tmp_path).example(RECORD)
+    assert example.ids == AutoTokenizer.from_pretrained(tmp_path)(whole)["input_ids"]
+    assert tokenizer.prompt_ids(RECORD.instruction, RECORD.context) == example.ids[: example.answer_start]
+    assert tokenizer.lengths([RECORD]) == [len(example.ids)]
+
+
 def test_missing_and_broken_tokenizers_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no tokenizer"):
         Tokenizer.load(tmp_path)

@@ -52,6 +52,15 @@ def test_ids_equal_transformers(folder: Path) -> None:
     assert oracle.convert_tokens_to_ids("<|im_end|>") in prompts.stop_ids
 
 
+@pytest.mark.parametrize("content", ["<|im_start|>", "<|im_end|>"])
+def test_what_people_write_is_plain_text_even_if_the_template_holds_the_same(folder: Path, content: str) -> None:
+    prompts, _ = choose_prompts("auto", Tokenizer.load(folder), folder)
+    text, empty = prompts.ids(content, None), prompts.ids("", None)
+    split = next(n for n in range(len(empty)) if empty[n] != text[n])
+    plain = Tokenizer.load(folder).encode(content)
+    assert text == [*empty[:split], *plain, *empty[split:]]
+
+
 @pytest.mark.parametrize(
     "template",
     [

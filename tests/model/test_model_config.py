@@ -159,6 +159,7 @@ def test_other_families_are_refused_by_name(model_type: object) -> None:
         ({"rope_scaling": {"type": "longrope", "factor": 2.0}}, "rope_type: is 'longrope'; it must be one of default"),
         ({"rope_scaling": {"type": "linear"}}, "factor: is missing; it must be a number above 0"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": "x"}}, "factor: is 'x'; it must be a number above 0"),
+        ({"rope_scaling": {"type": "dynamic", "factor": float("inf")}}, "factor: is inf; it must be a number above 0"),
         ({"rope_parameters": 3}, "rope_parameters: is 3; it must be an object"),
         ({"rope_parameters": {"rope_theta": "x"}}, "rope_theta: is 'x'; it must be a number above 0"),
         ({"rotary_pct": 0.04}, "rotary_pct: turns 5 of a head's 128 dimensions"),

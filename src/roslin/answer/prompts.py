@@ -16,6 +16,9 @@ from roslin.tokens import Tokenizer, encode_all
 
 PromptKind = Literal["auto", "dolly", "chat"]
 
+PLACE = "\ue000"
+"""A content that no template holds itself: a character without a meaning."""
+
 NOT_TUNED = (
     "This model's tokenizer has neither Dolly's keys nor a chat template: it was not tuned to follow instructions. "
     "It is asked in Dolly's prompt all the same; expect it to go on writing rather than to answer."
@@ -101,9 +104,11 @@ class ChatPrompts:
         text = self._render(content)
         if not self._holds_special(content):
             return self._encode(text)
-        before, found, after = text.partition(content)
-        if not found:
+        # The template may hold the same tokens: where the content stands is seen by another in its place.
+        before = self._render(PLACE).partition(PLACE)[0]
+        if not text.startswith(before + content):
             raise InputError("The instruction holds special tokens, and the chat template rewrites it: reword it.")
+        after = text[len(before + content) :]
         return self._encode(before) + self.tokenizer.encode(content) + self._encode(after)
 
     def scored_ids(self, instruction: str, context: str | None, response: str) -> tuple[list[int], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from roslin.errors import InputError
@@ -50,7 +51,7 @@ class Fields:
     def number(self, key: str, default: float | None = None) -> float:
         """A number above zero."""
         value = self._value(key, default)
-        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
             return float(value)
         return self._fault(key, value, "a number above 0", 1.0)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import tokenizers
+from tokenizers import pre_tokenizers
 
 from roslin import prompt
 from roslin.errors import InputError
@@ -64,6 +65,7 @@ class Tokenizer:
         self._backend.encode_special_tokens = True
         self._backend.no_truncation()
         self._backend.no_padding()
+        self._inner = _behind_others(self._backend)
         self._start = self._start_ids()
         self._opening = [*self._start, *self.encode(prompt.spans("").opening)]
 
@@ -141,7 +143,8 @@ class Tokenizer:
         """Ids a model is asked with. Without the keys among the tokens, the prompt is encoded as plain text."""
         if not self.has_keys:
             return [*self._start, *self.encode(prompt.render_prompt(instruction, context))]
-        return self._question_ids(self.encode(prompt.spans(instruction, context).question))
+        [question] = self._encode_behind_keys([prompt.spans(instruction, context).question])
+        return self._question_ids(question)
 
     def example(self, record: Record) -> Example:
         """One record as ids and loss mask; see `examples`."""
@@ -161,14 +164,15 @@ class Tokenizer:
                 f"Records with an empty response teach nothing: {empty[:10]}. `roslin records check` lists them."
             )
         pieces = [prompt.spans(r.instruction, r.context, r.response) for r in records]
-        questions = self._encode_all([piece.question for piece in pieces])
-        answers = self._encode_all([piece.answer for piece in pieces])
+        questions = self._encode_behind_keys([piece.question for piece in pieces])
+        answers = self._encode_behind_keys([piece.answer for piece in pieces])
         return [self._join(question, answer) for question, answer in zip(questions, answers, strict=True)]
 
     def lengths(self, records: Sequence[Record]) -> list[int]:
         """Number of tokens in each record's whole training text, keys included."""
         texts = [prompt.spans(r.instruction, r.context, r.response) for r in records]
-        counts = [len(ids) for ids in self._encode_all([t.question for t in texts] + [t.answer for t in texts])]
+        pieces = [t.question for t in texts] + [t.answer for t in texts]
+        counts = [len(ids) for ids in self._encode_behind_keys(pieces)]
         fixed = len(self._question_ids([])) + 1
         return [fixed + q + a for q, a in zip(counts[: len(texts)], counts[len(texts) :], strict=True)]
 
@@ -182,7 +186,8 @@ class Tokenizer:
     def _response_ids(self) -> list[int]:
         """What stands before an answer. The key of today holds its newline; dolly-v1-6b's is followed by one."""
         *_, key = self._keys
-        return [self._id(key), *self.encode(prompt.RESPONSE_KEY_LINE.removeprefix(key))]
+        [rest] = self._encode_behind_keys([prompt.RESPONSE_KEY_LINE.removeprefix(key)])
+        return [self._id(key), *rest]
 
     def _choose_keys(self) -> tuple[str, ...]:
         added = {token.content for token in self._backend.get_added_tokens_decoder().values()}
@@ -200,6 +205,9 @@ class Tokenizer:
 
     def _encode_all(self, texts: list[str]) -> list[list[int]]:
         return encode_all(self._backend, texts)
+
+    def _encode_behind_keys(self, texts: list[str]) -> list[list[int]]:
+        return encode_all(self._inner, texts)
 
     @property
     def _eos_token(self) -> str:
@@ -232,6 +240,20 @@ class Tokenizer:
                 f"The tokenizer has no token {token!r}. Its tokenizer_config.json may belong to another model."
             )
         return int(found)
+
+
+def _behind_others(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """The backend for pieces that do not begin a text: such get no space in front where only a text's first one does.
+
+    That is how newer SentencePiece tokenizers are written (Mistral's from v0.2 on); others need no second backend.
+    """
+    first = backend.pre_tokenizer
+    if not isinstance(first, pre_tokenizers.Metaspace) or first.prepend_scheme != "first":
+        return backend
+    inner = tokenizers.Tokenizer.from_str(backend.to_str())
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(first.replacement, prepend_scheme="never", split=first.split)
+    inner.encode_special_tokens = True
+    return inner
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
