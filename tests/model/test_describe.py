@@ -1,12 +1,15 @@
 """What is known of a model without loading it, and whether it is here, without a network."""
 
+import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from safetensors.torch import save_file
 
+from gguf_files import tiny_model, write_model
 from hub_cache import fill
 from roslin.errors import InputError
 from roslin.model.describe import KNOWN, Description, describe
@@ -94,6 +97,38 @@ def test_another_model_of_the_cache_and_a_folder_are_read(cache: Path, tmp_path:
     tiny_gpt_neox(tmp_path / "mine", hidden_size=64)
     found = one(str(tmp_path / "mine"))
     assert (found.config.width, found.licence, found.tokens) == (64, None, None)
+
+
+def put_adapter(folder: Path, base: str) -> Path:
+    """An adapter that adds nothing to a model as `tiny_gpt_neox` makes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"peft_type": "LORA", "base_model_name_or_path": base}
+    (folder / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    save_file({}, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_an_adapter_is_here_when_its_base_is(cache: Path, tmp_path: Path) -> None:
+    adapter = put_adapter(tmp_path / "adapter", "some-owner/some-model")
+    with pytest.raises(InputError, match=r"needs its base\. some-owner/some-model is not on this machine"):
+        one(str(adapter))
+    base = fill(cache, "some-owner/some-model")
+    assert (one(str(adapter)).here, one(str(adapter)).config.width) == ("yes", 48)
+    without_weights(base)
+    assert one(str(adapter)).here == "partly"
+
+
+def test_adapters_and_gguf_files_of_the_cache(cache: Path) -> None:
+    snapshot = fill(cache, "some-owner/some-model")
+    for file in snapshot.iterdir():
+        file.unlink()
+    put_adapter(snapshot, "base")
+    assert (one("some-owner/some-model").folder, one("some-owner/some-model").here) == (snapshot, "yes")
+    (snapshot / "adapter_config.json").unlink()
+    path = write_model(snapshot / "m.gguf", tiny_model("llama"))
+    assert one("some-owner/some-model").folder == one("some-owner/some-model/m.gguf").folder == path
+    with pytest.raises(InputError, match=r"n\.gguf is not in the hub's cache"):
+        one("some-owner/some-model/n.gguf")
 
 
 @pytest.mark.parametrize(

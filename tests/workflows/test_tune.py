@@ -17,7 +17,7 @@ from roslin.model.adapter import load_adapted
 from roslin.tokens import Tokenizer
 from roslin.tune import HeldOutLoss, Recipe, Tuned
 from roslin.workflows.machine import enough_memory, make_folder, writing
-from roslin.workflows.model_folder import _base_in_words, _hub_name, card_facts
+from roslin.workflows.model_folder import _base_in_words, _findable, _hub_name, card_facts
 from roslin.workflows.run_folder import LOCK, alone_in, check_droppable, drop_run, recipe_yaml
 from roslin.workflows.tune import _show_samples
 from tiny_decoders import tiny_decoder
@@ -197,6 +197,7 @@ def test_restart_drops_nothing_before_the_records_are_known_to_be_sound(
     "needed",
     [
         {"model": "{run}/model"},
+        {"model": "{run}/../adapter"},
         {"records": ["{run}/checkpoints/mine.jsonl"]},
         {"records": ["{run}/checkpoints/*.jsonl"]},
         {"held_out": {"file": "{run}/model/held.jsonl"}},
@@ -209,6 +210,9 @@ def test_restart_refuses_to_drop_what_the_recipe_needs(needed: dict[str, object]
     old_run(run)
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "mine.jsonl").touch()
+    (tmp_path / "adapter").mkdir()
+    settings = {"peft_type": "LORA", "base_model_name_or_path": str(run / "model")}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
     filled = json.loads(json.dumps(needed).replace("{run}", str(run)))
     recipe = Recipe.parse({"model": "base", "records": ["other.jsonl"], "output": str(run)} | filled)
     with pytest.raises(InputError, match="would remove what the recipe needs"):
@@ -311,20 +315,35 @@ def test_a_full_disk_is_told() -> None:
 def test_only_a_hub_name_is_a_base_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "model").mkdir(parents=True)
+    (tmp_path / "runs" / "model.gguf").touch()
     assert _hub_name("EleutherAI/pythia-2.8b") == "EleutherAI/pythia-2.8b"
-    assert [_hub_name(name) for name in ("base", "runs/model", str(tmp_path), "./base")] == [None] * 4
+    for name in ("base", "runs/model", "runs/model.gguf", str(tmp_path), "./base"):
+        assert _hub_name(name) is None
     assert _base_in_words(str(tmp_path / "runs" / "model")) == "model"
 
 
+def test_an_adapter_finds_a_file_as_its_base_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file that links to another, as in the hub's cache, that is the link's."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "blob").touch()
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "model.gguf").symlink_to(tmp_path / "blob")
+    assert _findable("runs/model.gguf", Path("runs/model.gguf")) == str(tmp_path / "runs" / "model.gguf")
+    assert _findable("owner/name", tmp_path / "blob") == "owner/name"
+
+
+@pytest.mark.parametrize("is_file", [False, True])
 @pytest.mark.parametrize(("notice", "licence"), [(True, "cc-by-sa-4.0"), (False, None)])
 def test_what_is_tuned_from_a_base_with_a_notice_shares_its_licence(
-    notice: bool, licence: str | None, tmp_path: Path
+    notice: bool, licence: str | None, is_file: bool, tmp_path: Path
 ) -> None:
+    base = tmp_path / "model.safetensors" if is_file else tmp_path
+    (tmp_path / "model.safetensors").touch()
     if notice:
         (tmp_path / "NOTICE.md").write_text("By somebody.", encoding="utf-8")
     loss = HeldOutLoss([4.0], [1.0], [2], ["qa"])
     facts = card_facts(
-        Recipe.parse({"model": str(tmp_path), "records": ["a.jsonl"], "output": "run"}),
+        Recipe.parse({"model": str(base), "records": ["a.jsonl"], "output": "run"}),
         Tuned(tiny_decoder("gpt_neox"), loss, loss, 1, 1, 10, 1.0, False),
         name="run",
         train=[],
@@ -335,4 +354,4 @@ def test_what_is_tuned_from_a_base_with_a_notice_shares_its_licence(
     )
     assert facts.licence == licence
     assert facts.base_model is None
-    assert facts.base == tmp_path.name
+    assert facts.base == base.name

@@ -23,11 +23,14 @@ from roslin.model.token_rows import RowsEmbedding, RowsHead
 from roslin.model.vocabulary import fit_vocabulary, fitting_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from roslin.model.config import ModelConfig
     from roslin.model.decoder import Decoder
     from roslin.model.stored import StoredTensor
+
+    Find = Callable[[str, str | None], Path]
+    """Where a model of this name lies, at this revision. Raises InputError if it is not found."""
 
 
 def is_adapter(folder: Path) -> bool:
@@ -35,27 +38,32 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
-def base_of(folder: Path, base: str | None = None) -> Path:
+def base_of(folder: Path, base: str | None = None, find: Find = find_model) -> Path:
     """Where an adapter's base is: the one it names, or `base`; a name may be relative to here or to the adapter.
 
-    Raises InputError when it cannot be found, or is an adapter itself.
+    `find` finds it by its name, if it is not beside the adapter. Raises InputError when it cannot be found, or is an
+    adapter itself.
     """
     config = PeftConfig.read(folder)
     name, revision = (base, None) if base else (config.base, config.revision)
     if not name:
         raise InputError(f"{folder / CONFIG} names no base_model_name_or_path: say which base the adapter belongs to.")
-    found = _found_base(folder, name, revision)
+    found = folder / name if _is_beside(folder, name) else _found_base(folder, name, revision, find)
     if is_adapter(found):
         raise InputError(f"The base of {folder} is an adapter itself, {found}: merge that into its own base first.")
     return found
 
 
-def _found_base(folder: Path, name: str, revision: str | None) -> Path:
-    beside = folder / name
-    if name != SHIPPED and not Path(name).expanduser().exists() and beside.is_dir():
-        return beside
+def _is_beside(folder: Path, name: str) -> bool:
     try:
-        return find_model(name, revision)
+        return name != SHIPPED and not Path(name).expanduser().exists() and (folder / name).is_dir()
+    except (OSError, RuntimeError):  # a name too long for a file system; the home of a person who has none here
+        return False
+
+
+def _found_base(folder: Path, name: str, revision: str | None, find: Find) -> Path:
+    try:
+        return find(name, revision)
     except InputError as error:
         raise InputError(f"The adapter in {folder} needs its base. {error}") from None
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from roslin.errors import InputError
+from roslin.model.adapter import base_of, is_adapter, load_adapted_config
 from roslin.model.families import FAMILIES
 from roslin.model.find import SHIPPED
+from roslin.model.load import load_config
 from roslin.model.local import has_weights, is_path, licence_in, local_folder
-from roslin.model.open import load_config
 from roslin.model.published import PUBLISHED
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Description:
     tokens: int | None = None
     """Of its tokenizer, if it is a published model."""
     note: str = ""
+    base: Path | None = None
+    """Where its base lies, if it is an adapter."""
 
     @property
     def architecture(self) -> str:
@@ -49,7 +52,7 @@ class Description:
         """Whether it can be loaded without a network: `partly` where weights are missing."""
         if self.folder is None:
             return "no"
-        return "yes" if has_weights(self.folder) else "partly"
+        return "yes" if all(has_weights(place) for place in (self.folder, self.base) if place) else "partly"
 
 
 def describe(names: Sequence[str]) -> list[Description]:
@@ -78,7 +81,18 @@ def _described(name: str) -> Description:
             f"{name} is not in the hub's cache on this machine, and none of the models that Roslin knows without it. "
             f"Download it where there is a network (`hf download {name}`), or give the path of a folder."
         )
+    if is_adapter(folder):
+        base = base_of(folder, find=_found_here)
+        config = load_adapted_config(folder, str(base))
+        return Description(name, config, licence_in(folder), folder, base=base)
     return Description(name, load_config(folder), licence_in(folder), folder)
+
+
+def _found_here(name: str, revision: str | None) -> Path:
+    found = local_folder(name, revision)
+    if found is None:
+        raise InputError(f"{name} is not on this machine. Download it, or ask the adapter once: that fetches its base.")
+    return found
 
 
 def _as_published(model: Published, folder: Path | None) -> Description:

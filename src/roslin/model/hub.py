@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -52,10 +53,12 @@ def holds(folder: Path, patterns: Sequence[str]) -> bool:
 
 
 def the_one_gguf(place: str, names: Sequence[str]) -> str:
-    """The only one of several GGUF files that is none of another's later parts. Raises InputError if there are more."""
+    """The only one of several GGUF files that is none of another's later parts. Raises InputError if it is not one."""
     first = sorted(name for name in names if not SHARD.search(name[:-5]) or "-00001-of-" in name)
     if len(first) == 1:
         return first[0]
+    if not first:
+        raise InputError(f"{place} holds only later parts of a split GGUF file: its first is missing.")
     lines = [f"  {place}/{name}" for name in first]
     raise InputError("\n".join([f"{place} holds several GGUF files. Give one of them:", *lines]))
 
@@ -156,10 +159,11 @@ class Repository:
         return f"hf download {self.name}" + (f" --revision {self.revision}" if self.revision else "")
 
     def _cached(self) -> Path:
-        reference = self._home / "refs" / (self.revision or "main")
-        commit = reference.read_text(errors="replace").strip() if reference.is_file() else self.revision
-        if commit and (folder := self._home / "snapshots" / commit).is_dir():
-            return folder
+        with suppress(OSError):  # a name or revision too long for a file system
+            reference = self._home / "refs" / (self.revision or "main")
+            commit = reference.read_text(errors="replace").strip() if reference.is_file() else self.revision
+            if commit and (folder := self._home / "snapshots" / commit).is_dir():
+                return folder
         raise InputError(self._not_found(f"the hub is not asked: {self.silent}"))
 
     def _not_found(self, reason: str) -> str:

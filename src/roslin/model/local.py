@@ -5,19 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 
 from roslin.errors import InputError
+from roslin.model import stored_adapter
 from roslin.model.files import WEIGHT_FILES, shards
-from roslin.model.find import HUB_NAME, find_model
+from roslin.model.find import HUB_FILE, HUB_NAME, find_model
+from roslin.model.hub import Repository, the_one_gguf
 from roslin.model.packaged import PACKAGED, packaged_file
+from roslin.model.peft_config import CONFIG
 from roslin.model.published import PUBLISHED
 
+NOT_ASKED = "only what is on this machine is looked at"
 
-def local_folder(name: str) -> Path | None:
-    """The folder that `find_model` would give if there were no network; None for a model that is not here.
 
-    Raises InputError for a name that can be neither a folder nor a model that Roslin or the hub might have.
+def local_folder(name: str, revision: str | None = None) -> Path | None:
+    """The folder or file that `find_model` would give if there were no network; None for a model that is not here.
+
+    Raises InputError for a name that can be neither a folder nor a model that Roslin or the hub might have, and for
+    a repository of several GGUF files.
     """
     if HUB_NAME.fullmatch(name) and not is_path(name):
-        return _cached(name)
+        return _cached(name, revision)
+    if (in_repository := HUB_FILE.fullmatch(name)) and not is_path(name):
+        return Repository(in_repository[1], revision, NOT_ASKED).fetch_gguf(in_repository[2])
     if name in PACKAGED:
         file = packaged_file(name)
         return file if file.is_file() else None
@@ -30,8 +38,9 @@ def local_folder(name: str) -> Path | None:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a model's weights are there, every shard of them."""
-    return folder.is_file() or any(_is_whole(folder / name) for name in WEIGHT_FILES)
+    """Whether a model's weights, or an adapter's, are there, every shard of them."""
+    names = (*WEIGHT_FILES, *stored_adapter.WEIGHT_FILES)
+    return folder.is_file() or any(_is_whole(folder / name) for name in names)
 
 
 def licence_in(folder: Path) -> str | None:
@@ -54,15 +63,17 @@ def is_path(name: str) -> bool:
         return False
 
 
-def _cached(name: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
+def _cached(name: str, revision: str | None) -> Path | None:
+    """What the hub's cache has of a repository: its folder, or the one GGUF file where that is all it holds."""
+    repository = Repository(name, revision, NOT_ASKED)
     try:
-        config = try_to_load_from_cache(name, "config.json")
-    except HFValidationError:
+        folder = repository.fetch([])
+    except InputError:
         return None
-    return Path(config).parent if isinstance(config, str) else None
+    if any((folder / file).is_file() for file in ("config.json", CONFIG)):
+        return folder
+    ggufs = repository.ggufs(folder)
+    return folder / the_one_gguf(name, ggufs) if ggufs else None
 
 
 def _is_whole(path: Path) -> bool:

@@ -13,7 +13,9 @@ from roslin.errors import MachineError
 from roslin.model import Decoder, find_model, save_decoder
 from roslin.model.adapted import ALL
 from roslin.model.adapter import save_adapter
+from roslin.model.files import text_source
 from roslin.model.find import HUB_NAME, SHIPPED
+from roslin.model.local import is_path
 from roslin.model.packaged import PACKAGED
 from roslin.model.published import PUBLISHED
 from roslin.publish import FULL, AdapterUse, CardFacts, LossComparison
@@ -77,7 +79,10 @@ def write_adapter_folder(
 
 def _findable(model: str, base: Path) -> str:
     """The name by which an adapter finds its base again, from wherever it is loaded."""
-    return model if model in (SHIPPED, *PACKAGED) or _hub_name(model) else str(base.resolve())
+    if model in (SHIPPED, *PACKAGED) or _hub_name(model):
+        return model
+    # Of a file only the folder is resolved: in the hub's cache it is a link to one that stands alone, without its name.
+    return str(base.resolve() if base.is_dir() else base.parent.resolve() / base.name)
 
 
 def rows_needed(prepared: Prepared) -> int:
@@ -106,8 +111,8 @@ def _write_folder(
             partial.mkdir(parents=True)
             save(partial)
             tokenizer.save(partial)
-            if (base / NOTICE).is_file():
-                shutil.copy(base / NOTICE, partial / NOTICE)
+            if (notice := text_source(base) / NOTICE).is_file():
+                shutil.copy(notice, partial / NOTICE)
             finish(partial)
             _take_its_name(partial, folder)
     except MachineError:
@@ -149,8 +154,8 @@ def card_facts(
     chosen_on: str,
 ) -> CardFacts:
     """Gather what the card of a run states."""
-    base = find_model(recipe.model, recipe.revision)
-    notice = (base / NOTICE).read_text(encoding="utf-8") if (base / NOTICE).is_file() else ""
+    stated = text_source(find_model(recipe.model, recipe.revision)) / NOTICE
+    notice = stated.read_text(encoding="utf-8") if stated.is_file() else ""
     parameters = tuned.decoder.config.parameter_count
     was, now = before.by_category(), after.by_category()
     return CardFacts(
@@ -204,7 +209,7 @@ def _hub_name(model: str) -> str | None:
     """The name of a base on the hub, when that is where it came from."""
     if model in PACKAGED:
         return PACKAGED[model].origin
-    return model if HUB_NAME.fullmatch(model) and not Path(model).is_dir() else None
+    return model if HUB_NAME.fullmatch(model) and not is_path(model) else None
 
 
 def _base_in_words(model: str) -> str:

@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from roslin.errors import InputError, MachineError
 from roslin.model import find_model
+from roslin.model.adapter import base_of, is_adapter
 from roslin.tune import Recipe
 from roslin.workflows.machine import writing
 
@@ -60,7 +61,10 @@ def check_droppable(recipe: Recipe) -> None:
 
 
 def _local_inputs(recipe: Recipe) -> Iterator[Path]:
-    yield find_model(recipe.model, recipe.revision)
+    model = find_model(recipe.model, recipe.revision)
+    yield model
+    if is_adapter(model):
+        yield base_of(model)
     for words in [*recipe.records, *([recipe.held_out.file] if recipe.held_out.file else [])]:
         path = Path(words).expanduser().absolute()
         yield path
