@@ -46,6 +46,7 @@ SHAPES: list[tuple[Maker, dict[str, Any]]] = [
     (tiny_llama, {"kind": "qwen2"}),  # Qwen2 and 2.5
     (tiny_llama, {"kind": "qwen2", "tie_word_embeddings": True, "rope_theta": 1000000.0}),
     (tiny_llama, {"kind": "qwen2", "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 0}),
+    (tiny_llama, {"kind": "qwen2", "use_sliding_window": True, "sliding_window": None, "max_window_layers": 2}),
     (tiny_llama, {"kind": "qwen3", "head_dim": 20}),
     (tiny_llama, {"kind": "qwen3", "tie_word_embeddings": True, "attention_bias": True}),
 ]
@@ -268,3 +269,17 @@ for length in range(500, 900):
     )
     half, whole = (int(kilobytes) / 1024 for kilobytes in done.stdout.split())
     assert whole - half < 100
+
+
+def test_tables_grow_with_the_positions_that_are_asked_for(tmp_path: Path) -> None:
+    model = tiny_llama(tmp_path, max_position_embeddings=40_000)
+    decoder = load_decoder(tmp_path)
+    ids = torch.tensor([5, 7])
+    for last in (1, 8191, 8192, 20_000, 39_999, 3):
+        positions = torch.tensor([0, last])
+        with torch.inference_mode():
+            expected = model(ids[None], position_ids=positions[None]).logits[0]
+            found = decoder(ids, positions, PackedAttention([2]))
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(IndexError):
+        decoder(ids, torch.tensor([0, 40_000]), PackedAttention([2]))

@@ -77,11 +77,10 @@ def _window(fields: Fields, family: str) -> int | None:
         return None
     layers, first = fields.size("num_hidden_layers"), fields.count("max_window_layers", 28)
     kinds = set(fields.names("layer_types") or [SLIDING if layer >= first else FULL for layer in range(layers)])
-    if kinds == {FULL}:
-        return None
-    if kinds != {SLIDING}:
+    window = None if kinds == {FULL} else fields.window("sliding_window", 4096)
+    if window is not None and kinds != {SLIDING}:
         fields.fault("use_sliding_window: only some layers would use the window; Roslin runs all or none")
-    return fields.window("sliding_window", 4096)
+    return window
 
 
 def _write(config: ModelConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Rotary positions: tables made once, gathered once a forward pass, applied in three operations a layer."""
+"""Rotary positions: tables made when needed, gathered once a forward pass, applied in three operations a layer."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from roslin.model.scaling import dynamic_frequencies, frequencies
 if TYPE_CHECKING:
     from roslin.model.attention import Attend
     from roslin.model.config import ModelConfig
+
+FIRST_ROWS = 8192
+"""Rows that a table has at least. All 131,072 of Llama 3.1 would be 134 MB, and most of a second to make."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +59,27 @@ class Rotary:
         if self._scaling is not None and self._scaling.kind == "dynamic":
             rows_N2R = self._rows_of_lengths(positions_N, attend.reach(positions_N)).to(dtype)
         else:
-            rows_N2R = self._table(dtype, positions_N.device).index_select(0, positions_N)
+            rows_N2R = self._table(dtype, positions_N).index_select(0, positions_N)
         cos, sin = rows_N2R.view(-1, 2, 1, *pair).unbind(1)
         return Turns(cos, sin, self._interleaved, self._turning)
 
-    def _table(self, dtype: torch.dtype, device: torch.device) -> Tensor:
-        if self._table_P2R is None or self._table_P2R.dtype != dtype or self._table_P2R.device != device:
-            self._table_P2R = self._made(device).to(dtype)
-        return self._table_P2R
+    def _table(self, dtype: torch.dtype, positions_N: Tensor) -> Tensor:
+        device, rows = positions_N.device, self._rows_for(positions_N)
+        table = self._table_P2R
+        if table is None or len(table) < rows or table.dtype != dtype or table.device != device:
+            table = self._table_P2R = self._made(rows, device).to(dtype)
+        return table
 
-    def _made(self, device: torch.device) -> Tensor:
+    def _rows_for(self, positions_N: Tensor) -> int:
+        """All positions; where they are many, a power of 2 that will do, on a CPU, where looking costs nothing."""
+        if self._positions <= FIRST_ROWS or positions_N.device.type != "cpu" or not len(positions_N):
+            return self._positions
+        return min(max(FIRST_ROWS, 1 << int(positions_N.max()).bit_length()), self._positions)
+
+    def _made(self, rows: int, device: torch.device) -> Tensor:
         # The angles are made as transformers makes them, in fp32 on the CPU, so that tables agree to the bit.
         frequency_R2 = frequencies(self._dims, self._base, self._scaling)
-        angle_PR2 = torch.arange(self._positions, dtype=torch.float32)[:, None] * frequency_R2
+        angle_PR2 = torch.arange(rows, dtype=torch.float32)[:, None] * frequency_R2
         return self._cos_and_sin(angle_PR2).to(device)
 
     def _rows_of_lengths(self, positions_N: Tensor, lengths_N: Tensor) -> Tensor:
