@@ -2,7 +2,9 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 
 from roslin.answer import Roslin
 from roslin.errors import InputError
-from roslin.model import load_decoder
+from roslin.model import Decoder, load, load_decoder
 from tiny import tiny_gpt_neox, tiny_gptj, tiny_llama
 from weight_folders import as_bin, change_config, rewrite
 
@@ -238,3 +240,26 @@ def test_folders_without_configuration_or_weights(tmp_path: Path) -> None:
     assert "holds no weights" in refusal(tmp_path)
     (tmp_path / "config.json").write_text("{")
     assert "config.json is not JSON" in refusal(tmp_path)
+
+
+def replace(file: Path) -> None:
+    file.with_name("new").write_bytes(file.read_bytes())
+    file.with_name("new").replace(file)
+
+
+@pytest.mark.parametrize(("change", "fault"), [(replace, "was changed while"), (Path.unlink, "was removed while")])
+def test_weights_that_change_while_they_are_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None], fault: str
+) -> None:
+    """Parts of one file and parts of another would be no model, without anyone's noticing."""
+    tiny_gpt_neox(tmp_path)
+    place, done = load._placed, []
+
+    def placed(decoder: Decoder, *rest: Any) -> torch.Tensor:
+        if len(done) == 3:
+            change(tmp_path / "model.safetensors")
+        done.append(decoder)
+        return place(decoder, *rest)
+
+    monkeypatch.setattr(load, "_placed", placed)
+    assert fault in refusal(tmp_path)

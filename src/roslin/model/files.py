@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from roslin.model.stored import stored_tensors
 from roslin.model.stored_nf4 import with_nf4
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from roslin.model.family import Family
     from roslin.model.gguf_model import GgufModel
@@ -71,6 +72,30 @@ def stored_weights(path: Path, family: Family) -> dict[str, Stored]:
     stored = with_nf4(stored, faults)
     raise_faults(path, faults)
     return stored
+
+
+@contextmanager
+def unchanged(paths: Collection[Path]) -> Iterator[None]:
+    """Raises InputError for a file that is replaced, written to or removed within it: what was read is a mixture.
+
+    One that is gone at the end was there for as long as it was read.
+    """
+    before = {path: _stamp(path) for path in paths}
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename} was removed while it was being loaded. Load the model again.") from None
+    if changed := [str(path) for path, stamp in before.items() if _stamp(path) not in (stamp, None)]:
+        raise InputError(f"{', '.join(changed)} was changed while it was being loaded. Load the model again.")
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What tells a file from another, and from itself when it was written to; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def shards(index: Path) -> list[Path]:

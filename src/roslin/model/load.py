@@ -20,7 +20,7 @@ from roslin.errors import MachineError, out_of_memory
 from roslin.model.config import ModelConfig
 from roslin.model.decoder import Decoder
 from roslin.model.families import FAMILIES
-from roslin.model.files import config_values, raise_faults, stored_weights
+from roslin.model.files import config_values, raise_faults, stored_weights, unchanged
 from roslin.model.pages import reading_ahead
 from roslin.model.stored import StoredTensor, put, read_stacked
 
@@ -55,7 +55,8 @@ def load_decoder(
     the model's own. 4-bit weights in bitsandbytes' nf4 become plain numbers.
     On a CPU part of the decoder's memory is that of the files: they may be removed or replaced while it lives, but not
     be written to. Raises InputError naming every shard that is missing or damaged, and every tensor that is missing,
-    unknown, of the wrong shape or not made of plain numbers; MachineError when the device has no memory for them.
+    unknown, of the wrong shape or not made of plain numbers, and for files that change meanwhile; MachineError when the
+    device has no memory for them.
     """
     path, device = Path(path), torch.device(device)
     config = config or load_config(path)
@@ -65,7 +66,8 @@ def load_decoder(
     everything = [part for its in parts.values() for part in its]
     dtype = dtype or reduce(torch.promote_types, (part.dtype for part in everything))
     place = partial(_placed, decoder, parts, dtype, device)
-    with reading_ahead(part.path for part in everything), _room_for(config, dtype, device):
+    paths = [part.path for part in everything]
+    with unchanged(set(paths)), reading_ahead(paths), _room_for(config, dtype, device):
         for name, tensor in _each(place, list(parts), device):
             _assign(decoder, name, tensor)
     decoder.tie()
