@@ -16,15 +16,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from roslin import prompt
 from roslin.errors import InputError, MachineError
-from roslin.model import Decoder, PackedAttention, load_config, packed_positions, save_decoder
+from roslin.model import Decoder, PackedAttention, packed_positions
 from roslin.tokens import Example
 from roslin.tune import (
     Callbacks,
     Diverged,
     EvaluationLog,
-    HeldOutSet,
     Interrupted,
     Recipe,
     UpdateLog,
@@ -37,13 +35,10 @@ from roslin.tune.held_out import pack_nll
 from roslin.tune.packing import make_pack
 from roslin.tune.schedule import learning_rate
 from roslin.tune.step import accumulate
+from run_recipes import changed
 
 NUMBERS = ("update", "loss", "held_out", "learning_rate", "grad_norm", "records", "tokens")
 """What must be the same bit for bit in a resumed run; speeds and times need not."""
-
-
-def changed(recipe: Recipe, **values: Any) -> Recipe:
-    return Recipe.parse(recipe.model_dump() | values)
 
 
 def curve(output: Path) -> list[dict[str, Any]]:
@@ -337,37 +332,6 @@ def test_the_recipe_is_followed(recipe: Recipe) -> None:
         assert fit(other, prepare(other)).held_out.loss != tuned.held_out.loss, name
 
 
-def test_a_held_out_file_is_what_is_measured(recipe: Recipe, records_file: Path, tmp_path: Path) -> None:
-    lines = records_file.read_text(encoding="utf-8").splitlines(keepends=True)
-    (tmp_path / "train.jsonl").write_text("".join(lines[:50]), encoding="utf-8")
-    (tmp_path / "other.jsonl").write_text("".join(lines[50:]), encoding="utf-8")
-    values = {"records": [str(tmp_path / "train.jsonl")], "held_out": {"file": str(tmp_path / "other.jsonl")}}
-    apart = changed(recipe, **values, epochs=0.5)
-    prepared = prepare(apart)
-    assert (len(prepared.examples), len(prepared.held_out)) == (50, 10)
-    fit(apart, prepared)
-
-    (tmp_path / "other.jsonl").write_text("".join(lines[52:]), encoding="utf-8")
-    with pytest.raises(InputError, match="another recipe, another base or other records"):
-        fit(apart, prepare(apart))
-    (tmp_path / "other.jsonl").write_text("".join(lines[45:]), encoding="utf-8")
-    with pytest.raises(InputError, match="5 of its 15 records are asked in the training records too"):
-        prepare(apart)
-
-
-def test_the_end_key_is_counted_apart(recipe: Recipe) -> None:
-    prepared = prepare(recipe)
-    example = prepared.examples[0]
-    measured = HeldOutSet([example], ["x"], 256).measure(prepared.decoder)
-    ids = torch.tensor(example.ids)
-    with torch.no_grad():
-        logits = prepared.decoder(ids, packed_positions([len(ids)]), PackedAttention([len(ids)]))
-    nll = F.cross_entropy(logits[:-1], ids[1:], reduction="none")[example.answer_start - 1 :]
-    assert measured.end_nll == [pytest.approx(float(nll[-1]), rel=1e-5)]
-    assert measured.nll_without_end == [pytest.approx(float(nll[:-1].sum()), rel=1e-5)]
-    assert measured.tokens_without_end == [len(nll) - 1]
-
-
 def test_nan_weights_stop_at_once(recipe: Recipe) -> None:
     prepared = prepare(recipe)
     with torch.no_grad():
@@ -409,52 +373,6 @@ def test_a_full_disk_is_a_clear_error_and_corrupts_nothing(recipe: Recipe, monke
     fit(recipe, prepare(recipe))
     fit(whole, prepare(whole))
     assert curve(recipe.output) == curve(whole.output)
-
-
-def test_records_too_long_are_dropped_and_listed(recipe: Recipe) -> None:
-    short = changed(recipe, max_length=60)
-    prepared = prepare(short)
-    lengths = prepared.tokenizer.lengths([d.record for d in prepared.dropped])
-    assert prepared.dropped
-    assert [d.tokens for d in prepared.dropped] == lengths
-    assert min(lengths) >= 60
-    assert max(len(e.ids) for e in prepared.examples) < 60
-    whole = prepare(recipe)
-    assert len(prepared.dropped) + len(prepared.examples) + len(prepared.held_out) == 60
-    assert len(whole.examples) + len(whole.held_out) == 60
-    with pytest.raises(InputError, match="Nothing to tune on"):
-        prepare(changed(recipe, max_length=20))
-
-
-def test_bad_records_stop_a_run_before_it_loads_a_model(recipe: Recipe, records_file: Path) -> None:
-    with records_file.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"instruction": "x", "response": f"y {prompt.END_KEY}"}) + "\n")
-        file.write("{broken\n")
-    with pytest.raises(InputError, match=r"(?s)records.jsonl:61.*records.jsonl:62"):
-        prepare(recipe)
-
-
-def test_the_base_rows_stay_and_the_keys_get_the_mean(recipe: Recipe) -> None:
-    prepared = prepare(recipe)
-    rows = prepared.decoder.embedding.weight
-    keys = rows[8192:8195]
-    torch.testing.assert_close(keys, rows[:8192].float().mean(0).expand(3, -1).to(keys.dtype), rtol=1e-2, atol=1e-4)
-
-
-def test_a_length_beyond_the_positions_is_refused(recipe: Recipe) -> None:
-    with pytest.raises(InputError, match="positions"):
-        prepare(changed(recipe, max_length=4096, row_length=4096))
-
-
-def test_stretched_positions_take_longer_records_and_stay_with_the_model(recipe: Recipe, tmp_path: Path) -> None:
-    longer = changed(recipe, max_length=1000, row_length=1000)
-    with pytest.raises(InputError, match="512 positions"):
-        prepare(longer)
-    prepared = prepare(changed(longer, rope_scaling="yarn:2"))
-    assert prepared.decoder.config.positions == 1024
-    save_decoder(prepared.decoder, tmp_path)
-    assert load_config(tmp_path).rotary_scaling == prepared.decoder.config.rotary_scaling
-    assert prepared.fingerprint != prepare(changed(longer, rope_scaling="linear:2")).fingerprint
 
 
 def test_tensorboard_curves_are_written(recipe: Recipe) -> None:
