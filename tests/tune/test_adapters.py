@@ -22,13 +22,10 @@ from roslin.tune import Callbacks, EvaluationLog, Interrupted, Recipe, UpdateLog
 from roslin.tune.flops import flops_a_token, flops_an_answer_token
 from roslin.tune.packing import make_pack
 from roslin.tune.step import accumulate, draw_seed, dropout
+from run_recipes import changed
 from tiny import tiny_gptj, tiny_llama
 
 NUMBERS = ("update", "loss", "held_out", "learning_rate", "grad_norm", "records", "tokens", "kind", "by_category")
-
-
-def changed(recipe: Recipe, **values: Any) -> Recipe:
-    return Recipe.parse(recipe.model_dump() | values)
 
 
 @pytest.fixture
