@@ -44,7 +44,7 @@ def config_values(path: Path) -> tuple[dict[str, Any], str]:
     if is_gguf(path):
         return _read_gguf(path).config_values, str(path)
     source = text_source(path) / "config.json"
-    values = _json_object(source)
+    values = json_object(source)
     if values.get("model_type") is None:
         raise InputError(
             f"{source} names no model_type, as transformers' config.json of a model does. Copy the file again from the "
@@ -100,7 +100,7 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
 
 def shards(index: Path) -> list[Path]:
     """The weight files that an index lists. Raises InputError for one that is damaged or points elsewhere."""
-    weight_map = _json_object(index).get("weight_map")
+    weight_map = json_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"{index} has no weight_map that says which file holds which tensor.")
     names = sorted({str(name) for name in weight_map.values()})
@@ -140,7 +140,8 @@ def _check_quantization(how: Any, source: Path) -> None:
     )
 
 
-def _json_object(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises InputError for a file that is missing, cannot be read, or holds none."""
     try:
         values = orjson.loads(path.read_bytes())
     except FileNotFoundError:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from roslin.errors import InputError
 from roslin.model.adapted import lora_scaling
 from roslin.model.fields import Fields
+from roslin.model.files import json_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -78,7 +78,7 @@ class PeftConfig:
     def read(cls, folder: Path) -> PeftConfig:
         """Read an adapter's folder. Raises InputError naming the file and every key that is wrong or not supported."""
         path = folder / CONFIG
-        values = _json_object(path)
+        values = json_object(path)
         fields = Fields(values, str(path))
         _refuse_other_kinds(values, fields)
         config = cls(
@@ -169,18 +169,6 @@ def _are_ids(value: object) -> bool:
     if not isinstance(value, list) or len(set(map(repr, value))) != len(value):
         return False
     return all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in value)
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        values = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path} does not hold a JSON object.")
-    return values
 
 
 def write_peft_config(
