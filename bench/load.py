@@ -26,6 +26,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
@@ -159,12 +160,21 @@ def drop(folder: Path) -> None:
     for path in folder.glob("*.safetensors"):
         with path.open("rb") as file:
             os.fdatasync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            try:
-                os.preadv(file.fileno(), [bytearray(1)], path.stat().st_size // 2, os.RWF_NOWAIT)
-            except BlockingIOError:
-                continue
-            sys.exit(f"{path} stays in the system's cache: this cannot be measured cold here.")
+            for _ in range(50):  # pages that a process has just left are not all free at once
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                if not is_cached(file):
+                    break
+                time.sleep(0.1)
+            else:
+                sys.exit(f"{path} stays in the system's cache: this cannot be measured cold here.")
+
+
+def is_cached(file: BinaryIO) -> bool:
+    """Whether the middle of a file is in the system's cache."""
+    try:
+        return os.preadv(file.fileno(), [bytearray(1)], os.fstat(file.fileno()).st_size // 2, os.RWF_NOWAIT) > 0
+    except BlockingIOError:
+        return False
 
 
 def load(side: str, folder: str, device: str, threads: int) -> Run:

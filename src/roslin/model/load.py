@@ -21,8 +21,8 @@ from roslin.model.config import ModelConfig
 from roslin.model.decoder import Decoder
 from roslin.model.families import FAMILIES
 from roslin.model.files import config_values, raise_faults, stored_weights, unchanged
-from roslin.model.pages import reading_ahead
-from roslin.model.stored import StoredTensor, put, read_stacked
+from roslin.model.pages import Piece, reading_ahead
+from roslin.model.stored import StoredTensor, put, read_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -133,23 +133,27 @@ def _placed(
     decoder: Decoder, parts: Mapping[str, Sequence[Stored]], dtype: torch.dtype, device: torch.device, name: str
 ) -> Tensor:
     """One parameter: in its files' own pages if that will do, else copied."""
-    source = FAMILIES[decoder.config.family].source(name)
-    found = _as_it_lies(decoder.config, source, parts[name], dtype) if device.type == "cpu" else None
+    source, shape = FAMILIES[decoder.config.family].source(name), decoder.get_parameter(name).shape
+    pieces = _pieces(decoder.config, source, parts[name], dtype) if device.type == "cpu" else []
+    found = read_pieces(pieces, dtype, shape) if pieces else None
     if found is not None:
         return found
-    place = torch.empty_like(decoder.get_parameter(name), dtype=dtype, device=device, requires_grad=False)
+    place = torch.empty(shape, dtype=dtype, device=device)
     _fill(place, decoder.config, source, parts[name])
     return place
 
 
-def _as_it_lies(config: ModelConfig, source: Source, parts: Sequence[Stored], dtype: torch.dtype) -> Tensor | None:
+def _pieces(config: ModelConfig, source: Source, parts: Sequence[Stored], dtype: torch.dtype) -> list[Piece]:
+    """Where the parameter's numbers lie, in order; nothing if it is stored in another form."""
     plain = [part for part in parts if isinstance(part, StoredTensor) and part.is_contiguous and part.dtype == dtype]
     if len(plain) < len(parts):
-        return None
-    if source.per_head:
-        size = config.head_dim
-        plain = [plain[0].rows((3 * head + kind) * size, size) for kind in range(3) for head in range(config.heads)]
-    return read_stacked(plain)
+        return []
+    pieces = [part.piece() for part in plain]
+    if not source.per_head:
+        return pieces
+    [(path, start, whole)] = pieces
+    size = whole // (3 * config.heads)
+    return [Piece(path, start + (3 * head + kind) * size, size) for kind in range(3) for head in range(config.heads)]
 
 
 def _fill(place: Tensor, config: ModelConfig, source: Source, parts: Sequence[Stored]) -> None:

@@ -6,7 +6,8 @@ import ctypes
 import mmap
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from itertools import accumulate
 from threading import Event, Thread
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from roslin.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
-    from typing import BinaryIO
+    from typing import IO, BinaryIO
 
 PROBE = 2**21
 """How far apart it is looked whether a file is in memory already."""
@@ -40,7 +41,8 @@ def map_piece(piece: Piece) -> tuple[mmap.mmap, int]:
     Pages are read when touched, and copied when written to. Raises InputError if the file is shorter than that.
     """
     offset = piece.start % mmap.ALLOCATIONGRANULARITY
-    with _opened(piece) as file:
+    with piece.path.open("rb", buffering=0) as file:
+        _check_end(piece, file)
         size = offset + piece.size
         return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY, offset=piece.start - offset), offset
 
@@ -50,44 +52,61 @@ def map_stacked(pieces: Sequence[Piece]) -> tuple[mmap.mmap, int] | None:
 
     None where pages cannot be put together so: each piece must begin in its page where the one before it ends.
     """
-    offset = pieces[0].start % mmap.PAGESIZE
-    places = list(accumulate((piece.size for piece in pieces), initial=offset))
-    fitting = all(piece.start % mmap.PAGESIZE == at % mmap.PAGESIZE for piece, at in zip(pieces, places, strict=False))
-    if sys.platform != "linux" or not fitting or min(piece.size for piece in pieces) < mmap.PAGESIZE:
+    first, *others = _joined(pieces)
+    if not others:
+        return map_piece(first)
+    offset = first.start % mmap.PAGESIZE
+    places = list(accumulate((piece.size for piece in others), initial=offset + first.size))
+    fitting = all(piece.start % mmap.PAGESIZE == at % mmap.PAGESIZE for piece, at in zip(others, places, strict=False))
+    if sys.platform != "linux" or not fitting or min(first.size, *(p.size for p in others)) < mmap.PAGESIZE:
         return None
     memory = mmap.mmap(-1, places[-1], flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    _lay(memory, 0, Piece(pieces[0].path, pieces[0].start - offset, offset + pieces[0].size))
-    for piece, at in zip(pieces[1:], places[1:], strict=False):
-        _lay(memory, at, piece)
+    with ExitStack() as opened:
+        paths = {piece.path for piece in pieces}
+        files = {path: opened.enter_context(path.open("rb", buffering=0)) for path in paths}
+        _lay(memory, 0, Piece(first.path, first.start - offset, offset + first.size), files[first.path])
+        for piece, at in zip(others, places, strict=False):
+            _lay(memory, at, piece, files[piece.path])
     return memory, offset
 
 
-def _lay(memory: mmap.mmap, at: int, piece: Piece) -> None:
+def _joined(pieces: Sequence[Piece]) -> list[Piece]:
+    """The same bytes, as one piece where they lie one behind the other in a file."""
+    runs = [pieces[0]]
+    for piece in pieces[1:]:
+        last = runs[-1]
+        if piece.start == last.start + last.size and piece.path == last.path:
+            runs[-1] = Piece(last.path, last.start, last.size + piece.size)
+        else:
+            runs.append(piece)
+    return runs
+
+
+def _lay(memory: mmap.mmap, at: int, piece: Piece, file: IO[bytes]) -> None:
     """Make a piece's pages those of `memory` from `at` on; a page that the piece before ends in gets a copy."""
+    _check_end(piece, file)
     shared = -at % mmap.PAGESIZE
-    with _opened(piece) as file:
+    if shared:
         memory[at : at + shared] = os.pread(file.fileno(), shared, piece.start)
-        address = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + at + shared
-        _map_fixed(address, file, piece.start + shared, piece.size - shared)
-
-
-def _map_fixed(address: int, file: BinaryIO, start: int, size: int) -> None:
-    """The system's mmap, whose other face in Python cannot say where."""
-    function = ctypes.CDLL(None, use_errno=True).mmap
-    function.restype = ctypes.c_void_p
-    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + at + shared
     rights, kind = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | MAP_FIXED
-    if function(address, size, rights, kind, file.fileno(), start) != address:
+    if _system_mmap()(address, piece.size - shared, rights, kind, file.fileno(), piece.start + shared) != address:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 
 
-@contextmanager
-def _opened(piece: Piece) -> Iterator[BinaryIO]:
-    with piece.path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size < piece.start + piece.size:
-            raise InputError(f"{piece.path} was cut short while it was being loaded.")
-        yield file
+@cache
+def _system_mmap() -> Callable[..., int]:
+    """The system's mmap, which can be told where; Python's own cannot."""
+    function = ctypes.CDLL(None, use_errno=True).mmap
+    function.restype = ctypes.c_void_p
+    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+    return function
+
+
+def _check_end(piece: Piece, file: IO[bytes]) -> None:
+    if os.fstat(file.fileno()).st_size < piece.start + piece.size:
+        raise InputError(f"{piece.path} was cut short while it was being loaded.")
 
 
 @contextmanager

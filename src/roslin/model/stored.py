@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import pickle
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
@@ -96,10 +96,9 @@ class StoredTensor:
         """Whether its numbers lie row after row and nothing lies between them."""
         return self.stride == _contiguous(self.shape)
 
-    def rows(self, start: int, count: int) -> StoredTensor:
-        """Some rows of a contiguous tensor."""
-        row_size = self.size // self.shape[0]
-        return replace(self, offset=self.offset + start * row_size, shape=(count, *self.shape[1:]))
+    def piece(self) -> Piece:
+        """Where a contiguous tensor lies."""
+        return Piece(self.path, self.offset, self.size)
 
     def read(self) -> Tensor:
         """The tensor in the file's own pages: they are read when touched, and copied when written to.
@@ -126,32 +125,16 @@ def put(tensor: Tensor, place: Tensor) -> None:
     place.copy_(tensor if as_it_is else tensor.to(place.device))
 
 
-def read_stacked(parts: Sequence[StoredTensor]) -> Tensor | None:
-    """Contiguous tensors stacked by rows, in their files' own pages; None where they would have to be copied for that.
+def read_pieces(pieces: Sequence[Piece], dtype: torch.dtype, shape: Sequence[int]) -> Tensor | None:
+    """A tensor that lies in several pieces of files, in those files' own pages: see `StoredTensor.read`.
 
-    As `StoredTensor.read`, but for the pages in which one part ends and the next begins, which are copies.
+    The pages in which one piece ends and the next begins are copies. None where all would have to be copied.
     """
-    runs = _joined(parts)
-    shape = (sum(run.shape[0] for run in runs), *runs[0].shape[1:])
-    if len(runs) == 1:
-        return runs[0].read()
-    found = map_stacked([Piece(run.path, run.offset, run.size) for run in runs])
-    if found is None or found[1] % runs[0].dtype.itemsize:
+    found = map_stacked(pieces)
+    if found is None or found[1] % dtype.itemsize:
         return None
     memory, start = found
-    return torch.frombuffer(memory, dtype=runs[0].dtype, count=math.prod(shape), offset=start).view(shape)
-
-
-def _joined(parts: Sequence[StoredTensor]) -> list[StoredTensor]:
-    """The same rows, as one where they lie one behind the other in a file."""
-    runs = [parts[0]]
-    for part in parts[1:]:
-        last = runs[-1]
-        if part.path == last.path and part.offset == last.offset + last.size:
-            runs[-1] = replace(last, shape=(last.shape[0] + part.shape[0], *last.shape[1:]))
-        else:
-            runs.append(part)
-    return runs
+    return torch.frombuffer(memory, dtype=dtype, count=math.prod(shape), offset=start).view(*shape)
 
 
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:
