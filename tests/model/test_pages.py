@@ -83,8 +83,8 @@ def test_memory_goes_back_when_it_is_done_with(files: list[Path]) -> None:
     assert files[0].as_posix() not in Path("/proc/self/maps").read_text()
 
 
-def test_reading_ahead_leaves_errors_alone(files: list[Path]) -> None:
-    with reading_ahead(files):
+def test_reading_ahead_leaves_errors_alone(files: list[Path], tmp_path: Path) -> None:
+    with reading_ahead([*files, tmp_path / "none", tmp_path]):
         pass
     with pytest.raises(KeyError), reading_ahead(files):
         raise KeyError

@@ -6,7 +6,7 @@ import ctypes
 import mmap
 import os
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from itertools import accumulate
 from threading import Event, Thread
@@ -131,8 +131,9 @@ def reading_ahead(paths: Iterable[Path]) -> Iterator[None]:
 
 
 def _ask_for(paths: Sequence[Path], failed: Event) -> None:
+    """Only a hint: what is wrong with a file is for those to say who read it."""
     for path in paths:
-        with path.open("rb") as file:
+        with suppress(OSError), path.open("rb") as file:
             for start in range(0, path.stat().st_size, PROBE):
                 if failed.is_set():
                     return
