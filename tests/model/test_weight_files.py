@@ -200,6 +200,16 @@ def test_a_decoder_can_be_saved_over_the_files_that_are_its_memory(tmp_path: Pat
     assert_same_weights(load_decoder(tmp_path), decoder)
 
 
+@BOTH
+def test_what_goes_to_another_device_is_placed_there(tmp_path: Path, maker: Maker) -> None:
+    """torch's device without memory stands for a GPU: several parameters at once, none in a file's pages."""
+    maker(tmp_path, dtype=torch.bfloat16)
+    decoder = load_decoder(tmp_path, device="meta", dtype=torch.float32)
+    assert {(parameter.device.type, parameter.dtype) for parameter in decoder.parameters()} == {("meta", torch.float32)}
+    shapes = {name: parameter.shape for name, parameter in load_decoder(tmp_path).named_parameters()}
+    assert {name: parameter.shape for name, parameter in decoder.named_parameters()} == shapes
+
+
 def test_weights_outlive_their_files(tmp_path: Path) -> None:
     oracle = tiny_gpt_neox(tmp_path / "model", vocab_size=4096)
     decoder = load_decoder(tmp_path / "model")

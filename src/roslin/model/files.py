@@ -57,7 +57,9 @@ def config_values(path: Path) -> tuple[dict[str, Any], str]:
 def stored_weights(path: Path, family: Family) -> dict[str, Stored]:
     """Every tensor of a model's weights by its canonical name, but for what the family ignores.
 
-    Nothing is read but headers. Raises InputError, with all that is wrong with any file at once.
+    Nothing is read but headers. Raises InputError, with all that is wrong with any file at once. A file must be as long
+    as its header says; its content is not hashed, which would take several times as long as loading it
+    (`hf cache verify` does that for a model of the hub).
     """
     if is_gguf(path):
         return dict(_read_gguf(path).tensors)
