@@ -16,6 +16,7 @@ from tokenizers import pre_tokenizers
 
 from roslin.answer import Roslin
 from roslin.answer.prompts import ChatPrompts, choose_prompts
+from roslin.cli.records import load_tokenizer, positions
 from roslin.model import ModelConfig, PackedAttention, load_decoder, packed_positions
 from roslin.model.gguf_model import read_gguf
 from roslin.tokens import Tokenizer
@@ -112,6 +113,11 @@ def test_it_is_saved_as_a_transformers_folder(tmp_path: Path, smollm2: Path) -> 
     assert saved.apply_chat_template(messages, add_generation_prompt=True, return_dict=False) == prompts.ids(
         "Hello", None
     )
+
+
+def test_records_are_counted_by_its_tokenizer_and_held_against_its_positions(smollm2: Path) -> None:
+    assert positions(str(smollm2)) == 8192
+    assert load_tokenizer(str(smollm2)).encode("1984") == Tokenizer.load(smollm2).encode("1984")
 
 
 @torch.no_grad()

@@ -151,7 +151,9 @@ def test_tokens_by_the_models_own_limit(roslin: Roslin, tmp_path: Path, base_fol
     small.mkdir()
     (small / "tokenizer.json").write_bytes((base_folder / "tokenizer.json").read_bytes())
     (small / "config.json").write_text('{"n_positions": 512}')
-    assert "512 or more" in roslin("check", path, "--model", small).out
+    (small / "model.safetensors").touch()
+    for name in (small, small / "model.safetensors", small / "tokenizer.json"):
+        assert "512 or more" in roslin("check", path, "--model", name).out
     (small / "config.json").write_text("[]")
     assert roslin("check", path, "--model", small).code == 1
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from roslin import prompt, records
 from roslin.cli.screen import progress_console
 from roslin.errors import InputError, UsageError
+from roslin.gguf_file import is_gguf
 
 if TYPE_CHECKING:
     from roslin.tokens import Tokenizer
@@ -197,8 +198,12 @@ def load_tokenizer(name: str) -> "Tokenizer":
 
 
 def positions(name: str) -> int:
-    """How many tokens the model of a tokenizer can see, by its config.json; 2,048 where there is none."""
+    """How many tokens the model of a tokenizer can see, by its config.json or GGUF file; 2,048 where it has neither."""
     folder = _folder(name)
+    if is_gguf(folder):
+        from roslin.model import load_config
+
+        return load_config(folder).positions
     config = folder / "config.json" if folder.is_dir() else folder.with_name("config.json")
     if not config.is_file():
         return DEFAULT_MAX_LENGTH
@@ -210,14 +215,15 @@ def positions(name: str) -> int:
 
 
 def _folder(name: str) -> Path:
-    """Where a tokenizer is; only a hub name needs the room of models, which takes seconds to import."""
+    """Where a tokenizer is; only what is not here needs the room of models, which takes seconds to import."""
     if name == "base":
         return Path(prompt.__file__).parent / "assets" / "base"
-    if Path(name).expanduser().exists():
-        return Path(name).expanduser()
-    from roslin.model import find_model
+    path = Path(name).expanduser()
+    if path.is_dir() or path.suffix == ".json":
+        return path
+    from roslin.model import find_model, text_source
 
-    return find_model(name)
+    return text_source(find_model(name))
 
 
 def _load(paths: Sequence[str], mapping: list[str] | None) -> list[records.Record]:
