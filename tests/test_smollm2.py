@@ -46,19 +46,24 @@ def theirs(smollm2: Path) -> transformers.PreTrainedTokenizerBase:
     return transformers.AutoTokenizer.from_pretrained(smollm2.parent, gguf_file=smollm2.name)
 
 
-def test_every_tensor_is_what_transformers_makes_of_it(smollm2: Path) -> None:
-    model = transformers.AutoModelForCausalLM.from_pretrained(
+@pytest.fixture(scope="module")
+def model(smollm2: Path) -> transformers.PreTrainedModel:
+    """As transformers unpacks it."""
+    return transformers.AutoModelForCausalLM.from_pretrained(
         smollm2.parent,
         gguf_file=smollm2.name,
         quantization_config=transformers.GgufConfig(dequantize=True),
         dtype=torch.float32,
     )
+
+
+def test_every_tensor_is_what_transformers_makes_of_it(smollm2: Path, model: transformers.PreTrainedModel) -> None:
     found = read_gguf(smollm2)
     state = model.state_dict()
     assert found.tensors.keys() == state.keys() - {"lm_head.weight"}
     assert [name for name, tensor in found.tensors.items() if not torch.equal(tensor.read(), state[name])] == []
-    model.config.rms_norm_eps = 1e-5  # it keeps what float32 made of that
-    assert ModelConfig.from_hf(found.config_values) == ModelConfig.from_hf(model.config.to_dict())
+    values = model.config.to_dict() | {"rms_norm_eps": 1e-5}  # it keeps what float32 made of that
+    assert ModelConfig.from_hf(found.config_values) == ModelConfig.from_hf(values)
 
 
 def true_tokenizer(theirs: transformers.PreTrainedTokenizerBase) -> tokenizers.Tokenizer:
@@ -121,13 +126,7 @@ def test_records_are_counted_by_its_tokenizer_and_held_against_its_positions(smo
 
 
 @torch.no_grad()
-def test_logits_are_those_of_transformers(smollm2: Path) -> None:
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        smollm2.parent,
-        gguf_file=smollm2.name,
-        quantization_config=transformers.GgufConfig(dequantize=True),
-        dtype=torch.float32,
-    )
+def test_logits_are_those_of_transformers(smollm2: Path, model: transformers.PreTrainedModel) -> None:
     decoder = load_decoder(smollm2, dtype=torch.float32)
     lengths = [90, 31]
     ids_N = torch.randint(49152, (sum(lengths),), generator=torch.Generator().manual_seed(0))
