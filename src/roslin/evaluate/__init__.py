@@ -1,0 +1,1 @@
+"""Judging a model: benchmarks as the LM Evaluation Harness asks them, answers to records, limits, and the table."""
