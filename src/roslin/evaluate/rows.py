@@ -1,0 +1,161 @@
+"""Reading the rows of benchmarks: from a folder of files, or from the hub."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from roslin.errors import InputError, MachineError
+from roslin.evaluate.cells import BadRow, CellFault, Row
+from roslin.evaluate.question import Question
+from roslin.evaluate.shots import SEED, with_shots
+from roslin.evaluate.tasks import Document, Task
+from roslin.records.json_rows import Row as FileRow
+from roslin.records.sources import COLUMN_SUFFIXES, COMPRESSIONS, LINE_SUFFIXES, TABLE_SUFFIXES, Source
+
+SHOWN_FAULTS = 20
+
+
+def load_questions(task: Task, data: Path | None = None, *, shots: int = 0, seed: int = SEED) -> list[Question]:
+    """The questions that a task asks, in the order of its data, each after `shots` examples drawn with `seed`.
+
+    `data` is a folder of files named `<task>_<split>` (such as arc_easy_test.jsonl); None reads from the hub. Fewer or
+    more questions than `task.size` are no error here: compare the numbers where it matters.
+
+    Raises InputError with every fault of the rows, or where there is no such data or too few examples; MachineError
+    where the hub cannot be reached or `datasets` is not installed.
+    """
+    documents = load_documents(task, task.split, data, scored=True)
+    if not shots:
+        return [document.question for document in documents]
+    pool = load_documents(task, task.shots_split, data)
+    return with_shots(task, documents, pool, shots, seed=seed)
+
+
+def load_documents(task: Task, split: str, data: Path | None = None, *, scored: bool = False) -> list[Document]:
+    """Every row of a split with the question it holds; `scored` asks that each choice can be scored by acc_norm.
+
+    Raises as `load_questions` does.
+    """
+    if data is None:
+        return _documents(task, _hub_name(task, split), _hub_rows(task, split), scored)
+    source = _find_file(task, split, data)
+    return _documents(task, source.name, source.rows(), scored)
+
+
+def _documents(task: Task, name: str, rows: Iterator[FileRow], scored: bool) -> list[Document]:
+    documents: list[Document] = []
+    faults = _Faults(task, name)
+    for row in rows:
+        faults.add_form(row)
+        if row.value is None:
+            continue
+        try:
+            question = task.question(row.value)
+        except BadRow as error:
+            faults.add(row.line, error.faults)
+            continue
+        documents.append(Document(row.value, question))
+        if scored:
+            faults.add(row.line, _empty_choices(question))
+    faults.raise_any()
+    return documents
+
+
+def _empty_choices(question: Question) -> list[CellFault]:
+    return [
+        CellFault(
+            f"choice {place}", choice.continuation.strip(), "a text that is not empty: acc_norm divides by its length"
+        )
+        for place, choice in enumerate(question.choices, 1)
+        if not choice.characters
+    ]
+
+
+class _Faults:
+    """The faults of one file; rows that lack the same columns are told once."""
+
+    def __init__(self, task: Task, name: str) -> None:
+        self._task = task
+        self._name = name
+        self._told: list[str] = []
+        self._columns: dict[str, tuple[int, int]] = {}
+        """For each set of wrong columns, the first row that has it and how many do."""
+
+    def add(self, line: int, faults: Sequence[CellFault]) -> None:
+        for fault in faults:
+            if fault.column == "columns":
+                first, count = self._columns.get(str(fault), (line, 0))
+                self._columns[str(fault)] = (first, count + 1)
+            else:
+                self._told.append(f"{self._name}:{line}: {fault}")
+
+    def add_form(self, row: FileRow) -> None:
+        for fault in row.faults:
+            self._told.append(str(fault.at(self._name, row.line)))
+
+    def raise_any(self) -> None:
+        told = [
+            f"{self._name}:{first}: {fault}" + (f" So are {count - 1:,} more rows." if count > 1 else "")
+            for fault, (first, count) in self._columns.items()
+        ] + self._told
+        if not told:
+            return
+        lines = [f"{self._task.name}: {len(told):,} fault{'s' if len(told) > 1 else ''} in the data:"]
+        lines += told[:SHOWN_FAULTS]
+        if len(told) > SHOWN_FAULTS:
+            lines.append(f"… and {len(told) - SHOWN_FAULTS:,} more.")
+        raise InputError("\n".join(lines))
+
+
+def _find_file(task: Task, split: str, folder: Path) -> Source:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; --data names the folder that holds the files of the benchmarks.")
+    names = {f"{name}_{split}{suffix}" for name in task.file_names for suffix in _SUFFIXES}
+    found = sorted(path for path in folder.iterdir() if path.name in names and path.is_file())
+    if len(found) == 1:
+        return Source(str(found[0]), found[0])
+    wanted = " or ".join(f"{name}_{split}.jsonl" for name in task.file_names)
+    if found:
+        raise InputError(
+            f"{task.name}: {folder} holds its data more than once ({', '.join(path.name for path in found)}). "
+            "Keep one of the files."
+        )
+    held = sorted(path.name for path in folder.iterdir())
+    raise InputError(
+        f"{task.name}: {folder} holds no {wanted} (nor one in {', '.join(_FORMATS[1:])}). "
+        f"It holds {', '.join(held[:SHOWN_FAULTS]) or 'nothing'}{' …' if len(held) > SHOWN_FAULTS else ''}."
+    )
+
+
+_FORMATS = LINE_SUFFIXES + TABLE_SUFFIXES + COLUMN_SUFFIXES
+_SUFFIXES = [*_FORMATS, *(kind + packed for kind in LINE_SUFFIXES + TABLE_SUFFIXES for packed in COMPRESSIONS)]
+
+
+def _hub_name(task: Task, split: str) -> str:
+    return "/".join(part for part in (task.path, task.config, split) if part)
+
+
+def _hub_rows(task: Task, split: str) -> Iterator[FileRow]:
+    """Rows of the hub's data, or of the copy that `datasets` keeps of it; `line` is the row, from 1."""
+    for number, row in enumerate(_hub_split(task, split), 1):
+        yield FileRow(number, row)
+
+
+def _hub_split(task: Task, split: str) -> Iterator[Row]:
+    here = f"or give --data a folder that holds {task.file_names[0]}_{split}.jsonl"
+    try:
+        import datasets
+    except ImportError:
+        raise MachineError(
+            f"{task.name}: to read {task.path} from the hub, the package `datasets` is needed: "
+            f"pip install 'roslin[eval]', {here}."
+        ) from None
+    try:
+        rows: Any = datasets.load_dataset(task.path, task.config, split=split)
+    except Exception as error:  # of many kinds: from the hub's client, from the network, from the loader
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise MachineError(
+            f"{task.name}: {_hub_name(task, split)} cannot be read from the hub: {reason}. "
+            f"Try again where the network reaches it (a copy is kept for later runs), {here}."
+        ) from None
+    return iter(rows)
