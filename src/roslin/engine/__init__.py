@@ -4,7 +4,8 @@ from roslin.engine.engine import Engine
 from roslin.engine.fused import FusedDecoder, fuse
 from roslin.engine.network import Network
 from roslin.engine.request import GREEDY, Completion, Event, FinishReason, Request, Sampling, Timings, Token
-from roslin.engine.scoring import ScoreRow, score
+from roslin.engine.scoring import RowScore, score, score_groups
+from roslin.engine.tree import ScoreRow
 
 __all__ = [
     "GREEDY",
@@ -15,10 +16,12 @@ __all__ = [
     "FusedDecoder",
     "Network",
     "Request",
+    "RowScore",
     "Sampling",
     "ScoreRow",
     "Timings",
     "Token",
     "fuse",
     "score",
+    "score_groups",
 ]

@@ -1,14 +1,17 @@
-"""Log-probabilities of given tokens, many rows in one packed pass."""
+"""Log-probabilities of given tokens: many rows in one packed pass, and what rows share read once."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, islice
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from roslin.engine.network import Network
+from roslin.engine.tree import ScoreRow, Tree, TreeAttention
 from roslin.errors import InputError
-from roslin.model import PackedAttention, packed_positions
+from roslin.model import Attend, PackedAttention
 from roslin.model.finite import find_fault, not_finite, watched_hidden
 
 TOKENS_PER_PASS = 4096
@@ -17,24 +20,14 @@ LOGIT_ROWS = 512
 
 
 @dataclass(frozen=True)
-class ScoreRow:
-    """A run of ids of which those from `start` on are scored, each given all before it."""
+class RowScore:
+    """What a row's scored ids are worth together."""
 
-    ids: Sequence[int]
-    start: int
-
-    def faults(self, vocabulary: int, positions: int) -> list[str]:
-        """All that is wrong with this row, a line each."""
-        found = []
-        if not 1 <= self.start < len(self.ids):
-            found.append(
-                f"scoring starts at token {self.start} of {len(self.ids)}; one token must stand before and one after"
-            )
-        if len(self.ids) > positions:
-            found.append(f"{len(self.ids)} tokens, and the model has {positions} positions; shorten the text")
-        if self.ids and not 0 <= min(self.ids) <= max(self.ids) < vocabulary:
-            found.append(f"ids outside 0 … {vocabulary - 1}; they were made with another tokenizer")
-        return found
+    log_likelihood: float
+    """In nats, summed over the scored ids."""
+    tokens: int
+    greedy: bool
+    """Whether each scored id was the model's first choice."""
 
 
 @torch.inference_mode()
@@ -43,48 +36,128 @@ def score(decoder: Network, rows: Sequence[ScoreRow]) -> list[list[float]]:
 
     Raises InputError naming every row that cannot be scored, and MachineError for numbers that are none.
     """
-    config = decoder.config
-    faults = [(number, row.faults(config.vocab_rows, config.positions)) for number, row in enumerate(rows, 1)]
+    _check(decoder, [[row] for row in rows])
+    trees = [Tree.of([row], decoder.config) for row in rows]
+    scored: list[list[float]] = []
+    for part in _parts(range(len(trees)), trees, TOKENS_PER_PASS):
+        logprobs_M, _ = _Pass(decoder, [trees[number] for number in part]).read()
+        scored += [found.tolist() for found in torch.split(logprobs_M, [rows[number].scored for number in part])]
+    return scored
+
+
+@torch.inference_mode()
+def score_groups(
+    decoder: Network, groups: Sequence[Sequence[ScoreRow]], tokens_per_pass: int = TOKENS_PER_PASS
+) -> Iterator[tuple[int, list[RowScore]]]:
+    """The scores of groups of rows, such as the choices of a question: what a group's rows begin with is read once.
+
+    Yields each group's number and its rows' scores, pass by pass, the longest groups first. A pass reads at most
+    `tokens_per_pass` tokens (or one longer group); which groups share it changes no score beyond rounding. Raises
+    InputError naming every row that cannot be scored, before any work, and MachineError for numbers that are none.
+    """
+    _check(decoder, groups)
+    trees = [Tree.of(rows, decoder.config) for rows in groups]
+    by_size = sorted(range(len(trees)), key=lambda number: -trees[number].size)
+    running: tuple[list[int], _Pass] | None = None
+    for part in _parts(by_size, trees, tokens_per_pass):
+        # The next pass is handed to a GPU before the last one is waited for.
+        waited, running = running, (part, _Pass(decoder, [trees[number] for number in part]))
+        if waited:
+            yield from zip(waited[0], waited[1].scores(), strict=True)
+    if running:
+        yield from zip(running[0], running[1].scores(), strict=True)
+
+
+def _check(decoder: Network, groups: Sequence[Sequence[ScoreRow]]) -> None:
+    if not all(groups):
+        raise InputError("A group without rows has nothing to score.")
+    vocabulary, positions = decoder.config.vocab_rows, decoder.config.positions
+    rows = (row for group in groups for row in group)
+    faults = [(number, row.faults(vocabulary, positions)) for number, row in enumerate(rows, 1)]
     if any(found for _, found in faults):
         raise InputError("\n".join(f"row {number}: {'; '.join(found)}." for number, found in faults if found))
-    return [logprobs for group in _passes(rows) for logprobs in _score_pass(decoder, group)]
 
 
-def _passes(rows: Sequence[ScoreRow]) -> Iterator[list[ScoreRow]]:
-    """Consecutive rows in groups of at most TOKENS_PER_PASS tokens (or one longer row)."""
-    group: list[ScoreRow] = []
-    for row in rows:
-        if group and sum(len(r.ids) for r in group) + len(row.ids) > TOKENS_PER_PASS:
-            yield group
-            group = []
-        group.append(row)
-    if group:
-        yield group
+def _parts(order: Sequence[int], trees: Sequence[Tree], tokens: int) -> Iterator[list[int]]:
+    """Consecutive trees whose tokens, counted as if all were as long as the longest, are at most `tokens`."""
+    part: list[int] = []
+    longest = 0
+    for number in order:
+        longest = max(longest, trees[number].size)
+        if part and longest * (len(part) + 1) > tokens:
+            yield part
+            part, longest = [], trees[number].size
+        part.append(number)
+    if part:
+        yield part
 
 
-def _score_pass(decoder: Network, rows: Sequence[ScoreRow]) -> list[list[float]]:
-    # A row's last id is only predicted, never read.
-    lengths = [len(row.ids) - 1 for row in rows]
-    device = decoder.device
-    ids_N = torch.tensor([token for row in rows for token in row.ids[:-1]], device=device)
-    stream = ids_N, packed_positions(lengths).to(device), PackedAttention(lengths, decoder.config.window)
-    hidden_ND = watched_hidden(decoder, *stream)
-    scored = torch.cat([torch.arange(length) >= row.start - 1 for length, row in zip(lengths, rows, strict=True)])
-    targets = [token for row in rows for token in row.ids[row.start :]]
-    logprobs_M = _logprobs(decoder, hidden_ND[scored.to(device)], torch.tensor(targets, device=device))
-    if not logprobs_M.isfinite().all():
-        raise not_finite(find_fault(decoder, *stream, hidden_ND), decoder.dtype)
-    counts = [len(row.ids) - row.start for row in rows]
-    return [part.tolist() for part in torch.split(logprobs_M, counts)]
+class _Pass:
+    """One pass over some trees, begun when it is made: on a GPU it runs on while its maker goes on."""
+
+    def __init__(self, decoder: Network, trees: Sequence[Tree]) -> None:
+        self._decoder, self._trees = decoder, trees
+        device = decoder.device
+        ids_N = torch.tensor([token for tree in trees for token in tree.ids()], device=device)
+        positions_N = torch.tensor([position for tree in trees for position in tree.positions()], device=device)
+        self._stream = ids_N, positions_N, _attention(decoder, trees)
+        hidden_ND = watched_hidden(decoder, *self._stream)
+        self._found_2M = _logprobs(decoder, hidden_ND, _predicting(trees), _targets(trees))
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """The log-probability of every scored id, row by row, [M], and whether it was the model's first choice."""
+        logprobs_M, first_M = self._found_2M.cpu()
+        if not logprobs_M.isfinite().all():
+            hidden_ND = self._decoder.hidden(*self._stream)
+            raise not_finite(find_fault(self._decoder, *self._stream, hidden_ND), self._decoder.dtype)
+        return logprobs_M, first_M.bool()
+
+    def scores(self) -> Iterator[list[RowScore]]:
+        """Every row's scores, tree by tree."""
+        logprobs_M, first_M = self.read()
+        counts = [row.scored for tree in self._trees for row in tree.rows]
+        starts = np.cumsum([0, *counts[:-1]])
+        sums = np.add.reduceat(logprobs_M.double().numpy(), starts).tolist()
+        greedy = np.logical_and.reduceat(first_M.numpy(), starts).tolist()
+        rows = map(RowScore, sums, counts, greedy)
+        for tree in self._trees:
+            yield list(islice(rows, len(tree.rows)))
 
 
-def _logprobs(decoder: Network, all_hidden_MD: Tensor, all_targets_M: Tensor) -> Tensor:
-    pieces = []
-    for hidden_ND, targets_N in zip(_parts(all_hidden_MD), _parts(all_targets_M), strict=True):
-        logits_NV = decoder.logits(hidden_ND).float()
-        pieces.append(logits_NV.gather(-1, targets_N[:, None])[:, 0] - logits_NV.logsumexp(-1))
-    return torch.cat(pieces)
+def _attention(decoder: Network, trees: Sequence[Tree]) -> Attend:
+    runs = [tree.runs for tree in trees]
+    if None in runs:
+        return TreeAttention(trees, decoder.device, decoder.dtype, decoder.config.window)
+    return PackedAttention([length for lengths in runs if lengths for length in lengths], decoder.config.window)
 
 
-def _parts(rows_M: Tensor) -> tuple[Tensor, ...]:
-    return torch.split(rows_M, LOGIT_ROWS)
+def _targets(trees: Sequence[Tree]) -> Tensor:
+    return torch.tensor([token for tree in trees for row in tree.rows for token in row.ids[row.start :]])
+
+
+def _predicting(trees: Sequence[Tree]) -> Tensor:
+    """The place in the pass from which each scored id is predicted, [M]."""
+    starts = accumulate((tree.size for tree in trees), initial=0)
+    placed = zip(trees, starts, strict=False)
+    return torch.tensor([start + place for tree, start in placed for place in tree.predicting()])
+
+
+def _logprobs(decoder: Network, hidden_ND: Tensor, places_M: Tensor, targets_M: Tensor) -> Tensor:
+    """Log-probabilities, and 1.0 where the target is the first choice, [2, M].
+
+    Every place is taken to the vocabulary once, however many targets are predicted from it.
+    """
+    device = hidden_ND.device
+    places_U, row_M = torch.unique(places_M, return_inverse=True)
+    row_M, order_M = row_M.sort()
+    counts = torch.bincount(row_M // LOGIT_ROWS).tolist()
+    rows, targets = (torch.split(x.to(device), counts) for x in (row_M % LOGIT_ROWS, targets_M[order_M]))
+    parts = zip(torch.split(hidden_ND[places_U.to(device)], LOGIT_ROWS), rows, targets, strict=True)
+    found = torch.cat([_of_part(decoder, *part) for part in parts], 1)
+    return found[:, order_M.argsort().to(device)]
+
+
+def _of_part(decoder: Network, hidden_CD: Tensor, row_P: Tensor, target_P: Tensor) -> Tensor:
+    logits_CV = decoder.logits(hidden_CD).float()
+    logprob_P = logits_CV[row_P, target_P] - logits_CV.logsumexp(-1)[row_P]
+    return torch.stack([logprob_P, (logits_CV.argmax(-1)[row_P] == target_P).float()])
