@@ -66,7 +66,7 @@ class Tokenizer:
         self._backend.no_truncation()
         self._backend.no_padding()
         self._inner = _behind_others(self._backend)
-        self._start = self._start_ids()
+        self._start = self._find_start()
         self._opening = [*self._start, *self.encode(prompt.spans("").opening)]
 
     @classmethod
@@ -133,7 +133,16 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text in which nothing is special."""
-        return self._encode_all([text])[0]
+        return self.encode_all([text])[0]
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of many texts in which nothing is special."""
+        return encode_all(self._backend, list(texts))
+
+    @property
+    def start_ids(self) -> list[int]:
+        """What every text begins with: Llama's begin-of-text token, for one; nothing in the family of Dolly."""
+        return list(self._start)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids, special tokens written out."""
@@ -194,17 +203,14 @@ class Tokenizer:
         is_first = added.issuperset(prompt.FIRST_SPECIAL_KEYS) and prompt.RESPONSE_KEY_LINE not in added
         return prompt.FIRST_SPECIAL_KEYS if is_first else prompt.SPECIAL_KEYS
 
-    def _start_ids(self) -> list[int]:
-        """What every text begins with: Llama's begin-of-text token, for one; nothing in the family of Dolly."""
+    def _find_start(self) -> list[int]:
+        """What the settings or the backend put in front of a text."""
         bos = _token_text(self.settings.get("bos_token"))
         wanted = self.settings.get("add_bos_token")
         if isinstance(wanted, bool):
             return [self._id(bos)] if wanted and bos else []
         plain, marked = (self._backend.encode("a", add_special_tokens=marks).ids for marks in (False, True))
         return next((marked[:n] for n in range(len(marked)) if marked[n : n + len(plain)] == plain), [])
-
-    def _encode_all(self, texts: list[str]) -> list[list[int]]:
-        return encode_all(self._backend, texts)
 
     def _encode_behind_keys(self, texts: list[str]) -> list[list[int]]:
         return encode_all(self._inner, texts)
