@@ -1,0 +1,204 @@
+"""The store of results: one row a choice, in one SQLite file, so that nothing is ever scored twice.
+
+Rows are only added. A run is known by hashes of all that its numbers depend on; what a broken-off one has scored, the
+next one of the same hashes finds.
+"""
+
+import hashlib
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import orjson
+
+from roslin.errors import InputError
+from roslin.evaluate.question import Question
+from roslin.evaluate.scorer import ChoiceScore
+from roslin.evaluate.scores import Metric, ModelScores, Profile, TaskScores
+from roslin.evaluate.tasks import TASKS
+
+DEFAULT_STORE = Path("roslin-results.sqlite")
+FORMAT = 1
+PATIENCE_S = 60
+"""How long to wait for another process that writes to the same file."""
+
+TABLES = """
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL, profile TEXT NOT NULL, shots INTEGER NOT NULL,
+    dtype TEXT NOT NULL, code TEXT NOT NULL, begun TEXT NOT NULL, UNIQUE (fingerprint, profile, shots, dtype, code)
+);
+CREATE TABLE data (id TEXT PRIMARY KEY, questions BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE asked (
+    run INTEGER NOT NULL REFERENCES run, name TEXT NOT NULL, task TEXT NOT NULL, data TEXT NOT NULL REFERENCES data,
+    begun TEXT NOT NULL
+);
+CREATE TABLE choice (
+    run INTEGER NOT NULL REFERENCES run, task TEXT NOT NULL, question TEXT NOT NULL, choice INTEGER NOT NULL,
+    log_likelihood REAL NOT NULL, tokens INTEGER NOT NULL, characters INTEGER NOT NULL, truncated INTEGER NOT NULL,
+    PRIMARY KEY (run, task, question, choice)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """All that the numbers of a run depend on, but for the questions, which have hashes of their own."""
+
+    fingerprint: str
+    """Hash of weights, configuration and tokenizer."""
+    profile: Profile
+    shots: int
+    dtype: str
+    code: str
+    """Version of the code that scores."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question of a task's data: what is needed to judge its scores."""
+
+    key: str
+    gold: int
+    cluster: str
+
+
+class Store:
+    """Results of any number of runs. Several processes may write to one file."""
+
+    def __init__(self, path: Path) -> None:
+        """The store at `path`, made if there is none. Raises InputError for a file that is no such store."""
+        self.path = path
+        with self._open() as database:
+            [version] = database.execute("PRAGMA user_version").fetchone()
+            if version == 0 and not database.execute("SELECT 1 FROM sqlite_master").fetchone():
+                database.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {FORMAT}; COMMIT;")
+            elif version != FORMAT:
+                raise InputError(f"{path} is no store of results that this Roslin reads: name another file.")
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The store at `path`. Raises InputError where there is none."""
+        if not path.is_file():
+            raise InputError(f"{path}: no results here. `roslin eval MODEL` writes them.")
+        return cls(path)
+
+    def run(self, identity: Identity, name: str) -> "Run":
+        """The run of this identity, new or begun before, and what its model is called in a table from now on."""
+        fields = astuple(identity)
+        with self._open() as database:
+            database.execute(f"INSERT OR IGNORE INTO run VALUES (NULL{', ?' * len(fields)}, ?)", (*fields, _now()))
+            where = "fingerprint = ? AND profile = ? AND shots = ? AND dtype = ? AND code = ?"
+            [number] = database.execute(f"SELECT id FROM run WHERE {where}", fields).fetchone()
+        return Run(self, number, name)
+
+    def scores(self, metric: Metric | None = None) -> list[ModelScores]:
+        """What every model scored by each task's own metric, or by `metric`; no model is needed for that.
+
+        Of the runs of one model that differ in code or weights alone, the one that answered most counts, the latest
+        of several. Questions that a run has not come to are left out of its tasks.
+        """
+        with self._open() as database:
+            named = "SELECT name FROM asked WHERE run = id ORDER BY asked.rowid DESC LIMIT 1"
+            runs = database.execute(f"SELECT id, ({named}), profile, shots, dtype FROM run ORDER BY id").fetchall()
+            found: dict[tuple[object, ...], ModelScores] = {}
+            for number, name, profile, shots, dtype in runs:
+                tasks = {scores.task: scores for scores in _task_scores(database, number, metric)}
+                before = found.get((name, profile, shots, dtype))
+                if tasks and (before is None or _answered(tasks.values()) >= _answered(before.tasks.values())):
+                    found[name, profile, shots, dtype] = ModelScores(name, profile, shots, dtype, tasks)
+        return list(found.values())
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(self.path, timeout=PATIENCE_S)) as database, database:
+                yield database
+        except sqlite3.Error as error:
+            raise InputError(f"{self.path}: cannot be used as a store of results ({error}).") from None
+
+
+class Run:
+    """One model's results under one way of asking."""
+
+    def __init__(self, store: Store, number: int, name: str) -> None:
+        """Run `number` of `store`, of the model called `name`."""
+        self._store = store
+        self._number = number
+        self._name = name
+
+    def ask(self, task: str, questions: Sequence[Question]) -> list[int]:
+        """Note what a task asks, and say which of the questions have no scores yet; of equal ones the first."""
+        asked = [(question.key, question.gold, question.cluster) for question in questions]
+        packed = zlib.compress(orjson.dumps(asked))
+        data = hashlib.sha256(packed).hexdigest()[:32]
+        with self._store._open() as database:
+            database.execute("INSERT OR IGNORE INTO data VALUES (?, ?)", (data, packed))
+            database.execute("INSERT INTO asked VALUES (?, ?, ?, ?, ?)", (self._number, self._name, task, data, _now()))
+            which = "SELECT DISTINCT question FROM choice WHERE run = ? AND task = ?"
+            known = {key for (key,) in database.execute(which, (self._number, task))}
+        firsts = {key: number for number, (key, *_) in reversed(list(enumerate(asked)))}
+        return sorted(number for key, number in firsts.items() if key not in known)
+
+    def add(self, task: str, scored: Iterable[tuple[Question, Sequence[ChoiceScore]]]) -> None:
+        """Keep the scores of some questions, all of them or, if it is broken off, none."""
+        rows = [
+            (self._number, task, question.key, place, score.log_likelihood, score.tokens, choice.characters, truncated)
+            for question, scores in scored
+            for place, (choice, score) in enumerate(zip(question.choices, scores, strict=True))
+            for truncated in (int(score.truncated),)
+        ]
+        with self._store._open() as database:
+            database.executemany("INSERT OR IGNORE INTO choice VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def scores(self, task: str, metric: Metric) -> TaskScores:
+        """What the run scored in one task."""
+        with self._store._open() as database:
+            return _scores_of(database, self._number, task, metric)
+
+    def truncated(self, task: str) -> int:
+        """How many questions of a task had the beginning of a context cut off."""
+        which = "SELECT count(DISTINCT question) FROM choice WHERE run = ? AND task = ? AND truncated"
+        with self._store._open() as database:
+            [count] = database.execute(which, (self._number, task)).fetchone()
+        return int(count)
+
+
+def _task_scores(database: sqlite3.Connection, run: int, metric: Metric | None) -> Iterator[TaskScores]:
+    for (task,) in database.execute("SELECT DISTINCT task FROM asked WHERE run = ?", (run,)).fetchall():
+        scores = _scores_of(database, run, task, metric or TASKS[task].metric)
+        if len(scores.keys):
+            yield scores
+
+
+def _scores_of(database: sqlite3.Connection, run: int, task: str, metric: Metric) -> TaskScores:
+    """By the data that the task asked last."""
+    latest = "SELECT questions FROM asked JOIN data ON data.id = data WHERE run = ? AND task = ? ORDER BY asked.rowid"
+    [packed] = database.execute(f"{latest} DESC LIMIT 1", (run, task)).fetchone()
+    picked = _picked(database, run, task, metric)
+    asked = [found for found in (Asked(*row) for row in orjson.loads(zlib.decompress(packed))) if found.key in picked]
+    right = np.array([picked[question.key] == question.gold for question in asked], dtype=np.bool_)
+    clusters = [question.cluster for question in asked]
+    return TaskScores(task, metric, [question.key for question in asked], right, clusters)
+
+
+def _picked(database: sqlite3.Connection, run: int, task: str, metric: Metric) -> dict[str, int]:
+    """The choice that each question's scores are highest for; of equals the first, as in the harness."""
+    which = "SELECT question, log_likelihood, characters FROM choice WHERE run = ? AND task = ? ORDER BY 1, choice"
+    scores: dict[str, list[float]] = {}
+    for key, log_likelihood, characters in database.execute(which, (run, task)):
+        scores.setdefault(key, []).append(log_likelihood / characters if metric == "acc_norm" else log_likelihood)
+    return {key: int(np.argmax(values)) for key, values in scores.items()}
+
+
+def _answered(tasks: Iterable[TaskScores]) -> int:
+    return sum(len(task.keys) for task in tasks)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
