@@ -34,25 +34,24 @@ def with_shots(
     examples = [_example(document.question) for document in pool]
     questions = []
     for document in documents:
-        drawn = draw.sample(range(len(pool)), shots + spare)
-        places = _without(document, drawn, pool, draw, shots) if task.draws_around_itself else drawn
+        places = draw.sample(range(len(pool)), shots + spare)
+        if task.draws_around_itself:
+            places = [place for place in places if pool[place].row != document.row][:shots]
+        if len(places) < shots:
+            places = _drawn_again(task, document, pool, shots, draw)
         questions.append(_behind("".join(examples[place] for place in places), document.question))
     return questions
 
 
-def _without(
-    document: Document, places: Sequence[int], pool: Sequence[Document], draw: Random, shots: int
-) -> Sequence[int]:
-    """The first `shots` places that do not hold the document itself; where too many do, others are drawn."""
-    others = [place for place in places if pool[place].row != document.row][:shots]
-    if len(others) == shots:
-        return others
-    rest = [place for place in range(len(pool)) if pool[place].row != document.row]
-    if len(rest) < shots:
+def _drawn_again(task: Task, document: Document, pool: Sequence[Document], shots: int, draw: Random) -> list[int]:
+    """Places of `shots` rows that differ from the document: more copies of it were drawn than there were spare rows."""
+    others = [place for place, other in enumerate(pool) if other.row != document.row]
+    if len(others) < shots:
         raise InputError(
-            f"All but {len(rest)} of the rows that examples are drawn from are equal to the question itself."
+            f"{task.name}: all but {len(others)} of the rows that examples are drawn from are equal to the question "
+            f"itself. Ask with fewer examples than {shots}, or give the whole {task.shots_split} split."
         )
-    return draw.sample(rest, shots)
+    return draw.sample(others, shots)
 
 
 def _example(question: Question) -> str:
