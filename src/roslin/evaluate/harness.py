@@ -1,0 +1,46 @@
+"""The LM Evaluation Harness with the model `roslin` in it: any of its tasks on Roslin's engine.
+
+    python -m roslin.evaluate.harness --model roslin --model_args pretrained=base,dtype=float32 --tasks piqa
+
+is lm_eval's own command, all its options included, after `register`. It is needed because lm_eval 0.4.13, the version
+that Roslin's table is held against, looks models up in a list of its own before any other code runs: it reads no entry
+points. Its later versions read those of the group `lm_eval.models`, where Roslin is declared, and there
+`lm_eval --model roslin` works by itself. In Python, call `register` before `lm_eval.simple_evaluate(model="roslin")`,
+or pass a `roslin.evaluate.harness_model.RoslinLM`.
+"""
+
+import sys
+
+from roslin.errors import RoslinError, UsageError
+
+NAME = "roslin"
+TARGET = "roslin.evaluate.harness_model:RoslinLM"
+
+
+def register() -> None:
+    """Make the harness know the model `roslin`. Raises UsageError where lm_eval is not installed."""
+    try:
+        import lm_eval.models  # noqa: F401  # its own: the registry adds them only while it holds none
+        from lm_eval.api.registry import model_registry
+    except ModuleNotFoundError as error:
+        if error.name != "lm_eval":
+            raise
+        raise UsageError("lm_eval is not installed here: pip install 'roslin[harness]'.") from None
+    if NAME not in model_registry:
+        model_registry.register(NAME, target=TARGET)
+
+
+def main() -> None:
+    """lm_eval's command with the model `roslin`; errors of Roslin's are printed without a traceback."""
+    try:
+        register()
+        from lm_eval.__main__ import cli_evaluate
+
+        cli_evaluate()
+    except RoslinError as error:
+        print(f"roslin: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
