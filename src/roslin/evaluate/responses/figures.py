@@ -1,0 +1,95 @@
+"""The figures of a set of judged records, each with how sure it is."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from roslin.evaluate.responses.judged import Judged
+from roslin.evaluate.responses.metrics import METRICS, Metric
+from roslin.statistics import Interval, ratio_interval, wilson_interval
+
+FEWEST_FOR_INTERVALS = 10
+"""Of fewer records, resampling them gives an interval that is far too narrow; of one, an interval without width."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An estimate, and its 95 % interval where there are records enough for one."""
+
+    estimate: float
+    interval: Interval | None
+
+    @classmethod
+    def of(cls, interval: Interval, records: int) -> "Figure":
+        """A bootstrap interval over so many records."""
+        return cls(interval.estimate, interval if records >= FEWEST_FOR_INTERVALS else None)
+
+    def as_dict(self) -> dict[str, float | None]:
+        """The estimate and the ends of the interval, None where there is none or a number is none."""
+        low, high = (self.interval.low, self.interval.high) if self.interval else (None, None)
+        return {"estimate": self.estimate, "low": low, "high": high}
+
+
+@dataclass(frozen=True)
+class Quartiles:
+    """Lengths of which a quarter, a half and three quarters of the answers are no longer; in tokens."""
+
+    lower: float
+    median: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All figures of one set of records, by the metric's name."""
+
+    records: int
+    by_metric: dict[str, Figure]
+    length: Quartiles
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        metrics = {name: figure.as_dict() for name, figure in self.by_metric.items()}
+        return {"records": self.records, "length_quartiles": vars(self.length).copy(), **metrics}
+
+
+def figures(judged: Sequence[Judged]) -> Figures:
+    """The figures of some records, at least one: shares by Wilson's interval, others by the bootstrap over records."""
+    by_metric = {metric.name: figure(metric, judged) for metric in METRICS}
+    return Figures(len(judged), by_metric, _quartiles(judged))
+
+
+def reference_figures(judged: Sequence[Judged]) -> Figures:
+    """What the records' own responses show of those metrics that need nothing but a text."""
+    mirrored = [replace(each, traits=each.reference) for each in judged]
+    by_metric = {metric.name: figure(metric, mirrored) for metric in METRICS if metric.of_answers}
+    return Figures(len(judged), by_metric, _quartiles(mirrored))
+
+
+def figure(metric: Metric, judged: Sequence[Judged]) -> Figure:
+    """One figure of some records, at least one."""
+    amounts, counts = [metric.amount(each) for each in judged], [metric.count(each) for each in judged]
+    if metric.form == "share":
+        found = wilson_interval(round(sum(amounts)), len(judged))
+        return Figure(found.estimate, found)
+    found = ratio_interval(amounts, counts)
+    return Figure.of(exponential(found) if metric.form == "exponential" else found, len(judged))
+
+
+def exponential(interval: Interval) -> Interval:
+    """The interval of the exponential; infinite where that is too large for a number."""
+    return Interval(*(_exp(value) for value in (interval.estimate, interval.low, interval.high)))
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
+
+
+def _quartiles(judged: Sequence[Judged]) -> Quartiles:
+    return Quartiles(*(float(q) for q in np.percentile([each.traits.tokens for each in judged], [25, 50, 75])))
