@@ -47,7 +47,14 @@ def groups_of_all_kinds() -> list[list[ScoreRow]]:
         [ScoreRow(winogrande[0].ids, 4), ScoreRow(winogrande[0].ids, 9)],  # twice the same ids
         [ScoreRow([1, 2, 3, 4, 5, 6], 2), ScoreRow([1, 2, 3], 2)],  # one row begins like the other
         grown(7, [20, 2, 2], 3),  # scored in the shared part too
+        *same_passage(),
     ]
+
+
+def same_passage() -> list[list[ScoreRow]]:
+    """Two groups that begin alike."""
+    rows = grown(20, [4, 5], 21)
+    return [[ScoreRow([*row.ids, ending], 22) for ending in (1, 2)] for row in rows]
 
 
 @pytest.mark.parametrize("tokens", [1, 60, 4096])
@@ -76,7 +83,10 @@ def test_what_a_group_shares_is_read_once(neox: Decoder) -> None:
     counting = Counting(neox.config)
     counting.load_state_dict(neox.state_dict())
     [_] = score_groups(counting, [grown(30, [5, 4, 6], 30)])
-    assert read == [30 + 4 + 3 + 5]
+    assert read.pop() == 30 + 4 + 3 + 5
+    # Two questions about one passage, each with two endings of one token, which is not read.
+    assert len(list(score_groups(counting, same_passage()))) == 2
+    assert read.pop() == 20 + 4 + 5
 
 
 def test_greedy_is_said_of_the_first_choice_alone(neox: Decoder) -> None:

@@ -3,16 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from roslin.engine.network import Network
-from roslin.engine.tree import ScoreRow, Tree, TreeAttention
+from roslin.engine.tree import ScoreRow, Tree, TreeAttention, common
 from roslin.errors import InputError
-from roslin.model import Attend, PackedAttention
+from roslin.model import Attend, ModelConfig, PackedAttention
 from roslin.model.finite import find_fault, not_finite, watched_hidden
+
+T = TypeVar("T", bound=Tree)
 
 TOKENS_PER_PASS = 4096
 LOGIT_ROWS = 512
@@ -37,11 +40,11 @@ def score(decoder: Network, rows: Sequence[ScoreRow]) -> list[list[float]]:
     Raises InputError naming every row that cannot be scored, and MachineError for numbers that are none.
     """
     _check(decoder, [[row] for row in rows])
-    trees = [Tree.of([row], decoder.config) for row in rows]
     scored: list[list[float]] = []
-    for part in _parts(range(len(trees)), trees, TOKENS_PER_PASS):
-        logprobs_M, _ = _Pass(decoder, [trees[number] for number in part]).read()
-        scored += [found.tolist() for found in torch.split(logprobs_M, [rows[number].scored for number in part])]
+    for trees in _passes([Tree([row], decoder.config) for row in rows], TOKENS_PER_PASS):
+        logprobs_M, _ = _Pass(decoder, trees).read()
+        counts = [row.scored for tree in trees for row in tree.rows]
+        scored += [found.tolist() for found in torch.split(logprobs_M, counts)]
     return scored
 
 
@@ -51,21 +54,57 @@ def score_groups(
 ) -> Iterator[tuple[int, list[RowScore]]]:
     """The scores of groups of rows, such as the choices of a question: what a group's rows begin with is read once.
 
-    Yields each group's number and its rows' scores, pass by pass, the longest groups first. A pass reads at most
-    `tokens_per_pass` tokens (or one longer group); which groups share it changes no score beyond rounding. Raises
-    InputError naming every row that cannot be scored, before any work, and MachineError for numbers that are none.
+    So is what neighbouring groups have in common, where that is much. Yields each group's number and its rows' scores,
+    pass by pass, the longest first. A pass reads at most `tokens_per_pass` tokens (or one longer group); what shares
+    it changes no score beyond rounding. Raises InputError naming every row that cannot be scored, before any work, and
+    MachineError for numbers that are none.
     """
     _check(decoder, groups)
-    trees = [Tree.of(rows, decoder.config) for rows in groups]
-    by_size = sorted(range(len(trees)), key=lambda number: -trees[number].size)
-    running: tuple[list[int], _Pass] | None = None
-    for part in _parts(by_size, trees, tokens_per_pass):
+    bundles = [_Bundle(numbers, groups, decoder.config) for numbers in _alike(groups, tokens_per_pass // 2)]
+    running: tuple[list[_Bundle], _Pass] | None = None
+    for part in _passes(sorted(bundles, key=lambda bundle: -bundle.size), tokens_per_pass):
         # The next pass is handed to a GPU before the last one is waited for.
-        waited, running = running, (part, _Pass(decoder, [trees[number] for number in part]))
+        waited, running = running, (part, _Pass(decoder, part))
         if waited:
-            yield from zip(waited[0], waited[1].scores(), strict=True)
+            yield from _by_group(*waited)
     if running:
-        yield from zip(running[0], running[1].scores(), strict=True)
+        yield from _by_group(*running)
+
+
+class _Bundle(Tree):
+    """The rows of one group or of several that begin alike."""
+
+    def __init__(self, numbers: Sequence[int], groups: Sequence[Sequence[ScoreRow]], config: ModelConfig) -> None:
+        super().__init__([row for number in numbers for row in groups[number]], config)
+        self.counts = {number: len(groups[number]) for number in numbers}
+
+
+def _by_group(bundles: Sequence[_Bundle], scored: "_Pass") -> Iterator[tuple[int, list[RowScore]]]:
+    rows = scored.scores()
+    for bundle in bundles:
+        for number, count in bundle.counts.items():
+            yield number, list(islice(rows, count))
+
+
+def _alike(groups: Sequence[Sequence[ScoreRow]], most: int) -> Iterator[list[int]]:
+    """Numbers of groups, together where more than half of what they read is common, up to `most` tokens apart."""
+    together: list[int] = []
+    size = 0
+    for number in sorted(range(len(groups)), key=lambda number: list(groups[number][0].ids)):
+        rows = groups[number]
+        shared = common(groups[together[0]][0].ids, rows[0].ids) if together else 0
+        if together and (2 * shared <= rows[0].read or size + _beyond(rows, shared) > most):
+            yield together
+            together, size, shared = [], 0, 0
+        together.append(number)
+        size += _beyond(rows, shared)
+    if together:
+        yield together
+
+
+def _beyond(rows: Sequence[ScoreRow], shared: int) -> int:
+    """How much rows read behind their first `shared` tokens."""
+    return sum(max(row.read - shared, 0) for row in rows)
 
 
 def _check(decoder: Network, groups: Sequence[Sequence[ScoreRow]]) -> None:
@@ -78,16 +117,16 @@ def _check(decoder: Network, groups: Sequence[Sequence[ScoreRow]]) -> None:
         raise InputError("\n".join(f"row {number}: {'; '.join(found)}." for number, found in faults if found))
 
 
-def _parts(order: Sequence[int], trees: Sequence[Tree], tokens: int) -> Iterator[list[int]]:
+def _passes(trees: Sequence[T], tokens: int) -> Iterator[list[T]]:
     """Consecutive trees whose tokens, counted as if all were as long as the longest, are at most `tokens`."""
-    part: list[int] = []
+    part: list[T] = []
     longest = 0
-    for number in order:
-        longest = max(longest, trees[number].size)
+    for tree in trees:
+        longest = max(longest, tree.size)
         if part and longest * (len(part) + 1) > tokens:
             yield part
-            part, longest = [], trees[number].size
-        part.append(number)
+            part, longest = [], tree.size
+        part.append(tree)
     if part:
         yield part
 
@@ -98,8 +137,8 @@ class _Pass:
     def __init__(self, decoder: Network, trees: Sequence[Tree]) -> None:
         self._decoder, self._trees = decoder, trees
         device = decoder.device
-        ids_N = torch.tensor([token for tree in trees for token in tree.ids()], device=device)
-        positions_N = torch.tensor([position for tree in trees for position in tree.positions()], device=device)
+        ids_N = torch.tensor([token for tree in trees for token in tree.ids], device=device)
+        positions_N = torch.tensor([position for tree in trees for position in tree.positions], device=device)
         self._stream = ids_N, positions_N, _attention(decoder, trees)
         hidden_ND = watched_hidden(decoder, *self._stream)
         self._found_2M = _logprobs(decoder, hidden_ND, _predicting(trees), _targets(trees))
@@ -112,23 +151,20 @@ class _Pass:
             raise not_finite(find_fault(self._decoder, *self._stream, hidden_ND), self._decoder.dtype)
         return logprobs_M, first_M.bool()
 
-    def scores(self) -> Iterator[list[RowScore]]:
+    def scores(self) -> Iterator[RowScore]:
         """Every row's scores, tree by tree."""
         logprobs_M, first_M = self.read()
         counts = [row.scored for tree in self._trees for row in tree.rows]
         starts = np.cumsum([0, *counts[:-1]])
         sums = np.add.reduceat(logprobs_M.double().numpy(), starts).tolist()
         greedy = np.logical_and.reduceat(first_M.numpy(), starts).tolist()
-        rows = map(RowScore, sums, counts, greedy)
-        for tree in self._trees:
-            yield list(islice(rows, len(tree.rows)))
+        return map(RowScore, sums, counts, greedy)
 
 
 def _attention(decoder: Network, trees: Sequence[Tree]) -> Attend:
-    runs = [tree.runs for tree in trees]
-    if None in runs:
+    if any(tree.branched for tree in trees):
         return TreeAttention(trees, decoder.device, decoder.dtype, decoder.config.window)
-    return PackedAttention([length for lengths in runs if lengths for length in lengths], decoder.config.window)
+    return PackedAttention([length for tree in trees for length in tree.runs], decoder.config.window)
 
 
 def _targets(trees: Sequence[Tree]) -> Tensor:
@@ -139,7 +175,7 @@ def _predicting(trees: Sequence[Tree]) -> Tensor:
     """The place in the pass from which each scored id is predicted, [M]."""
     starts = accumulate((tree.size for tree in trees), initial=0)
     placed = zip(trees, starts, strict=False)
-    return torch.tensor([start + place for tree, start in placed for place in tree.predicting()])
+    return torch.tensor([start + place for tree, start in placed for place in tree.predicting])
 
 
 def _logprobs(decoder: Network, hidden_ND: Tensor, places_M: Tensor, targets_M: Tensor) -> Tensor:

@@ -1,9 +1,7 @@
-"""Rows of ids that share a prefix, laid out so that the prefix is read once, and the attention over such a layout."""
+"""Rows of ids laid out so that what they begin with is read once, and the attention over such a layout."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -46,75 +44,82 @@ class ScoreRow:
         return found
 
 
-@dataclass(frozen=True)
 class Tree:
-    """Rows whose first `prefix` ids are the same: those once, then what each row reads after them, row by row."""
+    """Rows laid out as a trie: what several begin with is there once, and each token stands before all that follow it.
 
-    rows: Sequence[ScoreRow]
-    prefix: int
+    The layout is the trie's preorder, so a token sees those before it in whose subtree it lies.
+    """
 
-    @classmethod
-    def of(cls, rows: Sequence[ScoreRow], config: ModelConfig) -> "Tree":
-        """The tree of one or more rows, sharing all that they can."""
-        return cls(rows, _common(rows) if _may_share(rows, config) else 0)
-
-    @cached_property
-    def rests(self) -> list[int]:
-        """How many ids each row reads after the prefix."""
-        return [row.read - self.prefix for row in self.rows]
-
-    @cached_property
-    def size(self) -> int:
-        """How many tokens are read."""
-        return self.prefix + sum(self.rests)
+    def __init__(self, rows: Sequence[ScoreRow], config: ModelConfig) -> None:
+        """Lay out one or more rows, sharing all that the model allows to be shared."""
+        self.rows = rows
+        self.ids: list[int] = []
+        self.positions: list[int] = []
+        """Each token's position in its row."""
+        self.ends: list[int] = []
+        """Where the subtree of each token ends in the layout."""
+        self.roots: list[int] = []
+        """Where rows begin that share nothing with those before."""
+        self.branched = False
+        """Whether rows part behind a common beginning."""
+        self._predicting: list[Sequence[int]] = [()] * len(rows)
+        self._grow([list(row.ids[:-1]) for row in rows], may_share=_may_share(rows, config))
 
     @property
-    def runs(self) -> list[int] | None:
-        """Lengths of the runs of tokens that see only themselves; None where rows branch off a prefix."""
-        if self.prefix == 0:
-            return self.rests
-        return [self.size] if sum(rest > 0 for rest in self.rests) <= 1 else None
+    def size(self) -> int:
+        """How many tokens are read."""
+        return len(self.ids)
 
-    def ids(self) -> list[int]:
-        """The ids that are read, in the layout's order."""
-        return [*self.rows[0].ids[: self.prefix], *(i for row in self.rows for i in row.ids[self.prefix : -1])]
+    @property
+    def runs(self) -> list[int]:
+        """How many tokens each root leads to."""
+        return [self.ends[root] - root for root in self.roots]
 
-    def positions(self) -> list[int]:
-        """Each token's position in its row."""
-        rests = (range(self.prefix, self.prefix + rest) for rest in self.rests)
-        return [*range(self.prefix), *(position for rest in rests for position in rest)]
-
+    @property
     def predicting(self) -> list[int]:
         """For every scored id, row by row, the place in the layout from which it is predicted."""
-        offsets = accumulate(self.rests, initial=0)
-        places: list[int] = []
-        for row, offset in zip(self.rows, offsets, strict=False):
-            fork = max(row.start - 1, self.prefix)
-            places += range(row.start - 1, min(self.prefix, row.read))
-            places += range(offset + fork, offset + row.read)
-        return places
-
-    def branches(self) -> list[int]:
-        """The number of the branch of every token: 0 in the prefix, then 1, 2 … row by row."""
-        rests = ([number] * rest for number, rest in enumerate(self.rests, 1))
-        return [0] * self.prefix + [number for rest in rests for number in rest]
+        return [place for places in self._predicting for place in places]
 
     def reach(self) -> list[int]:
-        """How long each token's row is; the prefix's are those of its longest row."""
-        rests = ([self.prefix + rest] * rest for rest in self.rests)
-        return [self.prefix + max(self.rests)] * self.prefix + [length for rest in rests for length in rest]
+        """How long each token's row is; where several share it, the longest that shares its root."""
+        longest = (max(self.positions[root : self.ends[root]]) + 1 for root in self.roots)
+        return [length for length, run in zip(longest, self.runs, strict=True) for _ in range(run)]
+
+    def _grow(self, reads: Sequence[list[int]], *, may_share: bool) -> None:
+        path: list[int] = []
+        before: list[int] = []
+        for number in sorted(range(len(reads)), key=reads.__getitem__):
+            read, row = reads[number], self.rows[number]
+            shared = common(before, read) if may_share else 0
+            self.branched |= 0 < shared < len(before)
+            self._close(path, shared)
+            if shared == 0:
+                self.roots.append(len(self.ids))
+            path += range(len(self.ids), len(self.ids) + len(read) - shared)
+            self.ids += read[shared:]
+            self.positions += range(shared, len(read))
+            self.ends += [0] * (len(read) - shared)
+            self._predicting[number] = path[row.start - 1 : row.read]
+            before = read
+        self._close(path, 0)
+
+    def _close(self, path: list[int], kept: int) -> None:
+        """End the subtrees of all that stands on `path` behind its first `kept` tokens."""
+        for place in path[kept:]:
+            self.ends[place] = len(self.ids)
+        del path[kept:]
 
 
-def _common(rows: Sequence[ScoreRow]) -> int:
-    """How many ids all rows begin with, of those that each reads."""
-    reads = [list(row.ids[:-1]) for row in rows]
-    first, last = min(reads), max(reads)  # in between, all begin with what these two begin with
-    shorter = min(len(first), len(last))
-    return next((place for place in range(shorter) if first[place] != last[place]), shorter)
+def common(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many ids two runs both begin with."""
+    shorter = min(len(first), len(second))
+    if first[:shorter] == second[:shorter]:
+        return shorter
+    return next(place for place in range(shorter) if first[place] != second[place])
 
 
 def _may_share(rows: Sequence[ScoreRow], config: ModelConfig) -> bool:
-    """Under dynamic scaling of positions a prefix is not the same to rows of unlike lengths past the original ones."""
+    """Under dynamic scaling of positions a beginning is not the same to rows of unlike lengths past the original."""
     scaling = config.rotary_scaling
     if scaling is None or scaling.kind != "dynamic":
         return True
@@ -122,7 +127,7 @@ def _may_share(rows: Sequence[ScoreRow], config: ModelConfig) -> bool:
 
 
 class TreeAttention:
-    """Attention over trees one behind the other: each token sees the prefix and its own branch, up to itself.
+    """Attention over trees one behind the other: each token sees what its row has before it, and itself.
 
     The trees are padded to the longest, so they should be of like sizes. Scores are taken in fp32 by torch's kernels.
     """
@@ -136,9 +141,9 @@ class TreeAttention:
         last = int(sizes.sum()) - 1
         self._places_BT = (starts_B[:, None] + torch.arange(width)).clamp(max=last).to(device)
         self._reach = [tree.reach() for tree in trees]
-        branches_BT = _padded([tree.branches() for tree in trees], width, fill=-1)
-        positions_BT = _padded([tree.positions() for tree in trees], width, fill=0)
-        self._mask_B1TT = _mask(branches_BT.to(device), positions_BT.to(device), dtype, window)
+        ends_BT = _padded([tree.ends for tree in trees], width, fill=width).to(device)
+        positions_BT = _padded([tree.positions for tree in trees], width, fill=0).to(device)
+        self._mask_B1TT = _mask(ends_BT, positions_BT, dtype, window)
 
     def __call__(self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> Tensor:
         """What each token gathers, [N, H, K]."""
@@ -156,13 +161,14 @@ def _padded(rows: Sequence[Sequence[int]], width: int, fill: int) -> Tensor:
     return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows])
 
 
-def _mask(branches_BT: Tensor, positions_BT: Tensor, dtype: torch.dtype, window: int | None) -> Tensor:
-    """What is added to the scores, [B, 1, T, T]: nothing where a token may look, minus infinity elsewhere."""
-    seen, seeing = branches_BT[:, None, :], branches_BT[:, :, None]
-    width = branches_BT.shape[1]
-    earlier_TT = torch.ones(width, width, dtype=torch.bool, device=branches_BT.device).tril()
-    visible_BTT = earlier_TT & ((seen == 0) | (seen == seeing))
+def _mask(ends_BT: Tensor, positions_BT: Tensor, dtype: torch.dtype, window: int | None) -> Tensor:
+    """What is added to the scores, [B, 1, T, T]: nothing where a token may look, minus infinity elsewhere.
+
+    Padding sees padding, so that no row is without anything to look at.
+    """
+    places_T = torch.arange(ends_BT.shape[1], device=ends_BT.device)
+    visible_BTT = (places_T[:, None] >= places_T) & (places_T[:, None] < ends_BT[:, None, :])
     if window is not None:
-        visible_BTT &= (positions_BT[:, :, None] - positions_BT[:, None, :] < window) | (seeing < 0)
-    mask_BTT = torch.zeros(visible_BTT.shape, dtype=dtype, device=branches_BT.device)
+        visible_BTT &= positions_BT[:, :, None] - positions_BT[:, None, :] < window
+    mask_BTT = torch.zeros(visible_BTT.shape, dtype=dtype, device=ends_BT.device)
     return mask_BTT.masked_fill_(~visible_BTT, -torch.inf)[:, None]
