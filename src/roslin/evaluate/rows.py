@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from roslin.errors import InputError, MachineError
-from roslin.evaluate.cells import BadRow, CellFault, Row
+from roslin.errors import InputError
+from roslin.evaluate.cells import BadRow, CellFault
+from roslin.evaluate.hub_rows import hub_name, hub_rows
 from roslin.evaluate.question import Question
 from roslin.evaluate.shots import SEED, with_shots
 from roslin.evaluate.tasks import Document, Task
@@ -37,7 +37,7 @@ def load_documents(task: Task, split: str, data: Path | None = None, *, scored: 
     Raises as `load_questions` does.
     """
     if data is None:
-        return _documents(task, _hub_name(task, split), _hub_rows(task, split), scored)
+        return _documents(task, hub_name(task, split), hub_rows(task, split), scored)
     source = _find_file(task, split, data)
     return _documents(task, source.name, source.rows(), scored)
 
@@ -129,33 +129,3 @@ def _find_file(task: Task, split: str, folder: Path) -> Source:
 
 _FORMATS = LINE_SUFFIXES + TABLE_SUFFIXES + COLUMN_SUFFIXES
 _SUFFIXES = [*_FORMATS, *(kind + packed for kind in LINE_SUFFIXES + TABLE_SUFFIXES for packed in COMPRESSIONS)]
-
-
-def _hub_name(task: Task, split: str) -> str:
-    return "/".join(part for part in (task.path, task.config, split) if part)
-
-
-def _hub_rows(task: Task, split: str) -> Iterator[FileRow]:
-    """Rows of the hub's data, or of the copy that `datasets` keeps of it; `line` is the row, from 1."""
-    for number, row in enumerate(_hub_split(task, split), 1):
-        yield FileRow(number, row)
-
-
-def _hub_split(task: Task, split: str) -> Iterator[Row]:
-    here = f"or give --data a folder that holds {task.file_names[0]}_{split}.jsonl"
-    try:
-        import datasets
-    except ImportError:
-        raise MachineError(
-            f"{task.name}: to read {task.path} from the hub, the package `datasets` is needed: "
-            f"pip install 'roslin[eval]', {here}."
-        ) from None
-    try:
-        rows: Any = datasets.load_dataset(task.path, task.config, split=split)
-    except Exception as error:  # of many kinds: from the hub's client, from the network, from the loader
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise MachineError(
-            f"{task.name}: {_hub_name(task, split)} cannot be read from the hub: {reason}. "
-            f"Try again where the network reaches it (a copy is kept for later runs), {here}."
-        ) from None
-    return iter(rows)
