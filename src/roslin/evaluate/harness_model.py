@@ -109,7 +109,8 @@ class RoslinLM(LM):  # type: ignore[misc]  # the harness has no types
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """The log-likelihood of each continuation, and whether it is the model's own first choice throughout."""
-        rows = [fitting(row, self.max_length) for row in self._text.encoder.rows([r.args for r in requests])]
+        whole = self._text.encoder.rows([request.args for request in requests])
+        rows = [fitting(row, self.max_length, f"request {number}") for number, row in enumerate(whole, 1)]
         answers: list[tuple[float, bool]] = [(0.0, False)] * len(rows)
         for place, score in self._scored(rows, _groups(requests), disable_tqdm):
             answers[place] = (score.log_likelihood, score.greedy)

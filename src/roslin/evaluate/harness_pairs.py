@@ -87,16 +87,16 @@ def ending_blank(special: Sequence[str]) -> list[str]:
     return [content for content in special if content.strip() and content != content.rstrip()]
 
 
-def fitting(row: ScoreRow, length: int) -> ScoreRow:
+def fitting(row: ScoreRow, length: int, name: str) -> ScoreRow:
     """The row without the beginning that is too long for `length` positions, as HFLM cuts it.
 
-    Raises InputError when the continuation alone is longer than that.
+    Raises InputError, calling the row `name`, when the continuation alone is longer than that.
     """
     over = row.read - length
     if over <= 0:
         return row
     if row.scored > length:
-        raise InputError(f"A continuation of {row.scored} tokens does not fit into the model's {length} positions.")
+        raise InputError(f"{name}: a continuation has {row.scored} tokens, and the model has {length} positions.")
     return ScoreRow(row.ids[over:], row.start - over)
 
 
