@@ -133,7 +133,7 @@ def test_wrong_columns_are_told_once_with_those_of_each_layout(tmp_path: Path) -
     expected = "(question, choices, answerKey) or (question, choices, gold)"
     assert fault_of("arc_easy", tmp_path).splitlines() == [
         "arc_easy: 1 fault in the data:",
-        f"{path}:1: columns: is ['query', 'gold']; expected is {expected}. So are 499 more rows.",
+        f"{path}:1: columns: is ['query', 'gold']; expected is {expected}. The same holds of 499 more.",
     ]
 
 

@@ -95,7 +95,7 @@ class _Faults:
 
     def raise_any(self) -> None:
         told = [
-            f"{self._name}:{first}: {fault}" + (f" So are {count - 1:,} more rows." if count > 1 else "")
+            f"{self._name}:{first}: {fault}" + (f" The same holds of {count - 1:,} more." if count > 1 else "")
             for fault, (first, count) in self._columns.items()
         ] + self._told
         if not told:
