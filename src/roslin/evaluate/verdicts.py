@@ -148,18 +148,19 @@ def _compare_paired(row: Row, other: Row) -> Comparison:
     assert other.scores
     pairs: dict[str, Tally] = {}
     found: dict[str, _Found] = {}
-    notes = [*_missing(row), *_missing(other)]
+    apart: list[str] = []
     for task in (task for task in COLUMNS if task in row.cells and task in other.cells):
         asked, others = row.scores.tasks[task], other.scores.tasks[task]
         ours, theirs = _common(asked.keys, others.keys)
         if len(ours) < max(len(asked.keys), len(others.keys)):
-            counts = f"{len(ours):,} in common, of {len(asked.keys):,} and {len(others.keys):,}"
-            notes.append(f"{task}: only questions that both answered are compared ({counts}).")
+            apart.append(f"{task} {len(ours):,} (of {len(asked.keys):,} and {len(others.keys):,})")
         if ours:
             pairs[task] = _pair(asked, ours, others, theirs)
             found[task] = _by_question(pairs[task], asked, ours, others, theirs)
     mean = paired_gmean_difference(list(pairs.values())) if len(pairs) == len(COLUMNS) else None
-    return Comparison(row.label, other.label, True, _corrected(found), mean, tuple(notes))
+    common = [f"Only questions that both answered are compared: {', '.join(apart)}."] if apart else []
+    notes = (*_missing(row), *_missing(other), *common)
+    return Comparison(row.label, other.label, True, _corrected(found), mean, notes)
 
 
 def _pair(asked: TaskScores, ours: Sequence[int], others: TaskScores, theirs: Sequence[int]) -> Tally:
