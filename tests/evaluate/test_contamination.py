@@ -18,6 +18,9 @@ from roslin.evaluate.tasks import TASKS
 from roslin.evaluate.word_runs import RunIndex, words_of
 from roslin.records import Record, load
 
+JANITOR = Janitor()
+"""The harness's own normaliser."""
+
 
 def question(text: str, answer: str = "yes") -> Question:
     context = f"Question: {text}\nAnswer:"
@@ -117,7 +120,7 @@ def test_how_questions_are_written_out() -> None:
 
 @given(st.text(alphabet=st.characters(codec="ascii", exclude_characters="\x1c\x1d\x1e\x1f")))
 def test_words_are_the_harness_s_for_ascii(text: str) -> None:
-    assert words_of(text) == Janitor().normalize_string(text).split()
+    assert words_of(text) == JANITOR.normalize_string(text).split()
 
 
 def test_words_of_other_scripts_lose_their_punctuation_too() -> None:
@@ -189,8 +192,7 @@ def test_the_words_that_are_reported_stand_in_the_record_that_is_reported(
 
 
 def harness_runs(text: str) -> Iterator[str]:
-    normal: str = Janitor().normalize_string(text)
-    yield from word_ngrams(normal, WORDS)
+    yield from word_ngrams(JANITOR.normalize_string(text), WORDS)
 
 
 def test_the_touched_questions_are_those_of_the_harness_s_runs(
