@@ -141,6 +141,10 @@ def _boolq(cells: Cells) -> Question:
 
 
 def _boolq_flat(cells: Cells) -> Question:
+    """The layout of BoolQ's own files, whose passages lack what the hub's start with: their title and ` -- `.
+
+    Scores on them are of slightly other prompts than the published table's.
+    """
     return _boolq_question(cells, int(cells.yes_or_no("answer")))
 
 
