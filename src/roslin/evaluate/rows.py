@@ -19,12 +19,13 @@ def load_questions(task: Task, data: Path | None = None, *, shots: int = 0, seed
     """The questions that a task asks, in the order of its data, each after `shots` examples drawn with `seed`.
 
     `data` is a folder of files named `<task>_<split>` (such as arc_easy_test.jsonl); None reads from the hub. Fewer or
-    more questions than `task.size` are no error here: compare the numbers where it matters.
+    more questions than `task.size` are no error here: compare the numbers where it matters. A choice without text is a
+    fault of a file; in the hub's own data it is asked all the same, as the harness does.
 
     Raises InputError with every fault of the rows, or where there is no such data or too few examples; MachineError
     where the hub cannot be reached or `datasets` is not installed.
     """
-    documents = load_documents(task, task.split, data, scored=True)
+    documents = load_documents(task, task.split, data, scored=data is not None)
     if not shots:
         return [document.question for document in documents]
     pool = load_documents(task, task.shots_split, data)

@@ -11,6 +11,9 @@ from roslin.evaluate.question import Choice, Question
 from roslin.evaluate.scores import Profile
 from roslin.tokens import Tokenizer
 
+TOKENS_PER_PASS = {"cpu": 1024, "cuda": 16384}
+"""On a CPU, what stays in its caches: with the small base, 1,024 tokens take 5 to 15 % less time than 4,096."""
+
 
 @dataclass(frozen=True)
 class ChoiceScore:
@@ -56,13 +59,19 @@ class RoslinScorer:
     """A model of Roslin's, which reads once what the choices of a question share."""
 
     def __init__(
-        self, model: Roslin, *, name: str, fingerprint: str, profile: Profile = "raw", tokens_per_pass: int = 4096
+        self,
+        model: Roslin,
+        *,
+        name: str,
+        fingerprint: str,
+        profile: Profile = "raw",
+        tokens_per_pass: int | None = None,
     ) -> None:
         """Ask `model` in `profile`; a pass reads at most `tokens_per_pass` tokens, which decides speed and memory."""
         self.name, self.fingerprint, self.profile = name, fingerprint, profile
         self.dtype = str(model.decoder.dtype).removeprefix("torch.")
         self._model = model
-        self._tokens_per_pass = tokens_per_pass
+        self._tokens_per_pass = tokens_per_pass or TOKENS_PER_PASS[model.decoder.device.type]
 
     def score(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
         """Each question's number and its scores, longest questions first."""

@@ -5,6 +5,7 @@ next one of the same hashes finds.
 """
 
 import hashlib
+import math
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -192,8 +193,15 @@ def _picked(database: sqlite3.Connection, run: int, task: str, metric: Metric) -
     which = "SELECT question, log_likelihood, characters FROM choice WHERE run = ? AND task = ? ORDER BY 1, choice"
     scores: dict[str, list[float]] = {}
     for key, log_likelihood, characters in database.execute(which, (run, task)):
-        scores.setdefault(key, []).append(log_likelihood / characters if metric == "acc_norm" else log_likelihood)
+        scores.setdefault(key, []).append(_by(metric, log_likelihood, characters))
     return {key: int(np.argmax(values)) for key, values in scores.items()}
+
+
+def _by(metric: Metric, log_likelihood: float, characters: int) -> float:
+    """What the choices of a question are compared by. One without text is never picked by acc_norm, as in the harness."""
+    if metric == "acc":
+        return log_likelihood
+    return log_likelihood / characters if characters else -math.inf
 
 
 def _answered(tasks: Iterable[TaskScores]) -> int:
