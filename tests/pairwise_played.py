@@ -2,7 +2,8 @@
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -90,3 +91,19 @@ class Played:
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
+
+
+@contextmanager
+def playing() -> Iterator[Callable[[Callable[[dict[str, Any], int], Reply]], Played]]:
+    """A maker of endpoints, all of which end with the block."""
+    made: list[Played] = []
+
+    def make(play: Callable[[dict[str, Any], int], Reply]) -> Played:
+        made.append(Played(play))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for one in made:
+            one.end()

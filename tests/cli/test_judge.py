@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pairwise_played import Played, completion, failure, key_of
+from pairwise_played import Played, completion, failure, key_of, playing
 from roslin.cli.main import app
 from roslin.errors import RoslinError
 from roslin.tokens import Tokenizer
@@ -35,15 +35,8 @@ def models(tmp_path_factory: pytest.TempPathFactory, base_folder: Path) -> tuple
 
 @pytest.fixture
 def played() -> Iterator[Callable[..., Played]]:
-    made: list[Played] = []
-
-    def make(play: Callable[[dict[str, Any], int], Any]) -> Played:
-        made.append(Played(play))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.end()
+    with playing() as make:
+        yield make
 
 
 @dataclass
@@ -172,6 +165,24 @@ def test_a_model_judges_a_sheet(judge: Judge, played: Callable[..., Played], tmp
     assert told["judges"][0]["orders"]["inconsistent"]["estimate"] == 0.0
     shown = judge("score", "s.key.json", "big.json").stdout
     assert "the one shown first 50%" in shown
+
+
+def test_a_model_sees_what_people_see(judge: Judge, played: Callable[..., Played], tmp_path: Path) -> None:
+    from roslin.evaluate.pairwise import Answered, make_key
+    from roslin.records import Record
+
+    answered = [Answered(Record(instruction="Why?", response="Because."), "x", "y")]
+    server = played(lambda body, number: completion("VERDICT: TIE"))
+    (tmp_path / "mine.txt").write_text("{instruction}{context}{first}{second} by {reference}")
+    how = ["--endpoint", server.url, "--judge-model", "m"]
+    for shown in (True, False):
+        key = make_key(answered, ("a", "b"), seed=1, settings={}, with_reference=shown)
+        (tmp_path / "s.key.json").write_bytes(key.as_json())
+        assert judge("ask", "s.key.json", *how, "--out", f"{shown}.json").returncode == 0
+        assert ("Because." in server.bodies[-1]["messages"][0]["content"]) == shown
+        own = judge("ask", "s.key.json", *how, "--out", f"own-{shown}.json", "--template", "mine.txt")
+        assert own.returncode == (0 if shown else 1)
+    assert "made without --reference" in own.stderr
 
 
 def test_an_endpoint_that_refuses_ends_the_command(judge: Judge, played: Callable[..., Played], tmp_path: Path) -> None:

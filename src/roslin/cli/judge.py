@@ -81,8 +81,8 @@ def sheet(
     how = {**settings, "stop": [], "records": records, "dtype": dtype, "prompt": prompt}
     left_out = len(sample) - len(answered)
     key = make_key(answered, (model_a, model_b), seed=seed, settings=how, left_out=left_out, with_reference=reference)
-    write_whole(out, as_page(key).encode())
     write_whole(key_path, key.as_json())
+    write_whole(out, as_page(key).encode())
     if left_out:
         tell(f"note: {left_out} of the records are too long for one of the models; they are left out.")
     typer.echo(sheet_told(key, out, key_path))
@@ -144,8 +144,7 @@ def ask(
     Each pair is asked about in both orders; where they differ, the pair counts as a tie. What was replied is kept as it
     comes: the same command goes on where it ended.
     """
-    from roslin.evaluate.pairwise import Endpoint, Filled, ModelJudge, Notebook, read_key, read_template
-    from roslin.evaluate.pairwise.template import DEFAULT
+    from roslin.evaluate.pairwise import Endpoint, Filled, ModelJudge, Notebook, read_key
 
     if out.suffix != ".json":
         raise UsageError(f"{out}: the filled file is JSON; give a name that ends in .json.")
@@ -160,7 +159,7 @@ def ask(
         timeout=timeout,
         retries=retries,
     )
-    words = read_template(template) if template else DEFAULT
+    words = judge_words(template, key)
     notebook_path = out.with_suffix(".jsonl")
     if out.exists() and not notebook_path.exists():
         raise UsageError(f"{out} is there already, and is not of this command. Give another --out.")
@@ -242,6 +241,19 @@ def how_asked(endpoint: "Endpoint", template: str) -> dict[str, Any]:
         "body": dict(endpoint.body),
         "prompt": template + RULE,
     }
+
+
+def judge_words(template: Path | None, key: "Key") -> str:
+    """The judge's prompt. Raises InputError for a template that does not fit the sheet."""
+    from roslin.evaluate.pairwise import read_template
+    from roslin.evaluate.pairwise.template import DEFAULT, DEFAULT_WITH_REFERENCE
+
+    if template is None:
+        return DEFAULT_WITH_REFERENCE if key.shows_reference else DEFAULT
+    words = read_template(template)
+    if "{reference}" in words and not key.shows_reference:
+        raise InputError(f"{template}: it holds {{reference}}, and the sheet was made without --reference.")
+    return words
 
 
 def judged(key: "Key", judge: "Judge", notebook: "Notebook", at_once: int) -> "Outcome":

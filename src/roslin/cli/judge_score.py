@@ -39,7 +39,7 @@ def _table(score: "Score") -> Table:
     for heading in ("pairs", "A wins", "B wins", "tie", "both bad", "A's win rate, ties half"):
         table.add_column(heading, justify="right")
     table.add_row("all", *_cells(score.overall))
-    for name, standing in score.by_category.items():
+    for name, standing in score.by_category.items() if len(score.by_category) > 1 else ():
         table.add_row(Text(f"  {name or '(no category)'}"), *_cells(standing))
     for judge in score.judges if len(score.judges) > 1 else ():
         table.add_row(Text(f"judge {judge.judge}"), *_cells(judge.standing))

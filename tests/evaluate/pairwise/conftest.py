@@ -1,21 +1,13 @@
 """Endpoints that do as a test says, ended after it."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
-from pairwise_played import Played, Reply
+from pairwise_played import Played, playing
 
 
 @pytest.fixture
 def played() -> Iterator[Callable[..., Played]]:
-    made: list[Played] = []
-
-    def make(play: Callable[[dict[str, Any], int], Reply]) -> Played:
-        made.append(Played(play))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.end()
+    with playing() as make:
+        yield make

@@ -116,6 +116,8 @@ def test_a_key_that_is_sent_back_goes_no_further(played: Make) -> None:
         ("ftp://host/v1", "no address such as"),
         ("http://", "no address such as"),
         ("http://host:port/v1", "is no address"),
+        ("http://host/ä", "printable ASCII"),
+        ("http://host/a b", "printable ASCII"),
         ("http://me:secret@host/v1", "name or password"),
         ("http://host/v1?key=secret", "goes on after its path"),
         ("http://host/v1/chat/completions/", "leave out /chat/completions"),

@@ -61,6 +61,12 @@ def test_a_malformed_reply_is_asked_for_again(played: Make) -> None:
     assert server.bodies[1]["messages"][1]["content"] == "I like both."
 
 
+def test_an_empty_reply_is_not_sent_back(played: Make) -> None:
+    server = played(lambda body, number: completion("VERDICT: TIE" if number else None))
+    assert ModelJudge(server.endpoint().chat).judge(PAIR).replies == ("", "VERDICT: TIE", "VERDICT: TIE")
+    assert [len(body["messages"]) for body in server.bodies] == [1, 1, 1]
+
+
 def test_no_verdict_is_made_up(played: Make) -> None:
     server = played(lambda body, number: completion("I cannot say."))
     with pytest.raises(InputError, match=r"2 replies without a clear verdict; the last one ends 'I cannot say\.'"):

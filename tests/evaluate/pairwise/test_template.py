@@ -17,6 +17,8 @@ from roslin.evaluate.pairwise.template import DEFAULT, RULE, fill, read_verdict
         ("Even.\r\nverdict: tie", "tie"),
         ("**VERDICT: BOTH BAD**", "both_bad"),
         ("VERDICT: FIRST\nIndeed:\nVERDICT: FIRST.", "left"),
+        ("<think>\nVERDICT: SECOND? No.\nVERDICT: SECOND\n</think>\nVERDICT: FIRST", "left"),
+        ("<think>VERDICT: SECOND</think>", None),
         ("", None),
         ("FIRST", None),
         ("The VERDICT: FIRST", None),

@@ -160,6 +160,8 @@ def _seconds(told: str | None) -> float:
 
 
 def _address_faults(url: str) -> list[str]:
+    if not (url.isascii() and url.isprintable() and url.split() == [url]):
+        return [f"{url!r} is no address: it must be printable ASCII without blanks"]
     try:
         parts = urlsplit(url)
         _ = parts.port

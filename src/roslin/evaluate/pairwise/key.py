@@ -49,6 +49,11 @@ class Key(BaseModel):
         """What judges see."""
         return tuple(item.pair for item in self.items)
 
+    @property
+    def shows_reference(self) -> bool:
+        """Whether judges see the records' own responses."""
+        return any(pair.reference is not None for pair in self.pairs)
+
     def as_json(self) -> bytes:
         """The content of the key's file."""
         return orjson.dumps(self.model_dump(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)

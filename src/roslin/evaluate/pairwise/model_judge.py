@@ -47,9 +47,15 @@ class ModelJudge:
             choice = read_verdict(reply)
             if choice:
                 return choice
-            again = {"role": "assistant", "content": reply}, {"role": "user", "content": REMINDER}
-            messages = [messages[0], *again]
+            messages = [messages[0], *_again(reply)]
         raise InputError(f"{self.attempts} replies without a clear verdict; the last one ends {_end(replies[-1])!r}")
+
+
+def _again(reply: str) -> list[Message]:
+    """What goes below the question to ask for a verdict once more; some endpoints take no empty message."""
+    if not reply.strip():
+        return []
+    return [{"role": "assistant", "content": reply}, {"role": "user", "content": REMINDER}]
 
 
 def _end(reply: str, characters: int = 80) -> str:
