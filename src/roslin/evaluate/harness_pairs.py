@@ -39,17 +39,18 @@ class Encoder:
     def rows(self, pairs: Sequence[tuple[str, str]]) -> list[ScoreRow]:
         """Each (context, continuation) as one row of ids, of which the continuation's are scored.
 
-        Both are encoded in one, and the continuation is what stands behind as many ids as the context has by itself;
-        blanks that a context ends with count as the continuation's. Raises InputError naming every pair whose
+        A row is the context's own ids and, of those of both in one, what stands behind as many: where a token reaches
+        over the border, the two do not belong together, and HFLM does just so. Blanks that a context ends with count
+        as the continuation's. Raises InputError naming every pair whose
         continuation has no tokens.
         """
         ended = [self._without_blanks(context) for context, _ in pairs]
-        contexts = list(dict.fromkeys(context for context in ended if context))
-        lengths = dict(zip(contexts, map(len, self.encode(contexts)), strict=True))
+        contexts = list(dict.fromkeys(end for (context, _), end in zip(pairs, ended, strict=True) if context))
+        known = dict(zip(contexts, self.encode(contexts), strict=True))
         wholes = iter(self.encode([context + continuation for context, continuation in pairs if context]))
         bare = iter(self.texts([continuation for context, continuation in pairs if not context], False))
         rows = [
-            ScoreRow(next(wholes), lengths.get(end, 0)) if context else self._behind_nothing(next(bare))
+            _behind(known[end], next(wholes)) if context else self._behind_nothing(next(bare))
             for (context, _), end in zip(pairs, ended, strict=True)
         ]
         self._check(pairs, rows)
@@ -80,6 +81,10 @@ class Encoder:
             named = [(number + 1, *pairs[number]) for number in empty[:10]]
             shown = "\n".join(f"{n}: context {_end(context)!r}, continuation {rest!r}" for n, context, rest in named)
             raise InputError(f"{len(empty)} of {len(rows)} requests have no token to score or none before it:\n{shown}")
+
+
+def _behind(context: list[int], whole: list[int]) -> ScoreRow:
+    return ScoreRow([*context, *whole[len(context) :]], len(context))
 
 
 def ending_blank(special: Sequence[str]) -> list[str]:

@@ -239,4 +239,4 @@ def _parts(questions: Sequence[Sequence[ScoreRow]], tokens: int) -> Iterator[lis
 
 def _in_a_line(error: Exception) -> str:
     text = re.sub(r"\s+", " ", str(error)).strip()
-    return text if len(text) <= 300 else f"{text[:300]}…"
+    return text if len(text) <= 600 else f"{text[:600]}…"
