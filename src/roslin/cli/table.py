@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Format = Literal["text", "markdown", "csv", "json"]
 Profile = Literal["raw", "instruct"]
+USUAL_STORE = Path("roslin-results.sqlite")
+"""`store.DEFAULT_STORE`, here so that the published rows alone are printed without loading what results need."""
 OWN = "own:"
 """Before a name: one's own run of it, where a published row is called the same."""
 
@@ -73,11 +75,11 @@ def table(
 
 def load_scores(store: Path | None) -> "list[ModelScores]":
     """What the store has; nothing where there is none in the usual place. Raises InputError for a bad store."""
-    if store is None and not Path("roslin-results.sqlite").exists():
+    if store is None and not USUAL_STORE.exists():
         return []
-    from roslin.evaluate.store import DEFAULT_STORE, Store
+    from roslin.evaluate.store import Store
 
-    return Store.open(store or DEFAULT_STORE).scores()
+    return Store.open(store or USUAL_STORE).scores()
 
 
 def compare_all(found: "Table", name: str) -> "list[Comparison]":
@@ -126,12 +128,12 @@ def _print(found: "Table", comparisons: "Sequence[Comparison]", style: Format) -
 
 
 def _show(found: "Table", comparisons: "Sequence[Comparison]") -> None:
-    from roslin.cli.table_text import show_comparison, show_table
+    from roslin.cli.table_text import show_comparisons, show_table
 
     console = result_console()
     show_table(found, console)
-    for comparison in comparisons:
-        show_comparison(comparison, console)
+    if comparisons:
+        show_comparisons(comparisons, console)
 
 
 def _print_gaps(style: Format) -> None:

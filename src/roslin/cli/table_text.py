@@ -17,6 +17,7 @@ WIDE = 128
 """Columns from which on a figure's interval stands beside it; where there are fewer, it stands below."""
 ROOMY = 90
 """Columns from which on two blanks stand between columns; where there are fewer, one."""
+_WITHIN_NOISE = "Within noise: no difference was shown; how large one may yet be, the interval says."
 HEADINGS = {
     "openbookqa": "open-\nbookqa",
     "arc_easy": "arc\neasy",
@@ -40,8 +41,15 @@ def show_table(table: Table, console: Console) -> None:
     _print_notes(console, table_notes(table))
 
 
-def show_comparison(found: Comparison, console: Console) -> None:
-    """Print a verdict a task, and one of the mean."""
+def show_comparisons(comparisons: Sequence[Comparison], console: Console) -> None:
+    """Print a verdict a task of each comparison, and one of the mean; then how they were made."""
+    for found in comparisons:
+        _show_comparison(found, console)
+    paired = {found.paired: None for found in comparisons}
+    _print_notes(console, ["", *(_method(each) for each in paired), _WITHIN_NOISE])
+
+
+def _show_comparison(found: Comparison, console: Console) -> None:
     other = "own run, question by question" if found.paired else "published, by counts"
     console.print(Text(f"\n{found.name} against {found.against} ({other})"))
     grid = _grid(console)
@@ -53,7 +61,7 @@ def show_comparison(found: Comparison, console: Console) -> None:
     if found.gmean:
         grid.add_row("gmean", "", "", *_mean_cells(found.gmean, found.paired), _mean_verdict(found))
     console.print(grid)
-    _print_notes(console, [*found.notes, *comparison_notes(found)])
+    _print_notes(console, found.notes)
 
 
 def show_gaps(gaps: Sequence[Gap], console: Console) -> None:
@@ -93,16 +101,17 @@ def table_notes(table: Table) -> list[str]:
     return notes
 
 
-def comparison_notes(found: Comparison) -> list[str]:
-    """How a comparison was made."""
-    if found.paired:
-        tests = "McNemar's exact test (mid-p); intervals by paired bootstrap; both allow for boolq's passages."
-        return [f"p: {tests} p is corrected for the {len(found.verdicts)} tasks (Holm), that of gmean is not."]
-    return [
-        "p: N - 1 chi-squared test; intervals by Newcombe's method. p is corrected for the "
-        f"{len(found.verdicts)} tasks (Holm), that of gmean is not. Of a published row only counts are known; were the "
-        "answers known question by question, smaller differences would show."
-    ]
+def _method(paired: bool) -> str:
+    corrected = "corrected for the number of tasks (Holm); that of gmean is not, and is by the delta method"
+    if paired:
+        return (
+            f"p: McNemar's exact test (mid-p), {corrected}. Intervals: 95 %, not corrected, by paired bootstrap. "
+            "boolq's passages are allowed for."
+        )
+    return (
+        f"p: N - 1 chi-squared test, {corrected}. Intervals: 95 %, not corrected, by Newcombe's method. Of a published "
+        "row only counts are known; were its answers known question by question, smaller differences would show."
+    )
 
 
 def gap_notes(gaps: Sequence[Gap]) -> list[str]:
@@ -168,7 +177,7 @@ def _figure(estimate: float, interval: Interval | None, partial: bool, wide: boo
 
 def _verdict_cells(verdict: Verdict) -> tuple[str, ...]:
     difference = f"{verdict.difference.estimate:+.3f} {_bounds(verdict.difference, 3)}"
-    said = f"differs: {verdict.items:+,} of {verdict.questions:,}" if verdict.differs else str(verdict)
+    said = f"differs {verdict.items:+,} of {verdict.questions:,}" if verdict.differs else str(verdict)
     return f"{verdict.accuracy:.3f}", f"{verdict.against:.3f}", difference, _p(verdict.corrected_p), said
 
 
