@@ -36,8 +36,8 @@ def _head(score: "Score") -> Iterator[str]:
 def _table(score: "Score") -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("", overflow="fold")
-    for heading in ("pairs", "A wins", "B wins", "tie", "both bad", "A's win rate, ties half"):
-        table.add_column(heading, justify="right")
+    for heading in ("pairs", "A wins", "B wins", "tie", "both bad", "A's win rate\n(ties half)"):
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_row("all", *_cells(score.overall))
     for name, standing in score.by_category.items() if len(score.by_category) > 1 else ():
         table.add_row(Text(f"  {name or '(no category)'}"), *_cells(standing))
@@ -53,7 +53,7 @@ def _cells(standing: "Standing") -> list[str]:
 
 def _overall(score: "Score") -> Iterator[str]:
     overall = score.overall
-    yield "Intervals are Wilson's, at 95 %, with pairs as units."
+    yield "Intervals are Wilson's, at 95 %, with pairs as units; with ties or several judges they are rather too wide."
     if overall.bootstrap:
         yield f"Resampling pairs: {overall.bootstrap}."
     decided = f"A ahead in {overall.pairs_won}, B in {overall.pairs_lost} of the pairs that are decided"
