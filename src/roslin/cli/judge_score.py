@@ -35,8 +35,8 @@ def _head(score: "Score") -> Iterator[str]:
 
 def _table(score: "Score") -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("", overflow="fold")
-    for heading in ("pairs", "A wins", "B wins", "tie", "both bad", "A's win rate\n(ties half)"):
+    table.add_column("", overflow="fold", min_width=8)
+    for heading in ("pairs", "A\nwins", "B\nwins", "tie", "both\nbad", "A's win rate\n(ties half)"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_row("all", *_cells(score.overall))
     for name, standing in score.by_category.items() if len(score.by_category) > 1 else ():
