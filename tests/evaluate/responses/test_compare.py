@@ -2,14 +2,17 @@
 
 import json
 import math
+import random
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
 from roslin.answer import Roslin
 from roslin.errors import InputError, UsageError
 from roslin.evaluate.responses import Drawing, Judged, ResponseReport, compare_responses, judge_responses
+from roslin.evaluate.responses.change import sign_flip
 from roslin.records import Record
 from roslin.statistics import paired_ratio_difference
 
@@ -54,15 +57,43 @@ def test_a_difference_within_noise_is_said_to_be(judged: MakeJudged, report: Mak
     assert by["loss"].verdict == "no difference"
 
 
-def test_categories_of_few_records_are_left_undecided(judged: MakeJudged, report: MakeReport) -> None:
-    before = [judged(n, category="open_qa" if n < 5 else "closed_qa") for n in range(20)]
-    after = [replace(each, rouge_l=0.9, stopped=each.number > 2) for each in before]
+def test_categories_are_corrected_for_each_other(judged: MakeJudged, report: MakeReport) -> None:
+    before = [judged(n, category="open_qa" if n < 6 else "closed_qa") for n in range(26)]
+    after = [replace(each, rouge_l=0.9, stopped=each.number > 1) for each in before]
     found = compare_responses(report(before), report(after))
-    few = found.by_category["open_qa"]
-    assert few.records == 5
-    assert few.by_metric["rouge_l"].verdict == "fewer than 10 records: too few to tell from noise"
-    assert few.by_metric["stopped"].verdict == "within noise"
-    assert found.by_category["closed_qa"].by_metric["rouge_l"].verdict == "higher by 0.400 F: better"
+    few, many = (found.by_category[name].by_metric["rouge_l"] for name in ("open_qa", "closed_qa"))
+    assert found.by_category["open_qa"].records == 6
+    assert few.change is not None
+    assert few.change.interval is None  # a bootstrap of so few says too little
+    assert few.p == pytest.approx(2 / 2**6)  # all six one way, and all six the other way
+    assert few.adjusted == few.p  # the larger of the two
+    assert few.verdict == "higher by 0.400 F: better"
+    assert many.p is not None
+    assert many.adjusted == pytest.approx(2 * many.p)
+    assert found.by_category["open_qa"].by_metric["stopped"].verdict == "within noise"
+
+
+def test_metrics_are_corrected_for_each_other(judged: MakeJudged, report: MakeReport) -> None:
+    before = [judged(n) for n in range(6)]
+    after = [replace(each, rouge_l=0.9) for each in before]
+    by = compare_responses(report(before), report(after)).overall.by_metric
+    assert by["rouge_l"].p == pytest.approx(2 / 2**6)
+    assert by["rouge_l"].adjusted == pytest.approx(11 * 2 / 2**6)  # eleven tests; perplexities are those of losses
+    assert by["rouge_l"].verdict == "within noise"
+    falls = [replace(each, likelihood=replace(each.likelihood, nll=1.0)) for each in before]
+    by = compare_responses(report(before), report(falls)).overall.by_metric
+    assert by["perplexity"].adjusted == by["loss"].adjusted == pytest.approx(11 * 2 / 2**6)
+
+
+def test_the_sign_flip_test_counts_the_choices_of_signs() -> None:
+    assert sign_flip([0.0, 0.0]) == 1
+    assert sign_flip([1, 2, 3]) == pytest.approx(2 / 8)
+    assert sign_flip([0.1, 0.2, -0.3, 0.4]) == pytest.approx(10 / 16)  # by hand: |sum| >= 0.4 for ten of sixteen
+    rng = random.Random(0)
+    differences = [rng.gauss(0.4, 1) for _ in range(14)]
+    sums = [abs(sum(s * d for s, d in zip(signs, differences, strict=True))) for signs in product((1, -1), repeat=14)]
+    exact = sum(each >= abs(sum(differences)) - 1e-9 for each in sums) / len(sums)
+    assert sign_flip(differences) == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 10_000))
 
 
 def test_losses_over_other_tokens_are_not_compared(plain: Roslin, keyed: Roslin) -> None:

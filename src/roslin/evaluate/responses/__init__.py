@@ -1,6 +1,7 @@
 """Judging by held-out instruction records: what a model makes of the responses, and what it answers itself."""
 
-from roslin.evaluate.responses.compare import Change, Changes, ResponseComparison, compare_responses
+from roslin.evaluate.responses.change import Change
+from roslin.evaluate.responses.compare import Changes, ResponseComparison, compare_responses
 from roslin.evaluate.responses.drawing import Drawing
 from roslin.evaluate.responses.figures import Figure, Figures, Quartiles
 from roslin.evaluate.responses.judge import Progress, judge_responses

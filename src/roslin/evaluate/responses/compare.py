@@ -6,41 +6,10 @@ from functools import cached_property
 from typing import Any
 
 from roslin.errors import InputError, UsageError
-from roslin.evaluate.responses.figures import Figure, exponential, figure
-from roslin.evaluate.responses.judged import Judged
-from roslin.evaluate.responses.metrics import METRICS, Metric
+from roslin.evaluate.responses.change import Change, Pair, change_of
+from roslin.evaluate.responses.metrics import METRICS
 from roslin.evaluate.responses.report import ResponseReport, by_category
-from roslin.evaluate.responses.verdict import verdict
-from roslin.statistics import Tally, paired_difference, paired_ratio_difference, sign_flip_p
-
-UNLIKE_TOKENS = "not comparable: the two models cut the responses into different tokens; see bits per byte"
-
-Pair = tuple[Judged, Judged]
-
-
-@dataclass(frozen=True)
-class Change:
-    """One metric of the same records under both models."""
-
-    metric: Metric
-    before: Figure
-    after: Figure
-    change: Figure | None
-    """After minus before, with a paired bootstrap interval; for an exponential, after divided by before. None where the
-    two do not compare."""
-    p: float | None
-    """Of a share: McNemar's exact test, mid-p, two-sided; None of others, whose interval alone tells."""
-    verdict: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {
-            "before": self.before.as_dict(),
-            "after": self.after.as_dict(),
-            "change": self.change.as_dict() if self.change else None,
-            "p": self.p,
-            "verdict": self.verdict,
-        }
+from roslin.statistics import holm
 
 
 @dataclass(frozen=True)
@@ -72,15 +41,22 @@ class ResponseComparison:
 
     @cached_property
     def overall(self) -> Changes:
-        """The differences over all pairs."""
-        return changes(self.pairs)
+        """The differences over all pairs, their p values corrected for the number of metrics."""
+        return Changes(len(self.pairs), _over_metrics([change_of(metric, self.pairs) for metric in METRICS]))
 
     @cached_property
     def by_category(self) -> dict[str, Changes]:
-        """The differences within each category. Many intervals stand side by side: of twenty, one misses by chance."""
+        """The differences within each category, the p values of a metric corrected for the number of categories."""
         after = {second.number: second for _, second in self.pairs}
-        parts = by_category([first for first, _ in self.pairs])
-        return {name: changes([(first, after[first.number]) for first in part]) for name, part in parts.items()}
+        parts = {
+            name: [(first, after[first.number]) for first in part]
+            for name, part in by_category([first for first, _ in self.pairs]).items()
+        }
+        rows = {metric.name: corrected([change_of(metric, part) for part in parts.values()]) for metric in METRICS}
+        return {
+            name: Changes(len(part), {metric: row[place] for metric, row in rows.items()})
+            for place, (name, part) in enumerate(parts.items())
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it; the answers are in the two reports."""
@@ -119,23 +95,18 @@ def compare_responses(before: ResponseReport, after: ResponseReport) -> Response
     return ResponseComparison(before, after, pairs)
 
 
-def changes(pairs: Sequence[Pair]) -> Changes:
-    """All metrics of some pairs, at least one."""
-    return Changes(len(pairs), {metric.name: _change(metric, pairs) for metric in METRICS})
+def _over_metrics(found: Sequence[Change]) -> dict[str, Change]:
+    """Changes by metric, corrected for each other; an exponential is no test of its own, but that of its exponent."""
+    tests = corrected([change for change in found if change.metric.form != "exponential"])
+    by_name = {change.metric.name: change for change in tests}
+    for change in found:
+        if change.metric.form == "exponential":
+            same = next(test for test in tests if test.metric.amount is change.metric.amount)
+            by_name[change.metric.name] = replace(change, adjusted=same.adjusted)
+    return {change.metric.name: by_name[change.metric.name] for change in found}
 
 
-def _change(metric: Metric, pairs: Sequence[Pair]) -> Change:
-    before, after = [first for first, _ in pairs], [second for _, second in pairs]
-    found = figure(metric, before), figure(metric, after)
-    amounts = [metric.amount(each) for each in before], [metric.amount(each) for each in after]
-    if metric.form == "share":
-        tally = Tally.of_outcomes([str(judged.number) for judged in before], *amounts)
-        interval = paired_difference(tally)
-        change, p = Figure(interval.estimate, interval), sign_flip_p(tally)
-        return Change(metric, *found, change, p, verdict(metric, change, p))
-    counts = [metric.count(each) for each in before]
-    if counts != [metric.count(each) for each in after]:
-        return Change(metric, *found, None, None, UNLIKE_TOKENS)
-    difference = paired_ratio_difference(amounts[0], amounts[1], counts)
-    change = Figure.of(exponential(difference) if metric.form == "exponential" else difference, len(pairs))
-    return Change(metric, *found, change, None, verdict(metric, change))
+def corrected(found: Sequence[Change]) -> list[Change]:
+    """The same changes, their p values corrected for being many; those that do not compare stay out of it."""
+    adjusted = iter(holm([change.p for change in found if change.p is not None]))
+    return [change if change.p is None else replace(change, adjusted=next(adjusted)) for change in found]

@@ -18,6 +18,7 @@ class Metric:
     name: str
     title: str
     unit: str
+    """What a difference is told in; shares differ by points."""
     better: Better
     form: Form
     amount: Callable[[Judged], float]
@@ -31,14 +32,20 @@ def _one(_: Judged) -> float:
     return 1
 
 
-def _loss(name: str, title: str, unit: str, form: Form, *, end: bool) -> Metric:
-    def nll(judged: Judged) -> float:
-        return judged.likelihood.nll if end else judged.likelihood.own_nll
+def _nll(judged: Judged) -> float:
+    return judged.likelihood.nll
 
-    def tokens(judged: Judged) -> float:
-        return judged.likelihood.tokens if end else judged.likelihood.own_tokens
 
-    return Metric(name, title, unit, "lower", form, nll, tokens, 1 if form == "exponential" else 3, False)
+def _tokens(judged: Judged) -> float:
+    return judged.likelihood.tokens
+
+
+def _own_nll(judged: Judged) -> float:
+    return judged.likelihood.own_nll
+
+
+def _own_tokens(judged: Judged) -> float:
+    return judged.likelihood.own_tokens
 
 
 def _share(name: str, title: str, better: Better, holds: Callable[[Judged], bool], *, of_answers: bool) -> Metric:
@@ -46,13 +53,25 @@ def _share(name: str, title: str, better: Better, holds: Callable[[Judged], bool
 
 
 METRICS = (
-    _loss("loss", "response loss", "nats a token", "ratio", end=True),
-    _loss("loss_without_end", "response loss, end key left out", "nats a token", "ratio", end=False),
-    _loss("perplexity", "perplexity", "", "exponential", end=True),
-    _loss("perplexity_without_end", "perplexity, end key left out", "", "exponential", end=False),
+    Metric("loss", "loss, nats a token", "nats a token", "lower", "ratio", _nll, _tokens, 3, False),
+    Metric(
+        "loss_without_end", "loss without end key", "nats a token", "lower", "ratio", _own_nll, _own_tokens, 3, False
+    ),
+    Metric("perplexity", "perplexity", "", "lower", "exponential", _nll, _tokens, 1, False),
+    Metric(
+        "perplexity_without_end",
+        "perplexity without end key",
+        "",
+        "lower",
+        "exponential",
+        _own_nll,
+        _own_tokens,
+        1,
+        False,
+    ),
     Metric(
         "bits_per_byte",
-        "bits per byte of the response",
+        "bits per byte",
         "bits a byte",
         "lower",
         "ratio",
@@ -61,13 +80,13 @@ METRICS = (
         3,
         False,
     ),
-    Metric("rouge_l", "ROUGE-L against the reference", "F", "higher", "ratio", lambda j: j.rouge_l, _one, 3, False),
+    Metric("rouge_l", "ROUGE-L, F measure", "F", "higher", "ratio", lambda j: j.rouge_l, _one, 3, False),
     _share("stopped", "stopped by itself", "higher", lambda j: j.stopped, of_answers=False),
-    Metric("length", "mean length", "tokens", "neither", "ratio", lambda j: j.traits.tokens, _one, 1, True),
+    Metric("length", "length, mean of tokens", "tokens", "neither", "ratio", lambda j: j.traits.tokens, _one, 1, True),
     Metric(
         "repetition",
-        "repeated 4-grams",
-        "of an answer's 4-grams",
+        "4-grams said before",
+        "of the 4-grams",
         "lower",
         "ratio",
         lambda j: j.traits.repetition,
@@ -75,10 +94,10 @@ METRICS = (
         3,
         True,
     ),
-    _share("loops", "repeats itself in a loop", "lower", lambda j: j.traits.loops, of_answers=True),
+    _share("loops", "runs in a loop", "lower", lambda j: j.traits.loops, of_answers=True),
     _share("empty", "empty", "lower", lambda j: j.traits.empty, of_answers=True),
     _share("echoed", "echoes the question", "lower", lambda j: j.traits.echoed, of_answers=True),
-    _share("keys", "holds a key of the prompt", "lower", lambda j: j.traits.keys, of_answers=True),
+    _share("keys", "holds a prompt's key", "lower", lambda j: j.traits.keys, of_answers=True),
 )
 """Perplexity is the exponential of the mean loss. Bits per byte count the response's own tokens and UTF-8 bytes, so
 they compare models with different tokenizers, which losses a token do not."""

@@ -1,0 +1,91 @@
+"""One metric of the same records under two models: the difference, how sure it is, and whether chance makes as much."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from roslin.evaluate.responses.figures import Figure, exponential, figure
+from roslin.evaluate.responses.judged import Judged
+from roslin.evaluate.responses.metrics import Metric
+from roslin.evaluate.responses.verdict import verdict
+from roslin.statistics import Tally, paired_difference, paired_ratio_difference, sign_flip_p
+
+Pair = tuple[Judged, Judged]
+
+FLIPS = 10_000
+FEW = 12
+"""So few records have fewer choices of signs than FLIPS: all of them are tried."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A metric before and after, over the same records."""
+
+    metric: Metric
+    before: Figure
+    after: Figure
+    change: Figure | None
+    """After minus before, with a paired bootstrap interval; for an exponential, after divided by before. None where the
+    two do not compare."""
+    p: float | None
+    """Of no difference, two-sided: McNemar's exact test (mid-p) of a share, a sign-flip test of any other metric."""
+    adjusted: float | None
+    """The same, corrected (Holm) for the metrics or categories that stand beside it: what the verdict is by."""
+
+    @property
+    def verdict(self) -> str:
+        """The change in words."""
+        return verdict(self.metric, self.change, self.adjusted)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "before": self.before.as_dict(),
+            "after": self.after.as_dict(),
+            "change": self.change.as_dict() if self.change else None,
+            "p": self.p,
+            "p_adjusted": self.adjusted,
+            "verdict": self.verdict,
+        }
+
+
+def change_of(metric: Metric, pairs: Sequence[Pair]) -> Change:
+    """The change of one metric over some pairs, at least one; `adjusted` is `p` as yet."""
+    before, after = [first for first, _ in pairs], [second for _, second in pairs]
+    found = figure(metric, before), figure(metric, after)
+    amounts = [metric.amount(each) for each in before], [metric.amount(each) for each in after]
+    if metric.form == "share":
+        tally = Tally.of_outcomes([str(judged.number) for judged in before], *amounts)
+        interval = paired_difference(tally)
+        p = sign_flip_p(tally)
+        return Change(metric, *found, Figure(interval.estimate, interval), p, p)
+    counts = [metric.count(each) for each in before]
+    if counts != [metric.count(each) for each in after]:
+        return Change(metric, *found, None, None, None)
+    difference = paired_ratio_difference(amounts[0], amounts[1], counts)
+    change = Figure.of(exponential(difference) if metric.form == "exponential" else difference, len(pairs))
+    p = sign_flip(np.subtract(amounts[1], amounts[0]))
+    return Change(metric, *found, change, p, p)
+
+
+def sign_flip(differences: ArrayLike, *, seed: int = 0) -> float:
+    """Two-sided p of no difference between two measurements of the same records, from the differences.
+
+    Were the two alike, each difference would as likely have the other sign (Fisher's randomization test for pairs). The
+    sum is held against those of all choices of signs, or of FLIPS random ones, the one seen among them.
+    """
+    all_R = np.asarray(differences, dtype=np.float64)
+    moved_R = all_R[all_R != 0]
+    if len(moved_R) == 0:
+        return 1.0
+    seen = abs(moved_R.sum()) * (1 - 1e-9)  # rounding must not tell equal sums apart
+    if len(moved_R) <= FEW:
+        signs_SR = 1 - 2 * (np.arange(2 ** len(moved_R))[:, None] >> np.arange(len(moved_R)) & 1)
+        return float((np.abs(signs_SR @ moved_R) >= seen).mean())
+    rng = np.random.default_rng(seed)
+    blocks = [1 - 2 * rng.integers(0, 2, (FLIPS // 10, len(moved_R)), dtype=np.int8) for _ in range(10)]
+    as_far = sum(int((np.abs(block_SR @ moved_R) >= seen).sum()) for block_SR in blocks)
+    return (as_far + 1) / (FLIPS + 1)
