@@ -247,9 +247,8 @@ def print_head(options: argparse.Namespace, batch: int) -> None:
 
 
 def print_table(found: dict[str, list[Side]]) -> None:
-    print(
-        "| task | questions | Roslin, s | harness, s | times faster | apart | accuracies |\n|---|---|---|---|---|---|---|"
-    )
+    print("| task | questions | Roslin, s | harness, s | times faster | apart | accuracies |")
+    print("|---|---|---|---|---|---|---|")
     mine, theirs = found["roslin"][0], found["harness"][0]
     counts = {name: len(questions) for name, questions in mine.log_likelihoods.items()}
     for name, count in counts.items():

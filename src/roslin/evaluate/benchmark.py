@@ -10,7 +10,7 @@ from pathlib import Path
 import roslin
 from roslin.errors import InputError, MachineError
 from roslin.evaluate.question import Question
-from roslin.evaluate.rows import load_questions
+from roslin.evaluate.rows import load_task
 from roslin.evaluate.scorer import ChoiceScore, Scorer
 from roslin.evaluate.scores import ModelScores, TaskScores
 from roslin.evaluate.store import Identity, Run, Store
@@ -18,7 +18,16 @@ from roslin.evaluate.tasks import Task
 
 KEEP_EVERY_S = 2.0
 """How much work a power cut may cost."""
-DECIDING = ("prompt.py", "tokens", "model", "engine", "answer/prompts.py", "evaluate/scorer.py")
+DECIDING = (
+    "prompt.py",
+    "tokens",
+    "model",
+    "engine",
+    "answer/prompts.py",
+    "evaluate/scorer.py",
+    "evaluate/harness_pairs.py",
+    "evaluate/transformers_scorer.py",
+)
 """The code that a log-likelihood depends on, in the package's folder; the questions have hashes of their own."""
 
 
@@ -38,10 +47,12 @@ class Evaluation:
     """What came of asking a model: scores, and why tasks are missing from them."""
 
     scores: ModelScores
-    failures: Mapping[str, str] = field(default_factory=dict)
+    failures: Mapping[str, InputError | MachineError] = field(default_factory=dict)
     """What went wrong, by task."""
     truncated: Mapping[str, int] = field(default_factory=dict)
     """Questions whose contexts were too long for the model, by task."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """What must be said of the data, by task."""
 
 
 def evaluate(
@@ -59,19 +70,25 @@ def evaluate(
     `data` is a folder with the tasks' files; None is the hub. What the store has is not asked again. A task whose data
     or scoring fails (InputError, MachineError) is reported in the result, and the others are asked all the same.
     """
-    identity = Identity(scorer.fingerprint, scorer.profile, shots, scorer.dtype, code_version())
-    run = store.run(identity, scorer.name)
+    version = f"{type(scorer).__name__} {code_version()}"
+    run = store.run(Identity(scorer.fingerprint, scorer.profile, shots, scorer.dtype, version), scorer.name)
     scores: dict[str, TaskScores] = {}
-    failures: dict[str, str] = {}
+    failures: dict[str, InputError | MachineError] = {}
+    notes: dict[str, str] = {}
     for task in tasks:
         try:
-            questions = load_questions(task, data, shots=shots)[:limit]
-            _ask(scorer, task.name, questions, run, on_progress)
+            found = load_task(task, data, shots=shots)
+            _ask(scorer, task.name, found.questions[:limit], run, on_progress)
             scores[task.name] = run.scores(task.name, task.metric)
+            notes |= {task.name: found.note} if found.note else {}
         except (InputError, MachineError) as error:
-            failures[task.name] = str(error)
-    cut = {name: count for name in scores if (count := run.truncated(name))}
-    return Evaluation(ModelScores(scorer.name, scorer.profile, shots, scorer.dtype, scores), failures, cut)
+            failures[task.name] = error
+    return Evaluation(
+        ModelScores(scorer.name, scorer.profile, shots, scorer.dtype, scores),
+        failures,
+        truncated={name: count for name in scores if (count := run.truncated(name))},
+        notes=notes,
+    )
 
 
 def _ask(

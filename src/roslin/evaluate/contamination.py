@@ -64,6 +64,17 @@ class TaskContamination:
         """The touched part of the questions that have WORDS words or more; 0 where there are none."""
         return self.touched / self.questions if self.questions else 0.0
 
+    def as_object(self) -> dict[str, Any]:
+        """The findings as JSON writes them."""
+        return {
+            "questions": self.questions,
+            "touched": self.touched,
+            "share": self.share,
+            "short_questions": self.short_questions,
+            "short_touched": self.short_touched,
+            "worst": [asdict(overlap) for overlap in self.worst],
+        }
+
 
 @dataclass(frozen=True)
 class ContaminationReport:
@@ -74,18 +85,11 @@ class ContaminationReport:
 
     def as_object(self) -> dict[str, Any]:
         """The report as JSON writes it."""
-        tasks = {
-            name: {
-                "questions": task.questions,
-                "touched": task.touched,
-                "share": task.share,
-                "short_questions": task.short_questions,
-                "short_touched": task.short_touched,
-                "worst": [asdict(overlap) for overlap in task.worst],
-            }
-            for name, task in self.tasks.items()
+        return {
+            "words": WORDS,
+            "records": self.records,
+            "tasks": {name: task.as_object() for name, task in self.tasks.items()},
         }
-        return {"words": WORDS, "records": self.records, "tasks": tasks}
 
 
 def contamination(

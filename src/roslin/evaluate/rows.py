@@ -1,6 +1,7 @@
 """Reading the rows of benchmarks: from a folder of files, or from the hub."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from roslin.errors import InputError
@@ -15,7 +16,15 @@ from roslin.records.sources import COLUMN_SUFFIXES, COMPRESSIONS, LINE_SUFFIXES,
 SHOWN_FAULTS = 20
 
 
-def load_questions(task: Task, data: Path | None = None, *, shots: int = 0, seed: int = SEED) -> list[Question]:
+@dataclass(frozen=True)
+class TaskData:
+    """The questions that a task asks, and what must be said of where they are from."""
+
+    questions: list[Question]
+    note: str = ""
+
+
+def load_task(task: Task, data: Path | None = None, *, shots: int = 0, seed: int = SEED) -> TaskData:
     """The questions that a task asks, in the order of its data, each after `shots` examples drawn with `seed`.
 
     `data` is a folder of files named `<task>_<split>` (such as arc_easy_test.jsonl); None reads from the hub. Fewer or
@@ -26,16 +35,22 @@ def load_questions(task: Task, data: Path | None = None, *, shots: int = 0, seed
     where the hub cannot be reached or `datasets` is not installed.
     """
     documents = load_documents(task, task.split, data, scored=data is not None)
+    note = next((task.layout(document.row).note for document in documents), "")
     if not shots:
-        return [document.question for document in documents]
+        return TaskData([document.question for document in documents], note)
     pool = load_documents(task, task.shots_split, data)
-    return with_shots(task, documents, pool, shots, seed=seed)
+    return TaskData(with_shots(task, documents, pool, shots, seed=seed), note)
+
+
+def load_questions(task: Task, data: Path | None = None, *, shots: int = 0, seed: int = SEED) -> list[Question]:
+    """The questions alone; see `load_task`."""
+    return load_task(task, data, shots=shots, seed=seed).questions
 
 
 def load_documents(task: Task, split: str, data: Path | None = None, *, scored: bool = False) -> list[Document]:
     """Every row of a split with the question it holds; `scored` asks that each choice can be scored by acc_norm.
 
-    Raises as `load_questions` does.
+    Raises as `load_task` does.
     """
     if data is None:
         return _documents(task, hub_name(task, split), hub_rows(task, split), scored)

@@ -198,7 +198,7 @@ def _picked(database: sqlite3.Connection, run: int, task: str, metric: Metric) -
 
 
 def _by(metric: Metric, log_likelihood: float, characters: int) -> float:
-    """What the choices of a question are compared by. One without text is never picked by acc_norm, as in the harness."""
+    """What choices are compared by. One without text is never picked by acc_norm, as in the harness."""
     if metric == "acc":
         return log_likelihood
     return log_likelihood / characters if characters else -math.inf

@@ -27,6 +27,8 @@ class Layout:
 
     columns: tuple[str, ...]
     build: Callable[[Cells], Question]
+    note: str = ""
+    """In what its questions differ from the hub's."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,11 @@ _HELLASWAG_LAYOUTS = (Layout(("activity_label", "ctx_a", "ctx_b", "endings", "la
 _PIQA_LAYOUTS = (Layout(("goal", "sol1", "sol2", "label"), _piqa),)
 _BOOLQ_LAYOUTS = (
     Layout(("passage", "question", "label"), _boolq),
-    Layout(("passage", "question", "answer"), _boolq_flat),
+    Layout(
+        ("passage", "question", "answer"),
+        _boolq_flat,
+        note="its passages lack the titles that the hub's begin with: scores may differ slightly from the published.",
+    ),
 )
 
 _ALL = (
