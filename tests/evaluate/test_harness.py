@@ -1,32 +1,23 @@
 """The harness's model class against HFLM, the harness's own, on the same models."""
 
 import json
-import os
-import subprocess
-import sys
-import tomllib
 import warnings
-from collections.abc import Iterator, Sequence
-from importlib.metadata import EntryPoint
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lm_eval
 import pytest
 import tokenizers
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
-from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
 from tokenizers.processors import TemplateProcessing
 
-from conftest import ROOT
+from harness_models import instances, ours, theirs
 from roslin import prompt
 from roslin.answer import Roslin
 from roslin.errors import InputError, UsageError
-from roslin.evaluate.harness import TARGET, register
 from roslin.evaluate.harness_generate import GenerationSettings
 from roslin.evaluate.harness_model import RoslinLM
 from roslin.tokens import Tokenizer
@@ -52,19 +43,6 @@ GENERATIONS: list[tuple[str, dict[str, Any]]] = [
     ("word " * 40, {"until": "\n", "max_gen_toks": 8}),
     ("In the year", {"until": [" of a"], "max_gen_toks": 16}),
 ]
-
-
-def instances(kind: str, arguments: Sequence[tuple[Any, ...]], docs: Sequence[int] | None = None) -> list[Instance]:
-    documents = docs or range(len(arguments))
-    return [Instance(kind, {}, found, 0, ("task", doc, 1)) for found, doc in zip(arguments, documents, strict=True)]
-
-
-def ours(model: str | Path, **arguments: Any) -> RoslinLM:
-    return RoslinLM(str(model), dtype="float32", device="cpu", **arguments)
-
-
-def theirs(model: Path, **arguments: Any) -> HFLM:
-    return HFLM(str(model), dtype="float32", device="cpu", batch_size=4, **arguments)
 
 
 def check_loglikelihoods(mine: RoslinLM, oracle: HFLM, pairs: Sequence[tuple[str, str]]) -> None:
@@ -124,6 +102,11 @@ def test_log_likelihoods_are_hflms(base: RoslinLM, hf_base: HFLM) -> None:
     check_loglikelihoods(base, hf_base, PAIRS)
 
 
+def test_keys_in_a_text_are_tokens_as_they_are_to_hflm(keyed: Path) -> None:
+    texts = [("### Instruction:\nWho?\n\n### Response:\nI", " am\n\n### End"), ("", "### End of it")]
+    check_loglikelihoods(ours(keyed), theirs(keyed), [*texts, *PAIRS[:6]])
+
+
 def test_a_continuation_that_the_model_would_write_is_greedy(base: RoslinLM, hf_base: HFLM) -> None:
     asked = instances("generate_until", [("Once upon a time", {"max_gen_toks": 4})])
     [text] = hf_base.generate_until(asked, disable_tqdm=True)
@@ -149,7 +132,9 @@ def test_a_continuation_without_tokens_is_refused(base: RoslinLM) -> None:
 def test_scores_depend_neither_on_grouping_nor_on_batch_size(base: RoslinLM) -> None:
     alone = base.loglikelihood(instances("loglikelihood", PAIRS))
     one_document = base.loglikelihood(instances("loglikelihood", PAIRS, docs=[7] * len(PAIRS)))
-    backwards = ours("base", batch_size=64).loglikelihood(instances("loglikelihood", PAIRS[::-1]))[::-1]
+    large = RoslinLM(base._model, batch_size=64)
+    assert large._tokens_per_pass == 64 * 2048
+    backwards = large.loglikelihood(instances("loglikelihood", PAIRS[::-1]))[::-1]
     no_documents = base.loglikelihood([Instance("loglikelihood", {}, pair, 0) for pair in PAIRS])
     expected = [value for value, _ in alone]
     for other in (one_document, backwards, no_documents):
@@ -160,25 +145,26 @@ def test_scores_depend_neither_on_grouping_nor_on_batch_size(base: RoslinLM) -> 
 def test_beginnings_of_texts_are_hflms(begun: Path, arguments: dict[str, Any]) -> None:
     mine, oracle = ours(begun, **arguments), theirs(begun, **arguments)
     assert mine.prefix_token_id == oracle.prefix_token_id
-    check_loglikelihoods(mine, oracle, [*PAIRS, ("<s>marked", " twice"), ("", "<s> once")])
+    check_loglikelihoods(mine, oracle, [*PAIRS[2:9], ("<s>marked", " twice"), ("", "<s> once")])
     rolling = instances("loglikelihood_rolling", [("a text",), ("<s>another",)])
     assert mine.loglikelihood_rolling(rolling) == pytest.approx(oracle.loglikelihood_rolling(rolling), abs=1e-4)
 
 
-@pytest.mark.parametrize("length", [None, 16])
-def test_rolling_log_likelihoods_are_hflms(base_folder: Path, length: int | None) -> None:
-    texts = ["The quick brown fox jumps over the lazy dog. " * 8, "", "x", "one two three", "word " * 33]
-    asked = instances("loglikelihood_rolling", [(text,) for text in texts])
-    found = ours("base", max_length=length).loglikelihood_rolling(asked)
-    assert found == pytest.approx(theirs(base_folder, max_length=length).loglikelihood_rolling(asked), rel=1e-5)
+TEXTS = ["The quick brown fox jumps over the lazy dog. " * 3, "", "x", "one two three", "word " * 16]
 
 
-@pytest.mark.parametrize("length", [None, 40])
-def test_greedy_answers_are_hflms(base_folder: Path, length: int | None) -> None:
+def test_rolling_log_likelihoods_are_hflms(base: RoslinLM, hf_base: HFLM, base_folder: Path) -> None:
+    asked = instances("loglikelihood_rolling", [(text,) for text in TEXTS])
+    in_windows = ours("base", max_length=16), theirs(base_folder, max_length=16)
+    for mine, oracle in ((base, hf_base), in_windows):
+        assert mine.loglikelihood_rolling(asked) == pytest.approx(oracle.loglikelihood_rolling(asked), rel=1e-5)
+
+
+def test_greedy_answers_are_hflms(base: RoslinLM, hf_base: HFLM, base_folder: Path) -> None:
     asked = instances("generate_until", GENERATIONS)
-    found = ours("base", max_length=length).generate_until(asked, disable_tqdm=True)
-    oracle = HFLM(str(base_folder), dtype="float32", device="cpu", batch_size=1, max_length=length)
-    assert found == oracle.generate_until(asked, disable_tqdm=True)
+    cut_short = ours("base", max_length=40), theirs(base_folder, max_length=40)
+    for mine, oracle in ((base, hf_base), cut_short):
+        assert mine.generate_until(asked, disable_tqdm=True) == oracle.generate_until(asked, disable_tqdm=True)
 
 
 def test_a_special_token_as_stop_string_ends_an_answer(begun: Path) -> None:
@@ -297,127 +283,3 @@ def test_loading_for_plain_tasks_does_not_warn_about_tuning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ours("base")
-
-
-def test_arguments_that_are_wrong_are_told() -> None:
-    with pytest.raises(UsageError, match="does not have: peft, parallelize"):
-        RoslinLM("base", peft="x", parallelize=True)
-    with pytest.raises(InputError, match="max_length is 99999; the model has 2048"):
-        RoslinLM("base", max_length=99999)
-    with pytest.raises(UsageError, match="batch_size is 'many'"):
-        RoslinLM("base", batch_size="many")
-
-
-def test_the_device_that_the_harness_passes_by_default_is_the_cpu_where_there_is_no_gpu(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    made = get_registered().create_from_arg_string(
-        "pretrained=base,dtype=float32", {"device": "cuda:0", "batch_size": 1}
-    )
-    assert made.device.type == "cpu"
-    assert made.get_model_info()["model_dtype"] == "torch.float32"
-
-
-def get_registered() -> Any:
-    register()
-    register()
-    return get_model("roslin")
-
-
-def test_registered_it_is_known_beside_the_harnesss_own() -> None:
-    assert get_registered() is RoslinLM
-    assert get_model("hf") is HFLM
-
-
-def test_the_entry_point_for_later_versions_is_the_model_class() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["entry-points"]["lm_eval.models"] == {"roslin": TARGET}
-    assert EntryPoint("roslin", TARGET, "lm_eval.models").load() is RoslinLM
-
-
-def test_without_the_harness_the_command_says_what_to_install(tmp_path: Path) -> None:
-    (tmp_path / "lm_eval.py").write_text("raise ModuleNotFoundError(name='lm_eval')")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from roslin.evaluate.harness import main; main()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (
-        2,
-        "roslin: lm_eval is not installed here: pip install 'roslin[harness]'.\n",
-    )
-
-
-ROWS = [
-    {"question": f"What is the colour of {thing}?", "right": right, "wrong": wrong, "label": n % 2}
-    for n, (thing, right, wrong) in enumerate(
-        [
-            ("grass", "green", "purple"),
-            ("the sky", "blue", "brown"),
-            ("snow", "white", "black"),
-            ("coal", "black", "pink"),
-        ]
-    )
-]
-TASKS = {
-    "colours": {
-        "output_type": "multiple_choice",
-        "doc_to_text": "Question: {{question}}\nAnswer:",
-        "doc_to_choice": "{{[right, wrong] if label == 0 else [wrong, right]}}",
-        "doc_to_target": "label",
-        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
-    },
-    "colours_written": {
-        "output_type": "generate_until",
-        "doc_to_text": "Question: {{question}}\nAnswer:",
-        "doc_to_target": "{{right}}",
-        "generation_kwargs": {"until": ["\n"], "max_gen_toks": 12},
-        "metric_list": [{"metric": "exact_match"}],
-    },
-    "colours_read": {
-        "output_type": "loglikelihood_rolling",
-        "doc_to_text": "",
-        "doc_to_target": "{{question}} {{right}}",
-        "metric_list": [{"metric": "bits_per_byte"}, {"metric": "word_perplexity"}],
-    },
-}
-
-
-@pytest.fixture(scope="module")
-def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Small tasks of the harness over a file at hand."""
-    folder = tmp_path_factory.mktemp("tasks")
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    for name, task in TASKS.items():
-        data = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(folder / "rows.jsonl")}}}
-        values = {"task": name, "test_split": "test", **data, **task}
-        (folder / f"{name}.yaml").write_text(json.dumps(values))  # JSON is YAML
-    return folder
-
-
-def evaluated(lm: Any, task_folder: Path, **options: Any) -> dict[str, Any]:
-    manager = TaskManager(include_path=str(task_folder), include_defaults=False)
-    found = lm_eval.simple_evaluate(lm, tasks=list(TASKS), task_manager=manager, bootstrap_iters=0, **options)
-    return {"results": found["results"], "samples": found["samples"]}
-
-
-def test_tasks_end_as_they_do_with_hflm(base: RoslinLM, hf_base: HFLM, task_folder: Path) -> None:
-    found, expected = (evaluated(lm, task_folder) for lm in (base, hf_base))
-    for task, metrics in expected["results"].items():
-        numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
-        assert numbers
-        assert {name: found["results"][task][name] for name in numbers} == pytest.approx(numbers, rel=1e-5)
-    written = [sample["filtered_resps"] for sample in expected["samples"]["colours_written"]]
-    assert [sample["filtered_resps"] for sample in found["samples"]["colours_written"]] == written
-
-
-@pytest.mark.full
-def test_the_command_runs_a_task_by_model_args(task_folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "roslin.evaluate.harness", "--model", "roslin"]
-    command += ["--model_args", "pretrained=base,dtype=float32", "--tasks", str(task_folder / "colours.yaml")]
-    command += ["--apply_chat_template", "--output_path", str(tmp_path)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert "roslin ({'pretrained': 'base', 'dtype': 'float32'})" in done.stdout
-    assert "|colours|" in done.stdout
-    [written] = tmp_path.rglob("results_*.json")
-    assert json.loads(written.read_text())["chat_template"] == prompt.render_prompt("{instruction}")

@@ -87,6 +87,7 @@ def test_scores_do_not_depend_on_the_size_of_a_pass(base_folder: Path) -> None:
     assert alone == pytest.approx(together, abs=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:This model.s tokenizer has neither")
 def test_it_agrees_with_roslins_own_scorer(base_folder: Path) -> None:
     mine = RoslinScorer(Roslin.load("base", dtype="float32", device="cpu"), name="base", fingerprint="")
     found = log_likelihoods(scored(loaded(base_folder), HAND_MADE[:1] + HAND_MADE[3:]))
