@@ -8,13 +8,16 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from roslin.answer import Roslin
 from roslin.errors import InputError, UsageError
 from roslin.evaluate.responses import Drawing, Judged, ResponseReport, compare_responses, judge_responses
 from roslin.evaluate.responses.change import sign_flip
+from roslin.evaluate.responses.ratios import ratio_intervals
 from roslin.records import Record
-from roslin.statistics import paired_ratio_difference
+from roslin.statistics import paired_ratio_difference, ratio_interval
 
 MakeJudged = Callable[..., Judged]
 MakeReport = Callable[..., ResponseReport]
@@ -26,9 +29,10 @@ def test_a_model_that_is_better_throughout_is_said_to_be(judged: MakeJudged, rep
     found = compare_responses(report(before, "base"), report(after, "tuned"))
     by = found.overall.by_metric
     assert by["loss"].change is not None
-    assert by["loss"].change.interval == paired_ratio_difference(
-        [8 + n for n in range(20)], [4 + n / 2 for n in range(20)], [4] * 20
-    )
+    expected = paired_ratio_difference([8 + n for n in range(20)], [4 + n / 2 for n in range(20)], [4] * 20)
+    assert by["loss"].change.interval is not None
+    assert by["loss"].change.interval.low == pytest.approx(expected.low)
+    assert by["loss"].change.interval.high == pytest.approx(expected.high)
     fall = -(4 + 9.5 / 2) / 4
     assert by["loss"].change.estimate == pytest.approx(fall)
     assert by["loss"].verdict == f"lower by {-fall:.3f} nats a token: better"
@@ -131,3 +135,17 @@ def test_a_comparison_is_json(judged: MakeJudged, report: MakeReport) -> None:
     assert told["overall"]["stopped"]["change"]["estimate"] == -1
     assert told["overall"]["loss"]["change"] == {"estimate": 0.0, "low": None, "high": None}
     assert told["by_category"]["open_qa"]["stopped"]["verdict"] == "within noise"
+
+
+@given(st.lists(st.tuples(st.floats(-9, 9), st.integers(1, 9)), min_size=1, max_size=30))
+@settings(max_examples=20, deadline=None)
+def test_intervals_drawn_at_once_are_those_drawn_one_by_one(records: list[tuple[float, int]]) -> None:
+    sums, counts = [first for first, _ in records], [second for _, second in records]
+    together = ratio_intervals([sums, counts, sums], [counts, [1] * len(counts), [1] * len(counts)])
+    alone = [
+        ratio_interval(sums, counts),
+        ratio_interval(counts, [1] * len(counts)),
+        ratio_interval(sums, [1] * len(counts)),
+    ]
+    for one, other in zip(together, alone, strict=True):
+        assert [one.estimate, one.low, one.high] == pytest.approx([other.estimate, other.low, other.high])

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from roslin.evaluate.responses.figures import Figure, exponential, figure
+from roslin.evaluate.responses.figures import Figure, exponential, figures_of
 from roslin.evaluate.responses.judged import Judged
-from roslin.evaluate.responses.metrics import Metric
+from roslin.evaluate.responses.metrics import METRICS, Metric
+from roslin.evaluate.responses.ratios import ratio_intervals
 from roslin.evaluate.responses.verdict import verdict
-from roslin.statistics import Tally, paired_difference, paired_ratio_difference, sign_flip_p
+from roslin.statistics import Tally, paired_difference, sign_flip_p
 
 Pair = tuple[Judged, Judged]
 
@@ -52,23 +53,35 @@ class Change:
         }
 
 
-def change_of(metric: Metric, pairs: Sequence[Pair]) -> Change:
-    """The change of one metric over some pairs, at least one; `adjusted` is `p` as yet."""
-    before, after = [first for first, _ in pairs], [second for _, second in pairs]
-    found = figure(metric, before), figure(metric, after)
-    amounts = [metric.amount(each) for each in before], [metric.amount(each) for each in after]
-    if metric.form == "share":
-        tally = Tally.of_outcomes([str(judged.number) for judged in before], *amounts)
-        interval = paired_difference(tally)
-        p = sign_flip_p(tally)
-        return Change(metric, *found, Figure(interval.estimate, interval), p, p)
-    counts = [metric.count(each) for each in before]
-    if counts != [metric.count(each) for each in after]:
-        return Change(metric, *found, None, None, None)
-    difference = paired_ratio_difference(amounts[0], amounts[1], counts)
-    change = Figure.of(exponential(difference) if metric.form == "exponential" else difference, len(pairs))
-    p = sign_flip(np.subtract(amounts[1], amounts[0]))
-    return Change(metric, *found, change, p, p)
+def changes_of(pairs: Sequence[Pair]) -> list[Change]:
+    """The change of every metric over some pairs, at least one; `adjusted` is `p` as yet."""
+    before, after = figures_of(METRICS, [first for first, _ in pairs]), figures_of(METRICS, [last for _, last in pairs])
+    ratios = [metric for metric in METRICS if metric.form != "share" and _comparable(metric, pairs)]
+    differences = [[metric.amount(last) - metric.amount(first) for first, last in pairs] for metric in ratios]
+    counts = [[metric.count(first) for first, _ in pairs] for metric in ratios]
+    found: dict[str, tuple[Figure, float]] = {}
+    for metric, interval, moved in zip(ratios, ratio_intervals(differences, counts), differences, strict=True):
+        change = Figure.of(exponential(interval) if metric.form == "exponential" else interval, len(pairs))
+        found[metric.name] = change, sign_flip(moved)
+    found |= {metric.name: _change_of_share(metric, pairs) for metric in METRICS if metric.form == "share"}
+    return [_change(metric, before[metric.name], after[metric.name], found.get(metric.name)) for metric in METRICS]
+
+
+def _comparable(metric: Metric, pairs: Sequence[Pair]) -> bool:
+    """Whether both models count the same in every record: tokens need not be the same in number."""
+    return all(metric.count(first) == metric.count(last) for first, last in pairs)
+
+
+def _change_of_share(metric: Metric, pairs: Sequence[Pair]) -> tuple[Figure, float]:
+    outcomes = [[metric.amount(pair[side]) for pair in pairs] for side in (0, 1)]
+    tally = Tally.of_outcomes([str(first.number) for first, _ in pairs], *outcomes)
+    interval = paired_difference(tally)
+    return Figure(interval.estimate, interval), sign_flip_p(tally)
+
+
+def _change(metric: Metric, before: Figure, after: Figure, found: tuple[Figure, float] | None) -> Change:
+    change, p = found or (None, None)
+    return Change(metric, before, after, change, p, p)
 
 
 def sign_flip(differences: ArrayLike, *, seed: int = 0) -> float:

@@ -6,8 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from roslin.errors import InputError, UsageError
-from roslin.evaluate.responses.change import Change, Pair, change_of
-from roslin.evaluate.responses.metrics import METRICS
+from roslin.evaluate.responses.change import Change, Pair, changes_of
 from roslin.evaluate.responses.report import ResponseReport, by_category
 from roslin.statistics import holm
 
@@ -42,7 +41,7 @@ class ResponseComparison:
     @cached_property
     def overall(self) -> Changes:
         """The differences over all pairs, their p values corrected for the number of metrics."""
-        return Changes(len(self.pairs), _over_metrics([change_of(metric, self.pairs) for metric in METRICS]))
+        return Changes(len(self.pairs), _over_metrics(changes_of(self.pairs)))
 
     @cached_property
     def by_category(self) -> dict[str, Changes]:
@@ -52,9 +51,10 @@ class ResponseComparison:
             name: [(first, after[first.number]) for first in part]
             for name, part in by_category([first for first, _ in self.pairs]).items()
         }
-        rows = {metric.name: corrected([change_of(metric, part) for part in parts.values()]) for metric in METRICS}
+        by_metric = zip(*(changes_of(part) for part in parts.values()), strict=True)
+        rows = [corrected(changes) for changes in by_metric]
         return {
-            name: Changes(len(part), {metric: row[place] for metric, row in rows.items()})
+            name: Changes(len(part), {row[place].metric.name: row[place] for row in rows})
             for place, (name, part) in enumerate(parts.items())
         }
 

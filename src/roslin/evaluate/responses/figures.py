@@ -9,7 +9,8 @@ import numpy as np
 
 from roslin.evaluate.responses.judged import Judged
 from roslin.evaluate.responses.metrics import METRICS, Metric
-from roslin.statistics import Interval, ratio_interval, wilson_interval
+from roslin.evaluate.responses.ratios import ratio_intervals
+from roslin.statistics import Interval, wilson_interval
 
 FEWEST_FOR_INTERVALS = 10
 """Of fewer records, resampling them gives an interval that is far too narrow; of one, an interval without width."""
@@ -58,25 +59,30 @@ class Figures:
 
 def figures(judged: Sequence[Judged]) -> Figures:
     """The figures of some records, at least one: shares by Wilson's interval, others by the bootstrap over records."""
-    by_metric = {metric.name: figure(metric, judged) for metric in METRICS}
-    return Figures(len(judged), by_metric, _quartiles(judged))
+    return Figures(len(judged), figures_of(METRICS, judged), _quartiles(judged))
 
 
 def reference_figures(judged: Sequence[Judged]) -> Figures:
     """What the records' own responses show of those metrics that need nothing but a text."""
     mirrored = [replace(each, traits=each.reference) for each in judged]
-    by_metric = {metric.name: figure(metric, mirrored) for metric in METRICS if metric.of_answers}
-    return Figures(len(judged), by_metric, _quartiles(mirrored))
+    metrics = [metric for metric in METRICS if metric.of_answers]
+    return Figures(len(judged), figures_of(metrics, mirrored), _quartiles(mirrored))
 
 
-def figure(metric: Metric, judged: Sequence[Judged]) -> Figure:
-    """One figure of some records, at least one."""
-    amounts, counts = [metric.amount(each) for each in judged], [metric.count(each) for each in judged]
-    if metric.form == "share":
-        found = wilson_interval(round(sum(amounts)), len(judged))
-        return Figure(found.estimate, found)
-    found = ratio_interval(amounts, counts)
-    return Figure.of(exponential(found) if metric.form == "exponential" else found, len(judged))
+def figures_of(metrics: Sequence[Metric], judged: Sequence[Judged]) -> dict[str, Figure]:
+    """Some metrics of some records, at least one."""
+    ratios = [metric for metric in metrics if metric.form != "share"]
+    amounts = [[metric.amount(each) for each in judged] for metric in ratios]
+    counts = [[metric.count(each) for each in judged] for metric in ratios]
+    found = {
+        metric.name: Figure.of(exponential(interval) if metric.form == "exponential" else interval, len(judged))
+        for metric, interval in zip(ratios, ratio_intervals(amounts, counts), strict=True)
+    }
+    for metric in metrics:
+        if metric.form == "share":
+            interval = wilson_interval(sum(map(bool, map(metric.amount, judged))), len(judged))
+            found[metric.name] = Figure(interval.estimate, interval)
+    return {metric.name: found[metric.name] for metric in metrics}
 
 
 def exponential(interval: Interval) -> Interval:
