@@ -252,7 +252,21 @@ def test_a_paired_difference_of_shares() -> None:
 
 def test_where_nothing_is_decided_much_is_open() -> None:
     found = paired_difference(discordant(0, 0, both=50))
-    assert found.high == wilson_interval(0, 50).high == -found.low
+    assert found.estimate == 0
+    assert (found.low, found.high) == pytest.approx((-3 / 52, 3 / 52))
+    one = paired_difference(discordant(1, 0, both=399))
+    assert one.low < -0.005
+    assert one.high > 0.002
+
+
+def test_coverage_of_a_paired_difference_that_is_decided_seldom() -> None:
+    rng = np.random.default_rng(10)
+    held = 0
+    for _ in range(400):
+        first_only, second_only, both = rng.multinomial(200, [0.02, 0.01, 0.97]).tolist()
+        found = paired_difference(discordant(first_only, second_only, both))
+        held += found.low <= -0.01 <= found.high
+    assert 372 <= held <= 398
 
 
 def test_clusters_widen_a_paired_difference() -> None:
@@ -354,3 +368,4 @@ def test_paired_geometric_means_against_a_slow_bootstrap() -> None:
 def test_a_model_does_not_differ_from_itself() -> None:
     found = paired_gmean_difference([single([0, 1, 1], [0, 1, 1]), single([1, 0], [1, 0])])
     assert (found.estimate, found.error, found.p) == (0, 0, 1)
+    assert (found.delta, found.bootstrap) == (None, None)

@@ -26,7 +26,10 @@ class GeometricMean:
 
 @dataclass(frozen=True)
 class GeometricDifference:
-    """The second geometric mean less the first; no interval is known where a share is 0 or 1, or of one cluster."""
+    """The second geometric mean less the first.
+
+    No interval is known where a share is 0 or 1, or of one cluster, or where paired measurements are alike throughout.
+    """
 
     estimate: float
     error: float | None
@@ -83,6 +86,8 @@ def paired_gmean_difference(tallies: Sequence[Tally], *, seed: int = 0) -> Geome
     for tally in tallies:
         added_KM = tally.residuals_KM / tally.shares_M * means / len(tallies)
         variance += tally.variance(added_KM[:, 1] - added_KM[:, 0])
+    if variance == 0:
+        return GeometricDifference(estimate, 0.0, None, None, normal_p(estimate, 0.0))
     drawn_RM = _resampled(tallies, np.random.default_rng(seed))
     return _difference(estimate, math.sqrt(variance), drawn_RM[:, 1] - drawn_RM[:, 0])
 
