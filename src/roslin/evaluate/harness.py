@@ -3,13 +3,14 @@
     python -m roslin.evaluate.harness --model roslin --model_args pretrained=base,dtype=float32 --tasks piqa
 
 is lm_eval's own command, all its options included, after `register`. It is needed because lm_eval 0.4.13, the version
-that Roslin's table is held against, looks models up in a list of its own before any other code runs: it reads no entry
-points. Its later versions read those of the group `lm_eval.models`, where Roslin is declared, and there
-`lm_eval --model roslin` works by itself. In Python, call `register` before `lm_eval.simple_evaluate(model="roslin")`,
-or pass a `roslin.evaluate.harness_model.RoslinLM`.
+that Roslin's table is held against, looks models up in a list of its own and reads no entry points. Versions to come
+read those of the group `lm_eval.models` (its plugin guide), where Roslin is declared: with them `lm_eval --model roslin`
+works by itself. In Python, call `register` before `lm_eval.simple_evaluate(model="roslin")`, or pass it a
+`roslin.evaluate.harness_model.RoslinLM`.
 """
 
 import sys
+from collections.abc import Sequence
 
 from roslin.errors import RoslinError, UsageError
 
@@ -30,13 +31,19 @@ def register() -> None:
         model_registry.register(NAME, target=TARGET)
 
 
-def main() -> None:
-    """lm_eval's command with the model `roslin`; errors of Roslin's are printed without a traceback."""
-    try:
-        register()
-        from lm_eval.__main__ import cli_evaluate
+def run(arguments: Sequence[str]) -> None:
+    """lm_eval's command with these arguments and the model `roslin`. Raises RoslinErrors; lm_eval exits by itself."""
+    register()
+    from lm_eval.__main__ import cli_evaluate
 
-        cli_evaluate()
+    sys.argv = ["lm-eval", *arguments]  # where its parser reads them
+    cli_evaluate()
+
+
+def main() -> None:
+    """Run the command; a RoslinError is printed without a traceback and becomes the exit code."""
+    try:
+        run(sys.argv[1:])
     except RoslinError as error:
         print(f"roslin: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
