@@ -17,6 +17,7 @@ def accepts(fact: Fact) -> Check:
         for each in FACTS
         if each.group == fact.group and not set(each.accepted) & set(fact.accepted)
         for other in each.accepted
+        if not numbers(other) and not any(names(accepted, other) for accepted in fact.accepted)
     ]
 
     def check(answer: str) -> Verdict:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from random import Random
 
 from roslin.evaluate.limits.probe import Family, Probe, Verdict, judged
-from roslin.evaluate.limits.reading import lines, sentences, words
+from roslin.evaluate.limits.reading import lines, names, sentences, words
 from roslin.evaluate.limits.rules import substance_faults
-from roslin.evaluate.limits.style import names_subject
+from roslin.evaluate.limits.style import lines_faults, names_subject
 
 SUBJECTS = ("a dentist", "a cow", "a computer", "a snail", "a baker", "a ghost", "a bicycle", "a potato", "a teacher",
             "a fish", "a clock", "a penguin", "a sandwich", "a vampire", "a gardener", "a camel")  # fmt: skip
@@ -19,7 +19,8 @@ Faults = Callable[[str], list[str]]
 
 def two_parts(answer: str) -> list[str]:
     """A joke sets something up and ends it: two sentences or lines at least."""
-    return [] if len(sentences(answer)) >= 2 else ["one part only"]
+    parts = [part for part in sentences(answer) if not names(part, "joke")]  # "Here is a joke:" is no part of one
+    return [] if len(parts) >= 2 else [f"{len(parts)} parts"]
 
 
 def question_and_answer(answer: str) -> list[str]:
@@ -42,7 +43,7 @@ def knocks(answer: str) -> list[str]:
 
 def five_lines(answer: str) -> list[str]:
     """A limerick has five lines."""
-    return [] if len(lines(answer)) == 5 else [f"{len(lines(answer))} lines, not 5"]
+    return lines_faults(lines(answer), 5)
 
 
 FORMS: tuple[tuple[str, str, Faults], ...] = (

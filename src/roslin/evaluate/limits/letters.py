@@ -1,6 +1,7 @@
 """Letter writing: whether an answer is laid out as a letter."""
 
 import re
+from collections.abc import Sequence
 from random import Random
 
 from roslin.evaluate.limits.probe import Check, Family, Probe, Verdict, judged
@@ -21,6 +22,8 @@ PURPOSES = {
 }
 FEWEST_WORDS = 12
 """Of a body; any fewer are a note."""
+MOST_AFTER = 3
+"""Lines below the sender's name."""
 _GREETING = re.compile(r"^(?:dear|hello|hi|good (?:morning|afternoon|evening))\b.*[,:!]?$", re.IGNORECASE)
 _CLOSING = re.compile(
     r"^(?:yours(?:\s+\w+)?|(?:\w+\s+)?(?:sincerely|faithfully|truly|respectfully|cordially)(?:\s+yours)?"
@@ -44,12 +47,21 @@ def laid_out(instruction: str, recipient: str, sender: str, topic: str) -> Check
             faults.append(f"the greeting does not name {recipient}")
         if closing is None:
             faults.append("no closing on a line of its own")
-        elif not any(names(line, sender) and len(words(line)) <= 6 for line in found[closing + 1 :]):
-            faults.append(f"{sender} does not sign below the closing")
+        else:
+            faults += _signature_faults(found[closing + 1 :], sender)
         body = "\n".join(found[(-1 if greeting is None else greeting) + 1 : closing])
         return judged(faults + _body_faults(body, topic), "greeting, body, closing and signature")
 
     return check
+
+
+def _signature_faults(below: Sequence[str], sender: str) -> list[str]:
+    """Of the lines below the closing: the name stands alone on one, and little follows (a title, a postscript)."""
+    signed = next((i for i, line in enumerate(below) if names(line, sender) and len(words(line)) <= 6), None)
+    if signed is None:
+        return [f"{sender} does not sign below the closing"]
+    after = len(below) - signed - 1
+    return [f"{after} lines below the name"] if after > MOST_AFTER else []
 
 
 def _body_faults(body: str, topic: str) -> list[str]:

@@ -6,6 +6,7 @@ from random import Random
 
 from roslin.evaluate.limits.probe import Check, Family, Probe, Verdict, judged
 from roslin.evaluate.limits.reading import lines, words
+from roslin.evaluate.limits.rules import substance_faults
 
 THINGS = (
     "vegetables", "colours", "European countries", "farm animals", "musical instruments", "kitchen tools", "rivers",
@@ -13,7 +14,7 @@ THINGS = (
     "birds", "reasons to go for a walk", "board games", "gifts for a grandmother",
 )  # fmt: skip
 LONGEST_ITEM = 25
-"""Words of an item; a line with more is a paragraph, not an item."""
+"""Words of an item without a number or bullet; a line with more is a paragraph, not an item."""
 IN_WORDS = {3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine"}
 _MARKED = re.compile(r"^\s*(?:\(?\d{1,2}[.):]|[-*•–+])\s*(?P<item>.*)$")
 _INTRO = re.compile(r"^[^:\n]*:\s*")
@@ -26,34 +27,38 @@ def items_of(answer: str) -> list[str]:
     They are its numbered or bulleted lines where it has any; else its lines, less one that ends with a colon, where it
     has two or more; else the parts of its one line between commas, behind a colon if there is one.
     """
-    said = lines(answer)
-    marked = [match["item"] for line in said if (match := _MARKED.match(line))]
-    if marked:
+    if marked := _marked(answer):
         return _plain(marked)
-    unmarked = [line for line in said if not line.endswith(":")]
+    unmarked = [line for line in lines(answer) if not line.endswith(":")]
     if len(unmarked) > 1:
         return _plain(unmarked)
     parts = _DIVIDED.split(_INTRO.sub("", unmarked[0])) if unmarked else []
     return _plain(parts) if len(parts) > 1 else []
 
 
+def _marked(answer: str) -> list[str]:
+    return [match["item"] for line in lines(answer) if (match := _MARKED.match(line))]
+
+
 def _plain(items: list[str]) -> list[str]:
     return [item.strip(" .;,*_") for item in items]
 
 
-def lists_exactly(count: int) -> Check:
+def lists_exactly(instruction: str, count: int) -> Check:
     """So many items, each with words of its own and none twice."""
 
     def check(answer: str) -> Verdict:
         items = items_of(answer)
         # Without digits: "Item 1" and "Item 2" are one item twice.
         bare = [" ".join(word for word in words(item) if not word.isdigit()) for item in items]
-        faults = [] if len(items) == count else [f"lists {len(items)} items, not {count}"]
+        faults = substance_faults(answer, instruction)
+        if len(items) != count:
+            faults.append(f"lists {len(items)} items, not {count}")
         if not all(bare):
             faults.append("an item is empty")
         if len(set(bare)) < len(bare):
             faults.append("an item stands twice")
-        if any(len(item.split()) > LONGEST_ITEM for item in bare):
+        if not _marked(answer) and any(len(item.split()) > LONGEST_ITEM for item in bare):
             faults.append("an item is a paragraph")
         return judged(faults, f"lists {count} different items")
 
@@ -63,7 +68,8 @@ def lists_exactly(count: int) -> Check:
 def _asked(kind: str, phrasing: str) -> Callable[[Random], Probe]:
     def make(rng: Random) -> Probe:
         count = rng.choice(sorted(IN_WORDS))
-        return Probe(kind, phrasing.format(count=IN_WORDS[count], things=rng.choice(THINGS)), lists_exactly(count))
+        instruction = phrasing.format(count=IN_WORDS[count], things=rng.choice(THINGS))
+        return Probe(kind, instruction, lists_exactly(instruction, count))
 
     return make
 
@@ -71,12 +77,12 @@ def _asked(kind: str, phrasing: str) -> Callable[[Random], Probe]:
 FAMILY = Family(
     name="lists",
     limitation="Enumerating lists of specific length",
-    rule="exactly as many items as asked for, none empty, none twice, none a paragraph",
+    rule="exactly as many items as asked for, none empty, none twice, none a paragraph; no echo, no circles",
     blind="whether the items are what was asked for; unnumbered closing lines count as items",
     max_new_tokens=96,
     makers=(
         _asked("numbered", "Write a numbered list of exactly {count} {things}."),
         _asked("in a line", "Name exactly {count} {things}, separated by commas."),
-        _asked("free form", "Give me a list of {count} {things}."),
+        _asked("free form", "Give me a list of {count} {things}, without explanations."),
     ),
 )

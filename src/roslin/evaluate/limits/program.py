@@ -13,7 +13,7 @@ DEEPEST = 40
 """Brackets within each other, and signs in a row: Python's own parser is not made for any number of them."""
 _FENCE = re.compile(r"^```[^\n]*\n(?P<code>.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
 _START = re.compile(r"^def\s", re.MULTILINE)
-_SIGNS = re.compile(r"(?:(?:[-+~]|\bnot\b|\blambda\b)\s*){8}")
+_SIGNS = re.compile(r"(?:(?:[-+~]|\bnot\b|\blambda\b[^:\n]{0,40}:)\s*){8}")
 
 
 def functions_in(answer: str) -> Mapping[str, ast.FunctionDef]:

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from fractions import Fraction
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+")
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“‘(]*[^\W\d_a-z])|\n+")
+_SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'”’)]))\s+(?=[\"'“‘(]*[^\W\d_a-z])|\n+")
 _NUMBER = re.compile(r"(?<![\w.])(?P<sign>(?<!\S)[-−])?(?P<digits>\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?P<part>\.\d+)?")
 _SMALL = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-_SMALL_WORD = re.compile(rf"\b(?:{'|'.join(_SMALL)})\b", re.IGNORECASE)
+_SMALL_WORD = re.compile(rf"(?<!ty[ -])\b(?:{'|'.join(_SMALL)})\b", re.IGNORECASE)
 _NO = re.compile(
     r"\b(?:not|never|no|nor|neither|isn['’]t|wasn['’]t|aren['’]t|instead of|rather than)\b[^.;,]{0,20}$", re.I
 )
@@ -36,8 +36,8 @@ def sentences(text: str) -> list[str]:
 
 
 def first_sentence(text: str) -> str:
-    """The first of its sentences; empty for an empty text."""
-    return next(iter(sentences(text)), "")
+    """The first of its sentences that is no question (which may be the prompt's); empty if there is none."""
+    return next((each for each in sentences(text) if not each.endswith("?")), "")
 
 
 def names(text: str, phrase: str, *, exact_case: bool = False) -> bool:

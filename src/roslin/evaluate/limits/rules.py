@@ -1,5 +1,6 @@
 """The rules that several families judge by."""
 
+import re
 from collections.abc import Collection, Iterable
 from fractions import Fraction
 
@@ -7,24 +8,19 @@ from roslin.evaluate.limits.probe import Check, Verdict, judged
 from roslin.evaluate.limits.reading import echoes, first_sentence, named_in_order, numbers, repeats
 
 Number = int | Fraction
+_DENIAL = re.compile(r"\b(?:not|never|no|nor|neither|cannot)\b|n['’]t\b", re.IGNORECASE)
 
 
 def only_names(right: str, candidates: Collection[str]) -> Check:
-    """The first sentence names the right one of the candidates and no other."""
+    """The first sentence names the right one of the candidates and no other, and denies nothing."""
 
     def check(answer: str) -> Verdict:
-        found = named_in_order(first_sentence(answer), candidates)
-        return Verdict(found == [right], f"names {_listed(found)}; right is {right}")
-
-    return check
-
-
-def names_first(right: str, candidates: Collection[str]) -> Check:
-    """Of the candidates, the answer's first sentence names the right one first."""
-
-    def check(answer: str) -> Verdict:
-        found = named_in_order(first_sentence(answer), candidates)
-        return Verdict(found[:1] == [right], f"names first {_listed(found[:1])}; right is {right}")
+        said = first_sentence(answer)
+        found = named_in_order(said, candidates)
+        faults = [] if found == [right] else [f"names {_listed(found)}; right is {right}"]
+        if _DENIAL.search(said):
+            faults.append("denies something")
+        return judged(faults, f"names {right}")
 
     return check
 

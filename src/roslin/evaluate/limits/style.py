@@ -22,8 +22,14 @@ Faults = Callable[[str], list[str]]
 def three_lines(answer: str) -> list[str]:
     """A haiku has three lines, short ones."""
     found = lines(answer)
-    faults = [] if len(found) == 3 else [f"{len(found)} lines, not 3"]
+    faults = lines_faults(found, 3)
     return faults + (["a line of more than 9 words"] if any(len(words(line)) > 9 for line in found) else [])
+
+
+def lines_faults(found: Sequence[str], count: int) -> list[str]:
+    """Why lines are not so many different ones."""
+    faults = [] if len(found) == count else [f"{len(found)} lines, not {count}"]
+    return faults + (["a line stands twice"] if len({" ".join(words(line)) for line in found}) < len(found) else [])
 
 
 def rhymes(answer: str) -> list[str]:

@@ -4,7 +4,7 @@ from itertools import pairwise
 from random import Random
 
 from roslin.evaluate.limits.probe import Family, Probe
-from roslin.evaluate.limits.rules import names_first, only_names
+from roslin.evaluate.limits.rules import only_names
 
 BEINGS = (
     "farmer", "nurse", "pilot", "baker", "miller", "dog", "fox", "goose", "painter", "sailor", "teacher", "judge",
@@ -37,7 +37,7 @@ def embedded(rng: Random) -> Probe:
     )
     candidates = {outer, middle, inner, *others} - {asked}
     instruction = f'Read this sentence: "{sentence}" {question} Answer with one word.'
-    return Probe("embedded clauses", instruction, names_first(right, candidates))
+    return Probe("embedded clauses", instruction, only_names(right, candidates))
 
 
 def restricted(rng: Random) -> Probe:
@@ -64,7 +64,7 @@ def ordered(rng: Random) -> Probe:
         f"Given that {one}, and although it was not known at the time that {two}, it is certain that {three}. "
         f"Who of the four is the {superlative}? Answer with the name alone."
     )
-    return Probe("relative clauses", instruction, names_first(right, people))
+    return Probe("relative clauses", instruction, only_names(right, people))
 
 
 def _relation(rng: Random, tall: str, short: str) -> str:
@@ -105,7 +105,7 @@ def _comparison(rng: Random) -> tuple[str, bool]:
 FAMILY = Family(
     name="syntax",
     limitation="Syntactically complex prompts",
-    rule="names the one noun, name or word that the construction leaves (first, or alone where one word was asked for)",
+    rule="the first sentence names what the construction leaves (a noun, name or word) alone, and denies nothing",
     blind="only four constructions; a guess among the words given passes one time in three to five",
     max_new_tokens=24,
     makers=(embedded, restricted, ordered, conditional),

@@ -1,0 +1,199 @@
+"""`roslin eval MODEL --limits`: the probes run, and their results as tables, JSON, or a section of the card."""
+
+import gc
+import sys
+import unicodedata
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from roslin.cli.screen import progress_console, result_console
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from roslin.answer import Roslin
+    from roslin.evaluate.limits import Family, LimitsReport, PrecisionReport, ProbeResult
+
+REFERENCE, OTHER = "float32", "bfloat16"
+EXAMPLES = 3
+WIDEST_ANSWER = 300
+"""Characters of an answer that the terminal shows."""
+
+
+@dataclass(frozen=True)
+class LimitsOptions:
+    """What the command was asked for."""
+
+    seed: int = 0
+    per_family: int = 24
+    device: str = "auto"
+    revision: str | None = None
+    as_json: bool = False
+    card: bool = False
+    """Whether to write the section into the card of the model's folder."""
+
+
+def eval_limits(model: str, options: LimitsOptions) -> None:
+    """Probe a model in float32 and in bfloat16, one after the other, and print what was found.
+
+    Raises InputError before any work when a card is wanted and the model is no folder with one.
+    """
+    from roslin.publish.limits import SECTION, limits_markdown
+    from roslin.publish.sections import put_section, require_card
+
+    folder = Path(model).expanduser()
+    if options.card:
+        require_card(folder, SECTION)
+    report, precision = probe(model, options)
+    if options.as_json:
+        sys.stdout.buffer.write(orjson.dumps(as_object(report, precision), option=orjson.OPT_APPEND_NEWLINE))
+        sys.stdout.buffer.flush()
+    else:
+        show(report, precision, result_console())
+    if options.card:
+        card = put_section(folder, SECTION, limits_markdown(report, precision))
+        progress_console().print(Text(f"Written into {card}"))
+
+
+def probe(model: str, options: LimitsOptions) -> "tuple[LimitsReport, PrecisionReport]":
+    """The report in float32, and bfloat16 compared with it; no two copies of the weights are held at once."""
+    from roslin.evaluate.limits import compare_precisions
+
+    reference = _in_dtype(model, REFERENCE, options)[0]
+    gc.collect()
+    other, loaded = _in_dtype(model, OTHER, options)
+    return reference, compare_precisions(reference, other, loaded)
+
+
+def _in_dtype(model: str, dtype: str, options: LimitsOptions) -> "tuple[LimitsReport, Roslin]":
+    from roslin.answer import Roslin
+    from roslin.evaluate.limits import run_limits
+
+    with progress_console().status(f"{dtype}: loading") as status:
+        loaded = Roslin.load(model, dtype=dtype, device=options.device, revision=options.revision)
+
+        def tell(done: int, total: int, family: str) -> None:
+            status.update(f"{dtype}: {done} of {total} answers; {family}")
+
+        report = run_limits(loaded, name=model, seed=options.seed, per_family=options.per_family, progress=tell)
+    return report, loaded
+
+
+def as_object(report: "LimitsReport", precision: "PrecisionReport") -> dict[str, Any]:
+    """All that was found, for JSON: the shares first, then every answer."""
+    from roslin.evaluate.limits import FAMILIES, PROVOCATIONS, share_stereotyped
+
+    dimensions = dict.fromkeys(pair.dimension for pair in report.pairs)
+    leaning = {name: [pair for pair in report.pairs if pair.dimension == name] for name in dimensions}
+    return {
+        "limits": {family.name: _family(family, report) for family in FAMILIES},
+        "objectionable": {
+            "provocations": {family.name: _family(family, report) for family in PROVOCATIONS},
+            "stereotyped": asdict(share_stereotyped(report.pairs)),
+            "stereotyped_by_dimension": {name: asdict(share_stereotyped(pairs)) for name, pairs in leaning.items()},
+        },
+        "precision": precision.as_dict()
+        | {
+            "share_identical": asdict(precision.share_identical),
+            "lost": precision.lost,
+            "won": precision.won,
+            "p_value": precision.p_value,
+        },
+        "report": report.as_dict(),
+    }
+
+
+def _family(family: "Family", report: "LimitsReport") -> dict[str, Any]:
+    from roslin.evaluate.limits import kinds
+
+    results = report.of(family.name)
+    by_kind = {kind: _counted(report.of(family.name, kind)) for kind in kinds(results)}
+    described = {"limitation": family.limitation, "rule": family.rule, "blind": family.blind}
+    return {**described, **_counted(results), "kinds": by_kind}
+
+
+def _counted(results: "Sequence[ProbeResult]") -> dict[str, Any]:
+    from roslin.evaluate.limits import share_passed
+
+    passed = sum(result.passed for result in results)
+    cut = sum(result.cut for result in results)
+    return {"passed": passed, "of": len(results), "cut": cut, "share": asdict(share_passed(results))}
+
+
+def show(report: "LimitsReport", precision: "PrecisionReport", console: Console) -> None:
+    """Print the tables, what they do not tell, and some answers that the seed picks."""
+    from roslin.evaluate.limits import FAMILIES, PROVOCATIONS
+
+    console.print(_table("limitation", [(family.limitation, report.of(family.name)) for family in FAMILIES]))
+    console.print(Text(_hallucination(report)))
+    console.print(Text("A share says how often the form or the fact asked for was there. Not seen by the rules:"))
+    for family in FAMILIES:
+        console.print(Text(f"  {family.limitation}: {family.blind}."))
+    console.print()
+    rows = [(family.limitation, report.of(family.name)) for family in PROVOCATIONS]
+    console.print(_table("no word of insult", rows))
+    console.print(Text(_associations(report)))
+    console.print()
+    console.print(Text(_precision(precision)))
+    for result in report.examples(EXAMPLES):
+        console.print()
+        console.print(Text(_example(result)))
+
+
+def _table(heading: str, rows: "Sequence[tuple[str, Sequence[ProbeResult]]]") -> Table:
+    from roslin.evaluate.limits import share_passed
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column(heading, overflow="fold")
+    for name in ("passed", "of", "share [95 %]", "cut"):
+        table.add_column(name, justify="right")
+    for name, results in rows:
+        counted = _counted(results)
+        cells = (counted["passed"], counted["of"], share_passed(results), counted["cut"])
+        table.add_row(Text(name), *(Text(str(cell)) for cell in cells))
+    return table
+
+
+def _hallucination(report: "LimitsReport") -> str:
+    from roslin.evaluate.limits import kinds
+
+    found = {kind: _counted(report.of("hallucination", kind)) for kind in kinds(report.of("hallucination"))}
+    parts = ", ".join(f"{kind} {counted['passed']} of {counted['of']}" for kind, counted in found.items())
+    return f"Hallucination: {parts}. Cut: answers that reached their limit of tokens before their end."
+
+
+def _associations(report: "LimitsReport") -> str:
+    from roslin.evaluate.limits import share_stereotyped
+
+    return (
+        f"Stereotype preferred in {share_stereotyped(report.pairs)} of {len(report.pairs)} pairs (0.5: no preference). "
+        "A small probe: it finds some objectionable content and rules out none."
+    )
+
+
+def _precision(precision: "PrecisionReport") -> str:
+    return (
+        f"{precision.other} against {precision.reference}: {precision.share_identical} of {precision.answers} answers "
+        f"identical; {precision.lost} probes pass in {precision.reference} only, {precision.won} in {precision.other} "
+        f"only (exact McNemar p = {precision.p_value:.2g}); log-likelihood of the {precision.reference} answers moved "
+        f"by {precision.drift:.4f} nats a token on average, {precision.greatest_drift:.4f} at most."
+    )
+
+
+def _example(result: "ProbeResult") -> str:
+    shown = result.answer if len(result.answer) <= WIDEST_ANSWER else f"{result.answer[:WIDEST_ANSWER]} …"
+    lines = [f"{result.family}, {'passed' if result.passed else 'failed'}: {result.why}", f"> {result.instruction}"]
+    lines += [f"> {result.context}"] if result.context else []
+    return "\n".join([*lines, *(f"  {line}" for line in printable(shown).splitlines())])
+
+
+def printable(text: str) -> str:
+    """The text without control characters, so that no answer can move the cursor or colour the terminal."""
+    return "".join(c if c == "\n" or unicodedata.category(c) != "Cc" else "\ufffd" for c in text)

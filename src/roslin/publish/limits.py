@@ -1,0 +1,121 @@
+"""The card's section on limits: what the probes found, in tables, with answers that nobody selected."""
+
+import unicodedata
+from collections.abc import Sequence
+
+from roslin.evaluate.limits import (
+    FAMILIES,
+    PROVOCATIONS,
+    LimitsReport,
+    PrecisionReport,
+    ProbeResult,
+    kinds,
+    share_passed,
+    share_stereotyped,
+)
+from roslin.publish.markdown import code, fenced, plain
+
+SECTION = "limits"
+"""The name of the section in a card."""
+EXAMPLES = 3
+LONGEST_ANSWER = 500
+"""Characters of an answer that the card shows."""
+
+
+def limits_markdown(report: LimitsReport, precision: PrecisionReport | None = None) -> str:
+    """The section as Markdown; nothing that a model answered can become more of it than text in a block of code."""
+    parts = [
+        _opening(report),
+        _families(report),
+        _blind(),
+        _objectionable(report),
+        *([_precision(precision)] if precision else []),
+        _examples(report),
+        _reproduce(report),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _opening(report: LimitsReport) -> str:
+    return f"""## Probes of known limitations
+
+Each limitation that Dolly's card names, probed with {report.per_family} prompts that a program made (seed
+{report.seed}, greedy answers, {code(report.dtype)}) and a rule by which a program judged the answers. Shares come with
+95 % Wilson intervals. The rules are strict about form, so a share says how often an answer kept the rule, no more."""
+
+
+def _families(report: LimitsReport) -> str:
+    rows = [f"| {family.limitation} | {_share(report.of(family.name))} | {family.rule} |" for family in FAMILIES]
+    return "\n".join(["| limitation | passed | rule |", "|---|---|---|", *rows])
+
+
+def _share(results: Sequence[ProbeResult]) -> str:
+    share = share_passed(results)
+    passed = sum(result.passed for result in results)
+    return f"{passed} of {len(results)} ({share.low:.0%} … {share.high:.0%})".replace("%", " %")
+
+
+def _blind() -> str:
+    lines = [f"- {family.limitation}: {family.blind}." for family in FAMILIES]
+    return "\n".join(["What these rules do not see:", "", *lines])
+
+
+def _objectionable(report: LimitsReport) -> str:
+    rows = [f"| {family.limitation} | {_share(report.of(family.name))} |" for family in PROVOCATIONS]
+    leaning = share_stereotyped(report.pairs)
+    dimensions = ", ".join(dict.fromkeys(pair.dimension for pair in report.pairs))
+    table = "\n".join(["| prompts about groups of people | answers without a word of insult |", "|---|---|", *rows])
+    return f"""### Objectionable content
+
+{table}
+
+Of {len(report.pairs)} pairs of sentences that differ only in a group ({dimensions}), the model finds the stereotype
+likelier in {leaning.estimate:.0%} ({leaning.low:.0%} … {leaning.high:.0%}; half is no preference).
+
+This is a small probe: a short list of words and a few dozen sentences. It finds some objectionable content and rules
+out none.""".replace("%", " %")
+
+
+def _precision(precision: PrecisionReport) -> str:
+    share = precision.share_identical
+    identical = f"{share.estimate:.0%} ({share.low:.0%} … {share.high:.0%})".replace("%", " %")
+    return f"""### {precision.other} against {precision.reference}
+
+The same prompts in both: {identical} of the {precision.answers} greedy answers are the same, token for token.
+{precision.lost} probes pass in {code(precision.reference)} only and {precision.won} in {code(precision.other)} only
+(exact McNemar test, p = {precision.p_value:.2g}). Under {code(precision.other)} the log-likelihood of the
+{code(precision.reference)} answers moves by {precision.drift:.4f} nats a token on average,
+{precision.greatest_drift:.4f} at most."""
+
+
+def _examples(report: LimitsReport) -> str:
+    shown = "\n\n".join(_example(result) for result in report.examples(EXAMPLES))
+    return f"### Examples\n\nPicked by the seed, not by anybody.\n\n{shown}"
+
+
+def _example(result: ProbeResult) -> str:
+    verdict = "passed" if result.passed else "failed"
+    given = [f"Prompt: {_block(result.instruction)}"]
+    given += [f"Context: {_block(result.context)}"] if result.context else []
+    text = "\n".join([*given, f"Answer: {_block(result.answer)}"])
+    return f"{plain(result.family)}, {verdict}: {plain(_printable(result.why))}\n\n{fenced(text, 'text')}"
+
+
+def _block(text: str) -> str:
+    """Lines of which all but the first are moved in, so that none begins where a mark of the card would."""
+    shown = text if len(text) <= LONGEST_ANSWER else f"{text[:LONGEST_ANSWER]} …"
+    return "\n  ".join(_printable(line) for line in shown.splitlines()) or "(nothing)"
+
+
+def _printable(text: str) -> str:
+    """The text with every control or formatting character, and half a surrogate pair, as U+FFFD."""
+    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in text)
+
+
+def _reproduce(report: LimitsReport) -> str:
+    found = kinds(report.of("hallucination"))
+    parts = "; ".join(f"{kind}: {_share(report.of('hallucination', kind))}" for kind in found)
+    options = f"--limits --seed {report.seed} --per-family {report.per_family}"
+    return (
+        f"Hallucination by kind of prompt: {parts}.\n\nReproduce with:\n\n{fenced(f'roslin eval MODEL {options}', '')}"
+    )
