@@ -4,7 +4,7 @@
 
 is lm_eval's own command, all its options included, after `register`. It is needed because lm_eval 0.4.13, the version
 that Roslin's table is held against, looks models up in a list of its own and reads no entry points. Versions to come
-read those of the group `lm_eval.models` (its plugin guide), where Roslin is declared: with them `lm_eval --model roslin`
+read those of the group `lm_eval.models` (its plugin guide), where Roslin is declared: there, `lm_eval --model roslin`
 works by itself. In Python, call `register` before `lm_eval.simple_evaluate(model="roslin")`, or pass it a
 `roslin.evaluate.harness_model.RoslinLM`.
 """
