@@ -139,7 +139,7 @@ def test_json_carries_everything() -> None:
 
 
 def test_what_cannot_be_told_is_null() -> None:
-    all_right = {task: task_scores(task, [1, 1, 1]) for task in COLUMNS}
+    all_right = {task: task_scores(task, [1, 1, 1], clusters=["a", "a", "b"]) for task in COLUMNS}
     [row] = json.loads(orjson.dumps(table_object(make_table([run_of(all_right)], published=False))))["rows"]
     assert row["gmean"] == {"estimate": 1, "standard_error": None, "delta": None, "bootstrap": None}
     assert row["tasks"]["piqa"]["design_effect"] is None

@@ -17,7 +17,10 @@ class Share:
     error: float
     """Standard error, which allows for clusters as they are; nan where there is a single cluster."""
     design_effect: float
-    """How many times the variance is that of as many independent units (Kish 1965); nan where all units are alike."""
+    """How many times the variance is that of as many independent units (Kish 1965).
+
+    nan where there are clusters of several units and all units are alike, or a single cluster.
+    """
     effective: float
     """How many independent units are worth as much: at most `trials`."""
 
@@ -44,14 +47,22 @@ def share_of(tally: Tally, *, design_effect: float = 1.0) -> Share:
     `design_effect`: the least to allow for, known from elsewhere where the tally has counts only.
     """
     [successes], [share], trials = tally.totals_M.tolist(), tally.shares_M.tolist(), tally.units
-    variance = tally.variance(tally.residuals_KM[:, 0])
-    alike = tally.clusters < 2 or successes in (0, trials)
-    found = math.nan if alike else variance / (share * (1 - share) / (trials - 1))
-    effective = trials**2 / float(tally.clusters_K @ tally.units_K**2) if alike else trials / max(found, 1.0)
-    effective = min(effective, trials / design_effect)
+    found = _design_effect(tally)
+    likeness = tally.clusters_K @ tally.units_K**2 / trials if math.isnan(found) else max(found, 1.0)
+    effective = trials / max(float(likeness), design_effect)
     wilson = wilson_interval(share * effective, effective)
-    interval = Interval(share, wilson.low, wilson.high)
-    return Share(successes, trials, interval, math.sqrt(variance), found, effective)
+    error = math.sqrt(tally.variance(tally.residuals_KM[:, 0]))
+    return Share(successes, trials, Interval(share, wilson.low, wilson.high), error, found, effective)
+
+
+def _design_effect(tally: Tally) -> float:
+    """The variance of a tally's share over that of as many single units; nan where it cannot be told."""
+    share = float(tally.shares_M[0])
+    if tally.clusters == tally.units:
+        return 1.0
+    if tally.clusters < 2 or share in (0.0, 1.0):
+        return math.nan
+    return tally.variance(tally.residuals_KM[:, 0]) / (share * (1 - share) / (tally.units - 1))
 
 
 def share_difference(first: Share, second: Share) -> Interval:
