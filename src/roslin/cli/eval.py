@@ -25,7 +25,8 @@ ONLY_FOR: dict[str, tuple[Job, ...]] = {
         ("tasks", "data", "profile", "shots", "limit", "hf", "name", "dtype", "store", "trained_on"), ("benchmarks",)
     ),
     **dict.fromkeys(("records", "ifeval", "against", "samples", "greedy", "max_new_tokens"), ("records",)),
-    **dict.fromkeys(("limits", "per_family", "card"), ("limits",)),
+    **dict.fromkeys(("limits", "per_family"), ("limits",)),
+    "card": ("benchmarks", "limits"),
     "dtype": ("benchmarks", "records"),
     "seed": ("records", "limits"),
 }
@@ -80,8 +81,7 @@ def eval_(
     limits: Annotated[bool, _limits("--limits", help="Probe the limitations that Dolly's card names.")] = False,
     per_family: Annotated[int, _limits(min=1, help="Probes of each limitation.")] = 24,
     card: Annotated[
-        bool,
-        _limits("--card", help="Write what was found into the card of the model's folder."),
+        bool, typer.Option("--card", help="Write what was found into the card of the model's folder (not of records).")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of answers, samples and probes.")] = 0,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "auto",
@@ -138,6 +138,7 @@ def eval_(
                 store=store,
                 trained_on=trained_on or [],
                 as_json=as_json,
+                card=card,
             ),
         )
 

@@ -1,7 +1,7 @@
 """`roslin eval MODEL`: the benchmarks asked, each score kept, and the model's line of the table."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,8 @@ class BenchmarkOptions:
     store: Path
     trained_on: Sequence[str]
     as_json: bool
+    card: bool
+    """Whether to write the scores into the card of the model's folder."""
 
 
 def eval_benchmarks(model: str, options: BenchmarkOptions) -> None:
@@ -53,8 +55,13 @@ def eval_benchmarks(model: str, options: BenchmarkOptions) -> None:
     from roslin.evaluate.benchmark import evaluate
     from roslin.evaluate.store import Store
     from roslin.evaluate.tasks import TASKS, find_tasks
+    from roslin.publish.benchmarks import SECTION, benchmarks_markdown
+    from roslin.publish.sections import put_section, require_card
 
     tasks = find_tasks(options.tasks or list(TASKS))
+    folder = Path(model).expanduser()
+    if options.card:
+        require_card(folder, SECTION)
     records = _training_records(options.trained_on)
     store = Store(options.store)
     with progress_console().status("loading") as status:
@@ -68,6 +75,8 @@ def eval_benchmarks(model: str, options: BenchmarkOptions) -> None:
             scorer, tasks, store, data=options.data, shots=options.shots, limit=options.limit, on_progress=tell
         )
         overlaps = overlapping(records, found, tasks, options) if records else []
+    if options.card and found.scores.tasks:
+        put_section(folder, SECTION, benchmarks_markdown(found.scores, _remarks(found, overlaps)))
     if options.as_json:
         _print_json(found, overlaps)
     else:
@@ -110,15 +119,17 @@ def show(found: "Evaluation", overlaps: "Sequence[Overlapping]", console: Consol
     scores = found.scores
     if scores.tasks:
         show_table(make_table([scores], profile=scores.profile, shots=scores.shots, published=False), console)
-    for line in (*_remarks(found), *map(str, overlaps)):
-        console.print(Text(line))
+    for remark in _remarks(found, overlaps):
+        console.print(Text(remark))
 
 
-def _remarks(found: "Evaluation") -> Iterator[str]:
-    for task, count in found.truncated.items():
-        yield f"{task}: the beginnings of {count:,} questions were cut off; the model has too few positions for them."
-    for task, note in found.notes.items():
-        yield f"{task}: {note}"
+def _remarks(found: "Evaluation", overlaps: "Sequence[Overlapping]") -> list[str]:
+    cut = "the beginnings of {:,} questions were cut off; the model has too few positions for them."
+    return [
+        *(f"{task}: {cut.format(count)}" for task, count in found.truncated.items()),
+        *(f"{task}: {note}" for task, note in found.notes.items()),
+        *map(str, overlaps),
+    ]
 
 
 @dataclass(frozen=True)

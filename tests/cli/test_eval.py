@@ -1,0 +1,199 @@
+"""`roslin eval` as people and scripts run it, benchmarks first."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness_tasks import write_jsonl
+from roslin.cli.main import main
+from roslin.evaluate.store import Store
+from roslin.tokens import Tokenizer
+from tiny import tiny_gpt_neox
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, base_folder: Path) -> Path:
+    """A tiny random model whose tokenizer has Dolly's keys, with a card."""
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = Tokenizer.load(base_folder)
+    tokenizer.add_keys()
+    tiny_gpt_neox(folder, vocab_size=tokenizer.size)
+    tokenizer.save(folder)
+    (folder / "README.md").write_text("# A model\n\n## Attribution\n\nNobody.\n")
+    return folder
+
+
+def piqa(number: int) -> dict[str, Any]:
+    goal = f"Water plant number {number} on the sill by the window every morning before noon"
+    return {"goal": goal, "sol1": f"take can {number}.", "sol2": "take it.", "label": 0}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_jsonl(folder / "piqa_validation.jsonl", [piqa(number) for number in range(12)])
+    boolq = {"question": "is it so", "passage": "A passage.", "answer": True}
+    write_jsonl(folder / "boolq_validation.jsonl", [boolq])
+    return folder
+
+
+@pytest.fixture
+def roslin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """The command in this process and a folder of its own."""
+
+    def run(*words: str | Path) -> Ended:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["roslin", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), shown.out, shown.err)
+
+    return run
+
+
+def asked(*more: str | Path, data: Path, tasks: str = "piqa,boolq") -> Sequence[str | Path]:
+    return ("--data", data, "--tasks", tasks, *more)
+
+
+def test_the_model_s_line_is_printed_and_kept(roslin: Run, model: Path, data: Path) -> None:
+    done = roslin("eval", model, *asked(data=data), "--name", "mine")
+    assert done.code == 0, done.err
+    line = next(line for line in done.out.splitlines() if line.startswith("mine"))
+    assert line.count(".") >= 2
+    assert "boolq: its passages lack the titles" in done.out
+    assert "`roslin table`" in done.err
+    table = roslin("table", "--format", "json", "--no-published")
+    [row] = json.loads(table.out)["rows"]
+    assert (row["label"], row["tasks"]["piqa"]["questions"]) == ("mine", 12)
+
+
+def test_nothing_is_asked_twice(roslin: Run, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = roslin("eval", model, *asked(data=data), "--json")
+
+    def never(*_: object) -> None:
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr("roslin.engine.scoring._Pass", never)
+    again = roslin("eval", model, *asked(data=data), "--json")
+    assert json.loads(again.out) == json.loads(first.out)
+
+
+def test_json_holds_scores_notes_and_failures(roslin: Run, model: Path, data: Path) -> None:
+    done = roslin("eval", model, *asked("--json", data=data, tasks="piqa,arc_easy"), "--limit", "5")
+    assert done.code == 1
+    values = json.loads(done.out)
+    [row] = values["rows"]
+    assert row["tasks"]["piqa"]["questions"] == 5
+    assert "arc_easy_test.jsonl" in values["failures"]["arc_easy"]
+    assert "the scores of the others are kept" in done.err
+
+
+def test_profiles_are_kept_apart(roslin: Run, model: Path, data: Path) -> None:
+    for profile in ("raw", "instruct"):
+        assert roslin("eval", model, *asked("--profile", profile, data=data)).code == 0
+    raw = json.loads(roslin("table", "--format", "json", "--no-published").out)
+    other = json.loads(roslin("table", "--format", "json", "--profile", "instruct").out)
+    assert (len(raw["rows"]), len(other["rows"])) == (1, 1)
+    assert raw["left_out"] == [{"profile": "instruct", "shots": 0, "runs": 1}]
+
+
+def test_transformers_runs_the_model_with_hf(roslin: Run, model: Path, data: Path) -> None:
+    mine = json.loads(roslin("eval", model, *asked("--json", data=data)).out)["rows"][0]
+    theirs = json.loads(roslin("eval", model, *asked("--json", "--hf", data=data)).out)["rows"][0]
+    assert theirs["label"] == f"{model} (transformers)"
+    right = [[row["tasks"][task]["right"] for task in ("piqa", "boolq")] for row in (mine, theirs)]
+    assert right[0] == right[1]
+
+
+def test_training_records_that_hold_questions_are_told(roslin: Run, model: Path, data: Path, tmp_path: Path) -> None:
+    question = piqa(3)
+    record = {"instruction": f"{question['goal']} {question['sol1']}", "context": "", "response": "Yes."}
+    records = write_jsonl(tmp_path / "records.jsonl", [record])
+    done = roslin("eval", model, *asked("--trained-on", records, data=data))
+    assert "piqa: 1 of 12 questions share words with the 1 training records; on the others" in done.out
+    as_json = json.loads(roslin("eval", model, *asked("--trained-on", records, "--json", data=data)).out)
+    assert as_json["contamination"]["piqa"]["touched"] == 1
+
+
+def test_scores_go_into_the_card(roslin: Run, model: Path, data: Path) -> None:
+    assert roslin("eval", model, *asked("--card", data=data), "--name", "mine").code == 0
+    card = (model / "README.md").read_text()
+    assert card.index("## Benchmarks") < card.index("## Attribution")
+    assert "| databricks/dolly-v2-7b | 0.392 |" in card
+    assert "| piqa | " in card
+    assert "boolq: its passages lack the titles" in card
+    assert roslin("eval", model, *asked("--card", data=data), "--name", "mine").code == 0
+    assert (model / "README.md").read_text() == card
+
+
+def test_a_card_that_is_not_there_is_told_before_any_work(roslin: Run, data: Path) -> None:
+    done = roslin("eval", "base", *asked("--card", data=data))
+    assert done.code == 1
+    assert "README.md" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--tasks", "piqa,mmlu"), "mmlu"),
+        (("--limits", "--shots", "2"), "--shots"),
+        (("--records", "x.jsonl", "--data", "y"), "--data"),
+        (("--greedy",), "--greedy"),
+        (("--profile", "chat"), "chat"),
+    ],
+)
+def test_wrong_usage_is_told(roslin: Run, model: Path, words: Sequence[str], told: str) -> None:
+    done = roslin("eval", model, *words)
+    assert done.code == 2
+    assert told in done.err
+
+
+def test_a_model_that_is_not_there_is_told(roslin: Run, data: Path) -> None:
+    done = roslin("eval", "no-such-model", *asked(data=data))
+    assert done.code == 1
+    assert "no-such-model" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_ctrl_c_keeps_what_was_scored(model: Path, data: Path, tmp_path: Path) -> None:
+    write_jsonl(data / "piqa_validation.jsonl", [piqa(number) for number in range(40_000)])
+    command = [sys.executable, "-m", "roslin", "eval", str(model), *map(str, asked(data=data, tasks="piqa"))]
+    running = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    store = tmp_path / "roslin-results.sqlite"
+    deadline = time.monotonic() + 120
+    while not (store.exists() and scored(store)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert told.strip().endswith("Stopped.")
+    assert 0 < scored(store) < 40_000
+
+
+def scored(path: Path) -> int:
+    return sum(len(scores.tasks["piqa"].keys) for scores in Store(path).scores())
