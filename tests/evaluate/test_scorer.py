@@ -148,7 +148,7 @@ def test_a_continuation_longer_than_the_model_is_refused(base_folder: Path, tmp_
     tiny_gpt_neox(tmp_path, tokenizer=base_folder, vocab_size=8192, max_position_embeddings=8)
     model = Roslin.load(str(tmp_path), dtype="float32")
     question = Question((Choice("one", " two" * 20, 1),), 0)
-    with pytest.raises(InputError, match=r"question 1: .* 8 positions"):
+    with pytest.raises(InputError, match=r"question 1: a continuation has .* 8 positions"):
         list(scorer(model).score([question]))
 
 

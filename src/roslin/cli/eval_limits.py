@@ -182,8 +182,8 @@ def _precision(precision: "PrecisionReport") -> str:
     return (
         f"{precision.other} against {precision.reference}: {precision.share_identical} of {precision.answers} answers "
         f"identical; {precision.lost} probes pass in {precision.reference} only, {precision.won} in {precision.other} "
-        f"only (exact McNemar p = {precision.p_value:.2g}); log-likelihood of the {precision.reference} answers moved "
-        f"by {precision.drift:.4f} nats a token on average, {precision.greatest_drift:.4f} at most."
+        f"only (McNemar's exact test, mid-p: {precision.p_value:.2g}); log-likelihood of the {precision.reference} "
+        f"answers moved by {precision.drift:.4f} nats a token on average, {precision.greatest_drift:.4f} at most."
     )
 
 

@@ -14,7 +14,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from roslin.errors import write_failed
+from roslin.errors import MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ DECIDED = ("bits_per_byte", "rouge_l", "stopped")
 
 @contextmanager
 def response_progress(console: Console, title: str) -> "Iterator[Callable[[Progress], None]]":
-    """What `judge_responses` and `judge_ifeval` tell their progress to: a bar a stage, on a terminal only."""
+    """What `judge_responses` and `judge_ifeval` tell their progress to: a bar for each stage, on a terminal only."""
     with Bars(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -78,7 +78,7 @@ def write_samples(reports: "Sequence[ResponseReport]", path: Path, *, count: int
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise write_failed(path, error) from None
+        raise MachineError(f"{path} cannot be written ({error.strerror or error}); name another file.") from None
 
 
 def show_responses(report: "ResponseReport", console: Console) -> None:
@@ -92,8 +92,8 @@ def show_responses(report: "ResponseReport", console: Console) -> None:
     for metric in METRICS:
         figure = report.overall.by_metric[metric.name]
         reference = _estimate(metric, references[metric.name]) if metric.name in references else ""
-        table.add_row(metric.title, _estimate(metric, figure), _interval(metric, figure), reference)
-    table.add_row("length: quartiles, tokens", _quartiles(report.overall), "", _quartiles(report.references))
+        _add(table, metric.title, _estimate(metric, figure), _interval(metric, figure), reference)
+    _add(table, "length: quartiles, tokens", _quartiles(report.overall), "", _quartiles(report.references))
     console.print(table)
     console.print(_categories(report, "The records' responses by category", LIKELIHOOD))
     console.print(_categories(report, "The model's answers by category", ANSWERS))
@@ -110,7 +110,7 @@ def show_comparison(comparison: "ResponseComparison", console: Console) -> None:
     for change in comparison.overall.by_metric.values():
         metric = change.metric
         sides = _estimate(metric, change.before), _estimate(metric, change.after)
-        table.add_row(metric.title, *sides, _change(change), change.verdict)
+        _add(table, metric.title, *sides, _change(change), change.verdict)
     console.print(table)
     console.print(_category_verdicts(comparison))
     console.print(
@@ -125,16 +125,16 @@ def show_comparison(comparison: "ResponseComparison", console: Console) -> None:
 def show_ifeval(report: "IfevalReport", console: Console) -> None:
     """How many instructions a model follows: overall and by kind, strictly and loosely read."""
     table = _table(f"{report.model}: instructions that a program can check ({report.source})")
-    for name in ("", "instructions", "strict", "95 % interval", "loose", "95 % interval"):
+    for name in ("", "of", "strict", "95 % interval", "loose", "95 % interval"):
         table.add_column(name, justify="left" if not name else "right")
     instructions = sum(len(each.strict) for each in report.followed)
     strict, loose = report.strict, report.loose
-    table.add_row("all of a prompt's", f"{len(report.followed)} prompts", *_shares(strict.prompts, loose.prompts))
-    table.add_row("each by itself", str(instructions), *_shares(strict.instructions, loose.instructions))
+    _add(table, "prompts, all of each", str(len(report.followed)), *_shares(strict.prompts, loose.prompts))
+    _add(table, "instructions", str(instructions), *_shares(strict.instructions, loose.instructions))
     table.add_section()
     for kind, share in strict.by_kind.items():
         count = sum(i.kind == kind for each in report.followed for i in each.prompt.instructions)
-        table.add_row(kind, str(count), *_shares(share, loose.by_kind[kind]))
+        _add(table, kind, str(count), *_shares(share, loose.by_kind[kind]))
     console.print(table)
     console.print(f"Answers {report.drawing}.", soft_wrap=True)
     if report.unchecked:
@@ -149,16 +149,21 @@ def show_ifeval_comparison(comparison: "IfevalComparison", console: Console) -> 
     table = _table(f"{before} → {after}: instructions followed in {comparison.pairs} prompts, paired")
     for name in ("", before, after, "change, 95 % interval", "verdict"):
         table.add_column(Text(name), justify="right" if name in (before, after) else "left")
-    for title, shifts in (("all of a prompt's", comparison.prompts), ("each by itself", comparison.instructions)):
+    for title, shifts in (("prompts, all of each", comparison.prompts), ("instructions", comparison.instructions)):
         for reading, shift in shifts.items():
             change = f"{_points(shift.change.estimate)} [{_points(shift.change.low)}, {_points(shift.change.high)}]"
             sides = f"{100 * shift.before:.1f} %", f"{100 * shift.after:.1f} %"
-            table.add_row(f"{title}, {reading}", *sides, change, shift.verdict)
+            _add(table, f"{title}, {reading}", *sides, change, shift.verdict)
     console.print(table)
 
 
 def _table(title: str) -> Table:
     return Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+
+
+def _add(table: Table, *cells: str) -> None:
+    """Add a row of plain text: in brackets, an interval may look like markup."""
+    table.add_row(*map(Text, cells))
 
 
 def _number(metric: "Metric", value: float) -> str:
@@ -189,7 +194,7 @@ def _categories(report: "ResponseReport", title: str, headings: Mapping[str, str
         table.add_column(name, justify="right")
     for category, figures in report.by_category.items():
         cells = [_with_interval(BY_NAME[name], figures.by_metric[name]) for name in headings]
-        table.add_row(Text(category), str(figures.records), *cells)
+        _add(table, category, str(figures.records), *cells)
     return table
 
 
@@ -210,7 +215,7 @@ def _category_verdicts(comparison: "ResponseComparison") -> Table:
     for name in DECIDED:
         table.add_column(BY_NAME[name].title)
     for category, found in comparison.by_category.items():
-        table.add_row(Text(category), str(found.records), *(found.by_metric[name].verdict for name in DECIDED))
+        _add(table, category, str(found.records), *(found.by_metric[name].verdict for name in DECIDED))
     return table
 
 

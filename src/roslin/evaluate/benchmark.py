@@ -26,6 +26,7 @@ DECIDING = (
     "answer/prompts.py",
     "evaluate/scorer.py",
     "evaluate/harness_pairs.py",
+    "evaluate/harness_text.py",
     "evaluate/transformers_scorer.py",
 )
 """The code that a log-likelihood depends on, in the package's folder; the questions have hashes of their own."""

@@ -13,16 +13,18 @@ from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import orjson
 
 from roslin.errors import InputError
-from roslin.evaluate.question import Question
-from roslin.evaluate.scorer import ChoiceScore
 from roslin.evaluate.scores import Metric, ModelScores, Profile, TaskScores
 from roslin.evaluate.tasks import TASKS
+
+if TYPE_CHECKING:
+    from roslin.evaluate.question import Question
+    from roslin.evaluate.scorer import ChoiceScore
 
 DEFAULT_STORE = Path("roslin-results.sqlite")
 FORMAT = 1
@@ -133,7 +135,7 @@ class Run:
         self._number = number
         self._name = name
 
-    def ask(self, task: str, questions: Sequence[Question]) -> list[int]:
+    def ask(self, task: str, questions: "Sequence[Question]") -> list[int]:
         """Note what a task asks, and say which of the questions have no scores yet; of equal ones the first."""
         asked = [(question.key, question.gold, question.cluster) for question in questions]
         packed = zlib.compress(orjson.dumps(asked))
@@ -146,7 +148,7 @@ class Run:
         firsts = {key: number for number, (key, *_) in reversed(list(enumerate(asked)))}
         return sorted(number for key, number in firsts.items() if key not in known)
 
-    def add(self, task: str, scored: Iterable[tuple[Question, Sequence[ChoiceScore]]]) -> None:
+    def add(self, task: str, scored: "Iterable[tuple[Question, Sequence[ChoiceScore]]]") -> None:
         """Keep the scores of some questions, all of them or, if it is broken off, none."""
         rows = [
             (self._number, task, question.key, place, score.log_likelihood, score.tokens, choice.characters, truncated)

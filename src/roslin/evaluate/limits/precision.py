@@ -3,14 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from typing import Any, Self
 
 from roslin.answer import Roslin
 from roslin.engine import ScoreRow, score
 from roslin.errors import InputError
 from roslin.evaluate.limits.report import LimitsReport, ProbeResult
-from roslin.statistics import Interval, wilson_interval
+from roslin.statistics import Interval, Tally, sign_flip_p, wilson_interval
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,12 @@ class PrecisionReport:
 
     @property
     def p_value(self) -> float:
-        """McNemar's exact test, two-sided: how likely so unequal a loss and gain is if neither dtype is better."""
-        return exact_mcnemar(self.lost, self.won)
+        """Of no difference: McNemar's exact test, two-sided, mid-p, over the probes that pass in one dtype only."""
+        if self.lost == self.won == 0:
+            return 1.0
+        outcomes = [1] * self.lost + [0] * self.won
+        alone = [str(number) for number in range(len(outcomes))]
+        return sign_flip_p(Tally.of_outcomes(alone, outcomes, [1 - outcome for outcome in outcomes]))
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain values, for JSON."""
@@ -73,13 +76,6 @@ class PrecisionReport:
             return cls(**{**data, "changes": tuple(FamilyChange(**change) for change in data["changes"])})
         except (KeyError, TypeError) as error:
             raise InputError(f"This is no report on precisions ({type(error).__name__}: {error}).") from None
-
-
-def exact_mcnemar(first: int, second: int) -> float:
-    """Two-sided p of a fair coin that falls `first` and `second` times on its sides (McNemar 1947, exact form)."""
-    flips = first + second
-    tail = sum(math.comb(flips, k) for k in range(min(first, second) + 1))
-    return min(1.0, float(Fraction(2 * tail, 2**flips)))
 
 
 def compare_precisions(reference: LimitsReport, other: LimitsReport, model: Roslin) -> PrecisionReport:

@@ -10,6 +10,8 @@ from roslin.evaluate.limits.program import functions_in
 from roslin.evaluate.limits.values import Refused, Value
 
 INPUTS = 8
+LONGEST_SHOWN = 80
+"""Characters of a wrong value that a verdict shows."""
 VERBS = ("blend", "measure", "filter", "tally", "shift", "fold", "grade", "mark")
 LETTERS = "aeinorst"
 
@@ -108,7 +110,7 @@ def gives(name: str, inputs: Sequence[Value], outputs: Sequence[Value]) -> Check
                 given = list(value) if isinstance(value, list) else value
                 found = Interpreter(functions).call(name, [given])
                 if found != right or type(found) is not type(right):
-                    return Verdict(False, f"{name}({value!r}) gives {found!r}; right is {right!r}")
+                    return Verdict(False, f"{name}({value!r}) gives {_shown(found)}; right is {right!r}")
         except Failed as error:
             return Verdict(False, f"{name}({value!r}) raises {error}")
         except Refused as error:
@@ -116,6 +118,11 @@ def gives(name: str, inputs: Sequence[Value], outputs: Sequence[Value]) -> Check
         return Verdict(True, f"right on {len(inputs)} inputs")
 
     return check
+
+
+def _shown(value: Value) -> str:
+    said = repr(value)
+    return said if len(said) <= LONGEST_SHOWN else f"{said[:LONGEST_SHOWN]} …"
 
 
 def _asked(task: Task) -> Callable[[Random], Probe]:

@@ -56,7 +56,7 @@ def _head(reports: Sequence[ResponseReport], shown: int, seed: int) -> str:
     records = len(_shuffled(reports, seed))
     how = "".join(
         f"<li><b>{escape(report.model)}</b> ({escape(report.dtype)}): {escape(str(report.drawing))}; "
-        f"{len(report.left_out)} records left out, being too long</li>"
+        f"left out as too long: {len(report.left_out)} of {len(report.judged) + len(report.left_out)} records</li>"
         for report in reports
     )
     return (
@@ -68,7 +68,7 @@ def _head(reports: Sequence[ResponseReport], shown: int, seed: int) -> str:
 def _article(number: int, reports: Sequence[ResponseReport]) -> str:
     found = [_of(report, number) for report in reports]
     record = next(each.record for each in found if isinstance(each, Judged))
-    columns = [_column("Reference", record.response, [], "written by a person")]
+    columns = [_column("Reference", record.response, [], "the record's own response")]
     columns += [_answer(report.model, each) for report, each in zip(reports, found, strict=True)]
     return (
         f"<article>\n<h2>Record {number}{_category(record)}</h2>\n{_text('text', record.instruction)}\n"

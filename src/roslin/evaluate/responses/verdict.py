@@ -4,7 +4,8 @@ from roslin.evaluate.responses.figures import Figure
 from roslin.evaluate.responses.metrics import Metric
 from roslin.statistics import CONFIDENCE
 
-UNLIKE_TOKENS = "not comparable: the two models cut the responses into different tokens; see bits per byte"
+UNLIKE_TOKENS = "other tokens: see bits per byte"
+"""The two models cut a response, or its end, into tokens of other numbers: losses a token do not compare."""
 
 
 def verdict(metric: Metric, change: Figure | None, p: float | None) -> str:
