@@ -86,7 +86,7 @@ def test_a_record_that_one_model_could_not_take_says_why(judged: MakeJudged, rep
     other = replace(report([judged(2)], "short"), left_out=[LeftOut(1, "open_qa", "9 tokens, and 8 positions")])
     shown = text_of(samples_page([one, other]))
     assert "not asked: 9 tokens, and 8 positions" in shown
-    assert "1 records left out, being too long" in shown
+    assert "left out as too long: 1 of 2 records" in shown
 
 
 def test_a_page_without_samples_is_refused(judged: MakeJudged, report: MakeReport) -> None:
