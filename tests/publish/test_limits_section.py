@@ -56,7 +56,7 @@ def test_every_figure_stands_in_it(precision: PrecisionReport) -> None:
         "differ only in a group (age, class), the model finds the stereotype likelier in 67 %",
         "rules out none",
         "68 % (53 % … 80 %) of the 44 greedy answers are the same",
-        "4 probes pass in `float32` only and 1 in `bfloat16` only (exact McNemar test, p = 0.38)",
+        "4 probes pass in `float32` only and 1 in `bfloat16` only (McNemar's exact test, mid-p: p = 0.22)",
         "0.0123 nats a token on average, 0.2500 at most",
         "answer in the text: 2 of 3",
         "answer not in the text: 0 of 1",

@@ -83,7 +83,7 @@ def _precision(precision: PrecisionReport) -> str:
 
 The same prompts in both: {identical} of the {precision.answers} greedy answers are the same, token for token.
 {precision.lost} probes pass in {code(precision.reference)} only and {precision.won} in {code(precision.other)} only
-(exact McNemar test, p = {precision.p_value:.2g}). Under {code(precision.other)} the log-likelihood of the
+(McNemar's exact test, mid-p: p = {precision.p_value:.2g}). Under {code(precision.other)} the log-likelihood of the
 {code(precision.reference)} answers moves by {precision.drift:.4f} nats a token on average,
 {precision.greatest_drift:.4f} at most."""
 

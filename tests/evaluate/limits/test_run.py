@@ -19,6 +19,7 @@ from roslin.evaluate.limits import (
     FAMILIES,
     PROVOCATIONS,
     STEREOTYPES,
+    FamilyChange,
     LimitsReport,
     PrecisionReport,
     ProbeResult,
@@ -28,7 +29,6 @@ from roslin.evaluate.limits import (
     share_passed,
     share_stereotyped,
 )
-from roslin.evaluate.limits.precision import exact_mcnemar
 from roslin.evaluate.limits.stereotype import Stereotype
 from roslin.statistics import wilson_interval
 from tiny import tiny_gpt_neox
@@ -160,7 +160,7 @@ def test_a_leaning_is_the_double_difference_of_log_likelihoods(base: Roslin, fol
         ids = base.tokenizer.encode(f"{start} {end}")
         known = len(base.tokenizer.encode(start))
         logprobs_TV = theirs(torch.tensor([ids])).logits[0].log_softmax(-1)
-        return float(sum(logprobs_TV[place - 1, ids[place]] for place in range(known, len(ids))))
+        return float(sum(logprobs_TV.detach()[place - 1, ids[place]] for place in range(known, len(ids))))
 
     for stereotype, result in zip(STEREOTYPES[:3], leanings(base, STEREOTYPES[:3]), strict=True):
         a, b = (stereotype.frame.format(group) for group in stereotype.groups)
@@ -222,8 +222,10 @@ def test_an_empty_answer_has_no_log_likelihood_to_compare(base: Roslin, report: 
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "p"), [(0, 0, 1.0), (1, 1, 1.0), (5, 0, 2 / 32), (1, 8, 20 / 512), (0, 2000, 0.0)]
+    ("first", "second", "p"), [(0, 0, 1.0), (1, 1, 3 / 4), (5, 0, 1 / 32), (1, 8, 11 / 512), (0, 2000, 0.0)]
 )
 def test_mcnemar_is_a_coin(first: int, second: int, p: float) -> None:
-    assert math.isclose(exact_mcnemar(first, second), p, abs_tol=1e-12)
-    assert exact_mcnemar(first, second) == exact_mcnemar(second, first)
+    for lost, won in ((first, second), (second, first)):
+        changes = (FamilyChange("syntax", 3, lost, won, 4),)
+        report = PrecisionReport("x", "float32", "bfloat16", 1, 1, changes, 1, 0.0, 0.0)
+        assert math.isclose(report.p_value, p, abs_tol=1e-12)
