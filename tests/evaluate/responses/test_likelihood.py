@@ -1,6 +1,8 @@
 """The likelihood of responses against transformers, and where a response ends among its tokens."""
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tokenizers
@@ -10,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from roslin import prompt
 from roslin.answer import Roslin
 from roslin.evaluate.responses import Drawing, judge_responses
-from roslin.evaluate.responses.likelihood import ScoredRow
+from roslin.evaluate.responses.likelihood import ScoredRow, closing_tokens
 from roslin.records import Record
 
 RECORDS = [
@@ -54,3 +56,31 @@ def test_a_response_has_the_same_tokens_of_its_own_whether_the_keys_are_tokens_o
         text, tokens = ScoredRow.of(plain, *fields), ScoredRow.of(keyed, *fields)
         assert text.own_tokens == tokens.own_tokens
         assert len(text.row.ids) - text.row.start > len(tokens.row.ids) - tokens.row.start
+
+
+def test_in_a_chat_template_all_but_the_end_of_text_is_the_response(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "chat"
+    shutil.copytree(tiny_folder, folder)
+    template = "{% for m in messages %}User: {{ m.content }}\n{% endfor %}Assistant:"
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    model = Roslin.load(str(folder), prompt="chat")
+    scored = ScoredRow.of(model, "Name a bird.", None, "A gull.\n\n")
+    assert scored.own_tokens == len(scored.row.ids) - scored.row.start - 1
+    assert model.tokenizer.decode(scored.row.ids[scored.row.start : -1]) == "A gull.\n\n"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "closing"),
+    [
+        (["A", " gull", ".", "\n\n", "###", " End"], 3),
+        (["A", " gull", ".", "\n", "\n", "###", " End"], 4),
+        (["A", " gull", ".\n\n", "###", " End"], 2),  # the period is the response's, and so is its token
+        (["A", " gull.", "\n\n###", " End"], 2),
+        (["A", "\n\n", "\n\n", "###", " End"], 3),  # the response's own newlines stay with it
+        (["\n\n", "###", " End"], 2),  # something is always left
+    ],
+)
+def test_the_end_is_found_however_it_is_cut_into_tokens(plain: Roslin, pieces: list[str], closing: int) -> None:
+    cutting = SimpleNamespace(decode=lambda ids: "".join(pieces[id] for id in ids))
+    model = SimpleNamespace(tokenizer=cutting, prompts=plain.prompts)
+    assert closing_tokens(model, range(len(pieces))) == closing  # type: ignore[arg-type]
