@@ -150,4 +150,6 @@ def test_progress_is_shown_on_a_terminal_alone() -> None:
             for done in (1, 2):
                 tell(Progress("scored", done, 2))
                 tell(Progress("answered", done, 2))
-        assert ("base: records answered" in out.getvalue()) == terminal
+            tell(Progress("answered", 5, 7))  # of other things
+        for shown_bar in ("base: answered", "2/2", "5/7"):
+            assert (shown_bar in out.getvalue()) == terminal

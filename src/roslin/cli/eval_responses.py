@@ -46,7 +46,7 @@ DECIDED = ("bits_per_byte", "rouge_l", "stopped")
 def response_progress(console: Console, title: str) -> "Iterator[Callable[[Progress], None]]":
     """What `judge_responses` and `judge_ifeval` tell their progress to: a bar for each stage, on a terminal only."""
     with Bars(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -54,12 +54,13 @@ def response_progress(console: Console, title: str) -> "Iterator[Callable[[Progr
         disable=not console.is_terminal,
         transient=True,
     ) as bars:
-        tasks: dict[str, Any] = {}
+        tasks: dict[tuple[str, int], Any] = {}
 
         def tell(progress: "Progress") -> None:
-            if progress.stage not in tasks:
-                tasks[progress.stage] = bars.add_task(f"{title}: records {progress.stage}", total=progress.total)
-            bars.update(tasks[progress.stage], completed=progress.done)
+            what = progress.stage, progress.total  # records and prompts may be answered under one title
+            if what not in tasks:
+                tasks[what] = bars.add_task(f"{title}: {progress.stage}", total=progress.total)
+            bars.update(tasks[what], completed=progress.done)
 
         yield tell
 
