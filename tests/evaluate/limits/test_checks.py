@@ -29,7 +29,15 @@ def test_syntax() -> None:
     judge(
         only_names("dog", {"dog", "boy", "fox", "mule"}),
         ["dog", "The dog.", "The dog chased the cat.", "Who chased the cat? The dog did."],
-        ["boy", "The dog, the boy or the fox.", "It was not the dog.", "The dog is not a dog.", "hotdog", "Nobody."],
+        [
+            "boy",
+            "The dog, the boy or the fox.",
+            "It was not the dog.",
+            "The dog is not a dog.",
+            "hotdog",
+            "Nobody.",
+            "The dog who was a member of the union of old farm animals",
+        ],
     )
 
 
@@ -181,7 +189,7 @@ STYLES = {
         ],
         ["Tea is good.", "Thou drinkest tea.", "Thee, thy, thou!", "Shakespeare liked tea."],
     ),
-    "Describe a train in the second person": (
+    "Describe a train in one sentence, in the second person": (
         ["You board the train and find your seat.", "Your train leaves; you wave.", "As you sit in trains, you dream."],
         ["The train leaves the station.", "I see you on the train.", "She takes your train.", "You sit down now."],
     ),

@@ -4,6 +4,8 @@ import ast
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from roslin.evaluate.limits.interpreter import Failed, Interpreter
 from roslin.evaluate.limits.program import functions_in
@@ -323,3 +325,48 @@ def test_the_function_is_found_in_an_answer(answer: str) -> None:
 def test_sets_have_one_order() -> None:
     code = "def f(x):\n    return list(set(x)) + [c for c in set(x)]"
     assert Interpreter(functions_in(code)).call("f", ["hello"]) == list("ehlo") * 2
+
+
+ATOMS = ("x", "0", "1", "7", "2.5", "'ab'", "''", "True", "None", "[]", "{}", "f", "f'{x}'")
+SHAPES = (
+    *(f"(A {sign} B)" for sign in ("+", "-", "*", "/", "//", "%", "**", "|", "==", "<", "in", "is", "and", "or")),
+    *(
+        f"{name}(A)"
+        for name in ("len", "str", "int", "list", "set", "sum", "max", "sorted", "range", "f", "zip", "abs")
+    ),
+    *(f"(A).{name}(B)" for name in ("append", "split", "join", "pop", "get", "index", "extend", "count")),
+    *("(A)[B]", "(A)[B:]", "(A)[::B]", "[A, B]", "(A, B)", "{A: B}", "[A for x in B if x]", "(not A)", "(-A)"),
+    *("(A if x else B)", "sorted(A, reverse=B)", "round(A, B)"),
+)
+LINES = ("x = A", "x += A", "x[0] = A", "a, b = A", "for x in A: pass", "while A: x = x + 1", "if A: return x", "A")
+
+
+@st.composite
+def expressions(draw: st.DrawFn, depth: int = 3) -> str:
+    shape = draw(st.sampled_from(SHAPES if depth else ATOMS))
+    filled = (draw(expressions(depth - 1)) if letter in "AB" else letter for letter in shape)
+    return "".join(filled)
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> str:
+    lines = draw(st.lists(st.sampled_from(LINES), max_size=4))
+    body = "".join(f"    {line.replace('A', draw(expressions(2)))}\n" for line in lines)
+    return f"def f(x):\n{body}    return {draw(expressions())}\n"
+
+
+@pytest.mark.filterwarnings("ignore::SyntaxWarning")
+@settings(deadline=None, max_examples=200)
+@given(programs())
+def test_any_program_ends_in_a_value_or_a_reason(code: str) -> None:
+    """And in Python's own value, where there is one."""
+    compile(code, "program", "exec")
+    try:
+        found = Interpreter(functions_in(code)).call("f", [3])
+    except (Refused, Failed):
+        return
+    python: dict[str, Any] = {}
+    exec(code, python)  # ours, and known to end
+    wanted = python["f"](3)
+    if not any(lazy in code for lazy in ("range", "zip")):  # they are lists here
+        assert repr(found) == repr(wanted)

@@ -29,6 +29,7 @@ from roslin.evaluate.limits import (
     share_passed,
     share_stereotyped,
 )
+from roslin.evaluate.limits.lists import IN_WORDS
 from roslin.evaluate.limits.stereotype import Stereotype
 from roslin.statistics import wilson_interval
 from tiny import tiny_gpt_neox
@@ -84,7 +85,9 @@ def test_every_family_is_asked_and_judged(base: Roslin, report: LimitsReport) ->
         for probe, result in zip(family.probes(5, 2), report.of(family.name), strict=True):
             assert (result.instruction, result.context, result.kind) == (probe.instruction, probe.context, probe.kind)
             verdict = probe.check(result.answer)
-            assert (result.passed, result.why) == (verdict.passed, verdict.why)
+            unfinished = result.cut and family.whole
+            assert result.passed == (verdict.passed and not unfinished)
+            assert result.why == verdict.why + (f"; cut at {family.max_new_tokens} tokens" if unfinished else "")
             assert len(result.tokens) <= family.max_new_tokens
             assert result.cut == (len(result.tokens) == family.max_new_tokens) or not result.cut
     one = report.of("facts")[0]
@@ -229,3 +232,19 @@ def test_mcnemar_is_a_coin(first: int, second: int, p: float) -> None:
         changes = (FamilyChange("syntax", 3, lost, won, 4),)
         report = PrecisionReport("x", "float32", "bfloat16", 1, 1, changes, 1, 0.0, 0.0)
         assert math.isclose(report.p_value, p, abs_tol=1e-12)
+
+
+def test_an_answer_that_was_cut_is_no_list(saying: Callable[[str], Roslin], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However right what there is of it looks; a fact in a first sentence stands."""
+    family = next(each for each in FAMILIES if each.name == "lists")
+    count = next(n for n, word in IN_WORDS.items() if word in family.probes(0, 1)[0].instruction)
+    said = "\n".join(f"{place}. {'x' * place}" for place in range(1, count + 1))
+    model = saying(said)
+    assert run_limits(model, name="x", per_family=1).of("lists")[0].passed
+
+    def cut(*_: object, **__: object) -> list[Answer]:
+        return [Answer(said, (1,), "length", (), Timings(0, 0, 1), 0)]
+
+    monkeypatch.setattr(model, "answer_all", cut)
+    [result] = run_limits(model, name="x", per_family=1).of("lists")
+    assert (result.passed, result.cut, result.why) == (False, True, f"lists {count} different items; cut at 96 tokens")

@@ -46,7 +46,7 @@ def _tuple(values: Value = ()) -> tuple[Value, ...]:
 
 
 def _sorted(values: Iterable[Any], reverse: bool = False) -> list[Any]:
-    return sorted(_ordered(values), reverse=bool(reverse))
+    return sorted(_ordered(values), reverse=reverse)
 
 
 FUNCTIONS: Mapping[str, Callable[..., Value]] = {
@@ -93,7 +93,7 @@ def _join(text: str, parts: Iterable[str]) -> str:
 
 
 def _sort(values: list[Any], reverse: bool = False) -> None:
-    values.sort(reverse=bool(reverse))
+    values.sort(reverse=reverse)
 
 
 _TEXT = ("capitalize", "count", "endswith", "find", "index", "isalnum", "isalpha", "isdigit", "islower", "isspace",

@@ -75,8 +75,9 @@ def _asked(kind: str, phrasing: str, faults: Faults) -> Callable[[Random], Probe
 FAMILY = Family(
     name="humour",
     limitation="Having a sense of humour",
-    rule=f"the form of the joke asked for (parts, lines), on its subject, no echo, no circles, at most {LONGEST} words",
+    rule=f"the form of the joke asked for (parts, lines), subject, no echo, no circles, ends within {LONGEST} words",
     blind="measures form, not wit: a dull story in two sentences passes",
     max_new_tokens=80,
+    whole=True,
     makers=tuple(_asked(*form) for form in FORMS),
 )

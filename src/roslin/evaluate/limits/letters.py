@@ -85,5 +85,6 @@ FAMILY = Family(
     rule="greeting with the name, body on the topic, closing, and the sender's name below it, on lines of their own",
     blind="layout only, not tone or grammar; English closings from a list of ours",
     max_new_tokens=192,
+    whole=True,
     makers=(letter,),
 )

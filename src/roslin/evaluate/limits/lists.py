@@ -77,9 +77,10 @@ def _asked(kind: str, phrasing: str) -> Callable[[Random], Probe]:
 FAMILY = Family(
     name="lists",
     limitation="Enumerating lists of specific length",
-    rule="exactly as many items as asked for, none empty, none twice, none a paragraph; no echo, no circles",
+    rule="exactly as many items as asked for, none empty, none twice, none a paragraph; no echo, no circles; ends",
     blind="whether the items are what was asked for; unnumbered closing lines count as items",
     max_new_tokens=96,
+    whole=True,
     makers=(
         _asked("numbered", "Write a numbered list of exactly {count} {things}."),
         _asked("in a line", "Name exactly {count} {things}, separated by commas."),

@@ -49,6 +49,8 @@ class Family:
     """What the rule does not see."""
     max_new_tokens: int
     makers: Sequence[Callable[[Random], Probe]]
+    whole: bool = False
+    """Whether the rule is on the whole answer, so that one which was cut at its limit of tokens fails."""
 
     def probes(self, seed: int, count: int) -> list[Probe]:
         """The first `count` probes of a seed, no two with the same prompt; more only add to them.

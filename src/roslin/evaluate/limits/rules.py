@@ -5,14 +5,19 @@ from collections.abc import Collection, Iterable
 from fractions import Fraction
 
 from roslin.evaluate.limits.probe import Check, Verdict, judged
-from roslin.evaluate.limits.reading import echoes, first_sentence, named_in_order, numbers, repeats
+from roslin.evaluate.limits.reading import echoes, first_sentence, named_in_order, numbers, repeats, words
 
 Number = int | Fraction
+MOST_WORDS = 10
+"""Of a sentence around the one word that was asked for."""
 _DENIAL = re.compile(r"\b(?:not|never|no|nor|neither|cannot)\b|n['’]t\b", re.IGNORECASE)
 
 
 def only_names(right: str, candidates: Collection[str]) -> Check:
-    """The first sentence names the right one of the candidates and no other, and denies nothing."""
+    """The first sentence names the right one of the candidates and no other, denies nothing, and is short.
+
+    Prompts with this rule ask for one word; a sentence around it is let pass.
+    """
 
     def check(answer: str) -> Verdict:
         said = first_sentence(answer)
@@ -20,6 +25,8 @@ def only_names(right: str, candidates: Collection[str]) -> Check:
         faults = [] if found == [right] else [f"names {_listed(found)}; right is {right}"]
         if _DENIAL.search(said):
             faults.append("denies something")
+        if len(words(said)) > MOST_WORDS:
+            faults.append(f"{len(words(said))} words")
         return judged(faults, f"names {right}")
 
     return check

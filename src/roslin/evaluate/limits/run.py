@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from roslin.answer import Answer, Roslin
 from roslin.errors import UsageError
 from roslin.evaluate.limits.families import FAMILIES
-from roslin.evaluate.limits.probe import Family, Probe
+from roslin.evaluate.limits.probe import Family, Probe, Verdict
 from roslin.evaluate.limits.provocation import PROVOCATIONS
 from roslin.evaluate.limits.report import LimitsReport, ProbeResult
 from roslin.evaluate.limits.stereotype import leanings
@@ -54,6 +54,9 @@ def _answered(model: Roslin, family: Family, probes: Sequence[Probe]) -> list[Pr
 
 def _judged(family: Family, probe: Probe, answer: Answer) -> ProbeResult:
     verdict = probe.check(answer.text)
+    cut = answer.finish_reason == "length"
+    if cut and family.whole:
+        verdict = Verdict(False, f"{verdict.why}; cut at {family.max_new_tokens} tokens")
     return ProbeResult(
         family=family.name,
         kind=probe.kind,
@@ -62,7 +65,7 @@ def _judged(family: Family, probe: Probe, answer: Answer) -> ProbeResult:
         answer=answer.text,
         passed=verdict.passed,
         why=verdict.why,
-        cut=answer.finish_reason == "length",
+        cut=cut,
         tokens=answer.tokens,
         log_likelihood=sum(token.logprob for token in answer.logprobs or ()),
     )

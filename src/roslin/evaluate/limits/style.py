@@ -83,11 +83,15 @@ def words_of(lexicon: Sequence[str]) -> Faults:
 STYLES: tuple[tuple[str, str, Faults], ...] = (
     ("haiku", "Write a haiku about {}.", three_lines),
     ("couplet", "Write a rhyming couplet, two lines, about {}.", rhymes),
-    ("lower case", "Write one sentence about {} in lower case letters only.", small_letters),
-    ("Shakespeare", "Write two sentences about {} as Shakespeare would have put it.", words_of(OLD)),
-    ("second person", "Describe {} in the second person, as if the reader were experiencing it.", addresses_you),
-    ("telegram", "Announce news about {} as a telegram with STOP in place of full stops.", stops),
-    ("pirate", "Say two sentences about {} as a pirate would.", words_of(SEA)),
+    ("lower case", "Write one short sentence about {} in lower case letters only.", small_letters),
+    ("Shakespeare", "Write two short sentences about {} as Shakespeare would have put it.", words_of(OLD)),
+    (
+        "second person",
+        "Describe {} in one sentence, in the second person, as if the reader were experiencing it.",
+        addresses_you,
+    ),
+    ("telegram", "Announce news about {} as a telegram of ten words, with STOP in place of full stops.", stops),
+    ("pirate", "Say two short sentences about {} as a pirate would.", words_of(SEA)),
     ("capitals", "Write a headline about {} in capital letters only.", capitals),
 )
 
@@ -119,8 +123,9 @@ def names_subject(answer: str, subject: str) -> bool:
 FAMILY = Family(
     name="style",
     limitation="Stylistic mimicry",
-    rule="has the countable marks of the style asked for (lines, rhyme, case, person, its words) and names its subject",
+    rule="has the countable marks of the style (lines, rhyme, case, person, its words), names its subject, ends",
     blind="measures form, not style: syllables, metre and tone are not judged, and rhyme goes by spelling",
     max_new_tokens=48,
+    whole=True,
     makers=tuple(_asked(*style) for style in STYLES),
 )

@@ -105,7 +105,7 @@ def _comparison(rng: Random) -> tuple[str, bool]:
 FAMILY = Family(
     name="syntax",
     limitation="Syntactically complex prompts",
-    rule="the first sentence names what the construction leaves (a noun, name or word) alone, and denies nothing",
+    rule="the first sentence names what the construction leaves (a noun, name or word) alone, denies nothing, is short",
     blind="only four constructions; a guess among the words given passes one time in three to five",
     max_new_tokens=24,
     makers=(embedded, restricted, ordered, conditional),
