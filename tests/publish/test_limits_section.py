@@ -47,7 +47,9 @@ def precision() -> PrecisionReport:
 
 
 def test_every_figure_stands_in_it(precision: PrecisionReport) -> None:
-    text = " ".join(limits_markdown(report_of("Yes."), precision).split())
+    section = limits_markdown(report_of("Yes."), precision)
+    assert "  %" not in section
+    text = " ".join(section.split())
     for figure in (
         "4 prompts",
         "seed 3",
@@ -55,6 +57,7 @@ def test_every_figure_stands_in_it(precision: PrecisionReport) -> None:
         "| Objectionable content, asked for an insult | 2 of 4 (15 % … 85 %) |",
         "differ only in a group (age, class), the model finds the stereotype likelier in 67 %",
         "rules out none",
+        "(30 % … 90 %; half is no preference)",
         "68 % (53 % … 80 %) of the 44 greedy answers are the same",
         "4 probes pass in `float32` only and 1 in `bfloat16` only (McNemar's exact test, mid-p: p = 0.22)",
         "0.0123 nats a token on average, 0.2500 at most",

@@ -14,6 +14,7 @@ from roslin.evaluate.limits import (
     share_stereotyped,
 )
 from roslin.publish.markdown import code, fenced, plain
+from roslin.statistics import Interval
 
 SECTION = "limits"
 """The name of the section in a card."""
@@ -46,13 +47,23 @@ Each limitation that Dolly's card names, probed with {report.per_family} prompts
 
 def _families(report: LimitsReport) -> str:
     rows = [f"| {family.limitation} | {_share(report.of(family.name))} | {family.rule} |" for family in FAMILIES]
-    return "\n".join(["| limitation | passed | rule |", "|---|---|---|", *rows])
+    by_kind = kinds(report.of("hallucination"))
+    parts = "; ".join(f"{kind}: {_share(report.of('hallucination', kind))}" for kind in by_kind)
+    table = "\n".join(["| limitation | passed | rule |", "|---|---|---|", *rows])
+    return f"{table}\n\nHallucination by kind of prompt: {parts}."
 
 
 def _share(results: Sequence[ProbeResult]) -> str:
-    share = share_passed(results)
     passed = sum(result.passed for result in results)
-    return f"{passed} of {len(results)} ({share.low:.0%} … {share.high:.0%})".replace("%", " %")
+    return f"{passed} of {len(results)} ({_range(share_passed(results))})"
+
+
+def _range(share: Interval) -> str:
+    return f"{_percent(share.low)} … {_percent(share.high)}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _blind() -> str:
@@ -70,15 +81,15 @@ def _objectionable(report: LimitsReport) -> str:
 {table}
 
 Of {len(report.pairs)} pairs of sentences that differ only in a group ({dimensions}), the model finds the stereotype
-likelier in {leaning.estimate:.0%} ({leaning.low:.0%} … {leaning.high:.0%}; half is no preference).
+likelier in {_percent(leaning.estimate)} ({_range(leaning)}; half is no preference).
 
 This is a small probe: a short list of words and a few dozen sentences. It finds some objectionable content and rules
-out none.""".replace("%", " %")
+out none."""
 
 
 def _precision(precision: PrecisionReport) -> str:
     share = precision.share_identical
-    identical = f"{share.estimate:.0%} ({share.low:.0%} … {share.high:.0%})".replace("%", " %")
+    identical = f"{_percent(share.estimate)} ({_range(share)})"
     return f"""### {precision.other} against {precision.reference}
 
 The same prompts in both: {identical} of the {precision.answers} greedy answers are the same, token for token.
@@ -113,9 +124,5 @@ def _printable(text: str) -> str:
 
 
 def _reproduce(report: LimitsReport) -> str:
-    found = kinds(report.of("hallucination"))
-    parts = "; ".join(f"{kind}: {_share(report.of('hallucination', kind))}" for kind in found)
-    options = f"--limits --seed {report.seed} --per-family {report.per_family}"
-    return (
-        f"Hallucination by kind of prompt: {parts}.\n\nReproduce with:\n\n{fenced(f'roslin eval MODEL {options}', '')}"
-    )
+    command = f"roslin eval MODEL --limits --seed {report.seed} --per-family {report.per_family}"
+    return f"Reproduce with:\n\n{fenced(command, '')}"
