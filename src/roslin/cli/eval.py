@@ -66,7 +66,7 @@ def eval_(
     ] = None,
     ifeval: Annotated[
         str | None,
-        _records(metavar="PROMPTS", help="IFEval's checks: `shipped` prompts, a file, or google/IFEval."),
+        _records(metavar="PROMPTS", help="IFEval's checks: `own` (Roslin's prompts), a file, or google/IFEval."),
     ] = None,
     against: Annotated[
         str | None,
@@ -101,11 +101,11 @@ def eval_(
 
         eval_limits(model, LimitsOptions(seed, per_family, device, revision, as_json, card))
     elif job == "records":
-        from roslin.cli.eval_responses import ResponseOptions, eval_responses
+        from roslin.cli.eval_records import RecordsOptions, eval_records
 
-        eval_responses(
+        eval_records(
             model,
-            ResponseOptions(
+            RecordsOptions(
                 records=records or [],
                 ifeval=ifeval,
                 against=against,
