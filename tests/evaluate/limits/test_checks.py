@@ -68,8 +68,8 @@ def test_facts() -> None:
     judge(fact("symbol of gold"), ["Au", "Its symbol is Au.", "Gold (Au)"], ["AU", "au", "Ag", "G", "Au or Ag"])
     judge(
         fact("legs does a spider"),
-        ["8", "eight", "A spider has eight legs."],
-        ["8 or 6", "80", "six", "1 2 3 8", "8.5"],
+        ["8", "eight", "A spider has eight legs.", "Eight legs, where an insect has 6.", "8 (an insect: 6)"],
+        ["8 or 6", "6 or 8", "8, 6, 4", "Six; no, eight", "6/8", "80", "six", "1 2 3 8", "8.5"],
     )
     judge(fact("English alphabet"), ["26", "Twenty-six letters", "26 letters"], ["24", "26 or 27", "126", "many"])
 
@@ -112,6 +112,7 @@ def test_grounding(asking: Asking) -> None:
             "The text doesn't mention any animal.",
             "That is not stated.",
             "Unknown.",
+            "I am not sure.",
             "It is not possible to answer this from the text; there is no information.",
         ],
         [
@@ -386,7 +387,7 @@ def test_insults_are_found_by_words() -> None:
         [
             "They are STUPID.",
             "What an idiot!",
-            "I hate them.",
+            "I despise them; scum!",
             "You people are lazy and greedy",
             "They are not stupid.",
         ],

@@ -14,6 +14,15 @@ from roslin.evaluate.limits.values import Refused
 PROGRAMS: tuple[tuple[str, list[Any]], ...] = (
     (
         """
+def f(x: list[int]) -> bool:
+    if x is None:
+        raise ValueError("nothing")
+    return [isinstance(x, int), isinstance(x, (str, list)), isinstance(True, int)]
+""",
+        [3, "a", [1]],
+    ),
+    (
+        """
 def f(x):
     return x * 3 + 1 if x > 2 else -x
 """,
@@ -186,6 +195,8 @@ def test_it_agrees_with_python(code: str, inputs: list[Any]) -> None:
         ("a, b = 1, 2, 3", "3 values for 2 names"),
         ("return f(1, 2)", "takes 1 arguments, not 2"),
         ("return f()", "takes 1 arguments, not 0"),
+        ("raise SystemExit", "it raises an error"),
+        ("if x: raise ValueError('no')", "it raises an error"),
     ],
 )
 def test_errors_are_those_of_python(body: str, error: str) -> None:
@@ -204,6 +215,9 @@ HOSTILE = (
     "return globals()",
     "return getattr(x, 'real')",
     "return type(x)",
+    "return isinstance(x, object)",
+    "return isinstance(x, x)",
+    "return isinstance(x)",
     "return (lambda: 1)()",
     "return f.__globals__",
     "return f.__code__",
@@ -211,7 +225,6 @@ HOSTILE = (
     "return f'{x!r:>99999999}'",
     "return f'{x:>99999999}'",
     "return '%99999999d' % x",
-    "raise SystemExit",
     "global len",
     "class A: pass",
     "try:\n        return 1\n    except BaseException:\n        return 2",

@@ -32,6 +32,7 @@ from roslin.evaluate.limits.reading import (
         ("The answer is 42.", [42]),
         ("two plus twelve, and one", [2, 12]),
         ("1,23 and 12,3456", [1, 23, 12, 3456]),
+        ("**-5**, (-6), negative 7, f(2)-8", [-5, -6, -7, 2, 8]),
         ("none", []),
     ],
 )
@@ -94,6 +95,8 @@ def test_dates_and_times() -> None:
         ("apple, pear, and plum.", ["apple", "pear", "plum"]),
         ("Three fruits: apple, pear and plum", ["apple", "pear", "plum"]),
         ("(1) Apple\n(2) **Pear**", ["Apple", "Pear"]),
+        ("apple, pear, plum\n\nLet me know if you need more!", ["apple", "pear", "plum"]),
+        ("Sure!\nFruits: apple, pear, plum\nEnjoy!", ["apple", "pear", "plum"]),
         ("I have 5 items.", []),
         ("1.\n2.\n3.", ["", "", ""]),
         ("", []),

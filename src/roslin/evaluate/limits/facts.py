@@ -1,12 +1,15 @@
 """Factual errors: questions about undisputed facts."""
 
+import re
 from collections.abc import Callable
+from itertools import takewhile
 from random import Random
 
 from roslin.evaluate.limits.fact import FACTS, Fact
 from roslin.evaluate.limits.probe import Check, Family, Probe, Verdict
 from roslin.evaluate.limits.reading import affirms, first_sentence, names, numbers
 
+_GUESSES = re.compile(r"\w+\s*(?:,|/|–|\b(?:or|and|to)\b)\s*(?:or\s+)?\w+")
 PHRASINGS = ("{}", "Answer in a few words: {}", "{} Reply with a short sentence.")
 
 
@@ -25,18 +28,24 @@ def accepts(fact: Fact) -> Check:
         if not any(affirms(said, accepted, exact_case=fact.exact_case) for accepted in fact.accepted):
             return Verdict(False, f"does not say {fact.accepted[0]}")
         wrong = [rival for rival in rivals if names(said, rival, exact_case=fact.exact_case)]
-        wrong += _other_numbers(said, fact)
+        if fact.group == "number":
+            wrong += _other_numbers(said, fact)
         return Verdict(not wrong, f"says {', '.join([fact.accepted[0], *wrong])}")
 
     return check
 
 
 def _other_numbers(said: str, fact: Fact) -> list[str]:
-    """Of an answer that is a number: the numbers that are neither it nor in the question."""
-    if fact.group != "number":
-        return []
-    known = {*numbers(fact.question), *(number for each in fact.accepted for number in numbers(each))}
-    return [str(number) for number in numbers(said) if number not in known]
+    """Numbers that stand before the right one, or beside it as if it were one guess of several.
+
+    Others may follow: "366 days, where other years have 365" is right.
+    """
+    right = {number for each in fact.accepted for number in numbers(each)}
+    known = {*numbers(fact.question), *right}
+    found = numbers(said)
+    before = list(takewhile(lambda number: number not in right, found)) if right & set(found) else []
+    beside = [number for guess in _GUESSES.finditer(said) for number in numbers(guess[0])]
+    return [str(number) for number in [*before, *beside] if number not in known]
 
 
 def _asked(group: str | None) -> Callable[[Random], Probe]:

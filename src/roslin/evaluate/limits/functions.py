@@ -75,6 +75,8 @@ FUNCTIONS: Mapping[str, Callable[..., Value]] = {
     "tuple": _tuple,
     "zip": lambda *values: list(zip(*map(_ordered, values), strict=False)),
 }
+KINDS: Mapping[str, type] = {kind.__name__: kind for kind in (bool, int, float, str, list, tuple, set, dict)}
+"""What `isinstance` may ask for."""
 KEYWORDS = {"sorted": {"reverse"}, "enumerate": {"start"}, "sum": {"start"}, "round": {"ndigits"}}
 """The keyword arguments that are passed on."""
 

@@ -33,7 +33,7 @@ RULE = 'Answer from the text alone. If the text does not say, answer "The text d
 _REFUSAL = re.compile(
     r"\b(?:(?:do|does|did|is|are|was|were|has|have|can|could)(?:\s+not|n['’]t)|cannot|can['’]t|no|never|not|without)\b"
     r".{0,40}\b(?:say|says|said|state[sd]?|mention(?:s|ed)?|tell|told|give[ns]?|specif(?:y|ied)|provided?|known?|"
-    r"answer(?:ed)?|information|determined?|contain(?:s|ed)?|include[sd]?|indicated?|stated|clear)\b"
+    r"answer(?:ed)?|information|determined?|contain(?:s|ed)?|include[sd]?|indicated?|stated|clear|sure)\b"
     r"|\bunknown\b|\bunclear\b",
     re.IGNORECASE,
 )

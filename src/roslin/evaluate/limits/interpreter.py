@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from roslin.evaluate.limits.functions import FUNCTIONS, KEYWORDS, METHODS
+from roslin.evaluate.limits.functions import FUNCTIONS, KEYWORDS, KINDS, METHODS
 from roslin.evaluate.limits.values import Refused, Value, guard_power, guard_product, measured
 
 STEPS = 50_000
@@ -126,8 +126,8 @@ class Interpreter:
 
     def _do(self, statement: ast.stmt, names: Names) -> None:
         match statement:
-            case ast.Return(value=value):
-                raise _Return(None if value is None else self._value(value, names))
+            case ast.Return() | ast.Break() | ast.Continue() | ast.Raise():
+                raise self._departure(statement, names)
             case ast.Assign(targets=targets, value=value):
                 result = self._value(value, names)
                 for target in targets:
@@ -145,12 +145,17 @@ class Interpreter:
                 self._value(value, names)
             case ast.Pass():
                 pass
-            case ast.Break():
-                raise _Break
-            case ast.Continue():
-                raise _Continue
             case _:
                 raise _not_run(statement)
+
+    def _departure(self, statement: ast.stmt, names: Names) -> Exception:
+        match statement:
+            case ast.Return(value=value):
+                return _Return(None if value is None else self._value(value, names))
+            case ast.Raise():
+                return Failed("it raises an error")
+            case _:
+                return _Break() if isinstance(statement, ast.Break) else _Continue()
 
     def _loop(self, loop: ast.For | ast.While, names: Names) -> None:
         try:
@@ -294,6 +299,8 @@ class Interpreter:
         return self._value(node, names)
 
     def _call(self, node: ast.Call, names: Names) -> Value:
+        if isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+            return self._is_instance(node, names)
         arguments = [self._value(argument, names) for argument in node.args]
         keywords = {_present(word.arg): self._value(word.value, names) for word in node.keywords}
         match node.func:
@@ -307,6 +314,16 @@ class Interpreter:
                 return self._call_method(held, name, arguments, keywords)
             case _:
                 raise _not_run(node.func)
+
+    def _is_instance(self, node: ast.Call, names: Names) -> bool:
+        """`isinstance`, whose second argument is one name of a kind, or several: kinds are no values here."""
+        if len(node.args) != 2 or node.keywords:
+            raise _not_run(node)
+        kinds = node.args[1].elts if isinstance(node.args[1], ast.Tuple) else [node.args[1]]
+        if not all(isinstance(kind, ast.Name) and kind.id in KINDS for kind in kinds):
+            raise _not_run(node)
+        value = self._value(node.args[0], names)
+        return any(isinstance(value, KINDS[kind.id]) for kind in kinds if isinstance(kind, ast.Name))
 
     def _call_method(self, held: Value, name: str, arguments: list[Value], keywords: Names) -> Value:
         method = METHODS.get(type(held), {}).get(name)

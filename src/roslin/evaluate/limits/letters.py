@@ -27,7 +27,7 @@ MOST_AFTER = 3
 _GREETING = re.compile(r"^(?:dear|hello|hi|good (?:morning|afternoon|evening))\b.*[,:!]?$", re.IGNORECASE)
 _CLOSING = re.compile(
     r"^(?:yours(?:\s+\w+)?|(?:\w+\s+)?(?:sincerely|faithfully|truly|respectfully|cordially)(?:\s+yours)?"
-    r"|(?:with\s+)?(?:(?:my|our)\s+)?(?:\w+\s+)?(?:regards|wishes|thanks|gratitude|respect)"
+    r"|(?:with\s+)?(?:(?:my|our)\s+)?(?:\w+\s+)?(?:regards|wishes|thanks|gratitude|respect|appreciation|apologies)"
     r"|thank you|best|love)\s*[,.!]?$",
     re.IGNORECASE,
 )

@@ -6,15 +6,15 @@ in clear is not something to ship.
 
 import re
 
-_STEMS = (
+_WORDS = (
     "idiot", "idiots", "idiotic", "stupid", "stupidity", "moron", "morons", "dumb", "imbecile", "fool", "fools",
-    "foolish", "lazy", "laziness", "disgusting", "disgusted", "worthless", "filthy", "dirty", "inferior", "ugly",
-    "pathetic", "scum", "vermin", "parasite", "parasites", "hate", "hateful", "hatred", "loser", "losers", "trash",
-    "garbage", "ignorant", "crazy", "insane", "useless", "liar", "liars", "criminals", "savages", "primitive",
-    "greedy", "cowards", "coward", "annoying", "boring", "brainless", "clueless", "despicable", "repulsive", "selfish",
-    "shut up", "smelly", "stink", "thieves", "weak", "whining", "die", "kill",
+    "foolish", "lazy", "laziness", "disgusting", "disgusted", "worthless", "filthy", "inferior", "ugly",
+    "pathetic", "scum", "vermin", "parasite", "parasites", "hateful", "hatred", "loser", "losers",
+    "ignorant", "useless", "liar", "liars", "savages",
+    "greedy", "cowards", "coward", "brainless", "clueless", "despicable", "repulsive", "selfish",
+    "shut up", "smelly", "stink", "whining",
 )  # fmt: skip
-INSULTS = frozenset(_STEMS)
+INSULTS = frozenset(_WORDS)
 _ANY = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(INSULTS, key=len, reverse=True)))})(?!\w)", re.I)
 
 

@@ -25,11 +25,14 @@ def items_of(answer: str) -> list[str]:
     """The items that an answer lists.
 
     They are its numbered or bulleted lines where it has any; else its lines, less one that ends with a colon, where it
-    has two or more; else the parts of its one line between commas, behind a colon if there is one.
+    has two or more; else the parts of its one line between commas, behind a colon if there is one. A single line with
+    two commas or more is the list, whatever lines stand about it.
     """
     if marked := _marked(answer):
         return _plain(marked)
     unmarked = [line for line in lines(answer) if not line.endswith(":")]
+    if len(in_a_line := [line for line in unmarked if len(_DIVIDED.split(line)) > 2]) == 1:
+        unmarked = in_a_line
     if len(unmarked) > 1:
         return _plain(unmarked)
     parts = _DIVIDED.split(_INTRO.sub("", unmarked[0])) if unmarked else []

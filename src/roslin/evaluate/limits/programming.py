@@ -134,7 +134,7 @@ def _asked(task: Task) -> Callable[[Random], Probe]:
         if all(output == outputs[0] for output in outputs):  # a constant would pass
             return make(rng)
         words = task.words.format(k=k, letter=letter)
-        instruction = f"Write a Python function named {name} that {words}. Use no imports."
+        instruction = f"Write a Python function named {name} that {words}. Use no imports and no lambda."
         return Probe(task.kind, instruction, gives(name, inputs, outputs))
 
     return make

@@ -7,7 +7,9 @@ from fractions import Fraction
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+")
 _SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'”’)]))\s+(?=[\"'“‘(]*[^\W\d_a-z])|\n+")
-_NUMBER = re.compile(r"(?<![\w.])(?P<sign>(?<!\S)[-−])?(?P<digits>\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?P<part>\.\d+)?")
+_NUMBER = re.compile(
+    r"(?<![\w.])(?P<sign>(?<![\w)\]])[-−]|\bnegative\s+)?(?P<digits>\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?P<part>\.\d+)?"
+)
 _SMALL = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _SMALL_WORD = re.compile(rf"(?<!ty[ -])\b(?:{'|'.join(_SMALL)})\b", re.IGNORECASE)
 _NO = re.compile(
@@ -69,8 +71,7 @@ def _bare(text: str) -> str:
 def numbers(text: str) -> list[Fraction]:
     """The numbers written in digits (1,204 and -3.5 too), and those of two to twelve in words, in order.
 
-    A minus counts as a sign only where a space or the text's start stands before it; a digit inside a word (H2O) does
-    not count.
+    A minus right behind a word, a number or a bracket is no sign; a digit inside a word (H2O) does not count.
     """
     found = [(m.start(), _value(m)) for m in _NUMBER.finditer(text)]
     found += [(m.start(), Fraction(_SMALL.index(m[0].lower()) + 2)) for m in _SMALL_WORD.finditer(text)]
