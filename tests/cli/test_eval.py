@@ -197,3 +197,34 @@ def test_ctrl_c_keeps_what_was_scored(model: Path, data: Path, tmp_path: Path) -
 
 def scored(path: Path) -> int:
     return sum(len(scores.tasks["piqa"].keys) for scores in Store(path).scores())
+
+
+RECORDS = [
+    {"instruction": f"Name thing {number}.", "context": "", "response": f"Thing {number}.", "category": "open_qa"}
+    for number in range(4)
+]
+
+
+def test_held_out_records_and_checked_instructions_of_two_models(roslin: Run, model: Path, tmp_path: Path) -> None:
+    records = write_jsonl(tmp_path / "held-out.jsonl", RECORDS)
+    prompts = write_jsonl(
+        tmp_path / "prompts.jsonl",
+        [{"key": 1, "prompt": "No commas.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}],
+    )
+    asked_for = ("--records", records, "--ifeval", prompts, "--against", "base", "--max-new-tokens", "6")
+    shown = roslin("eval", model, *asked_for, "--samples", tmp_path / "samples.html")
+    assert shown.code == 0, shown.err
+    assert "4 held-out records, paired" in shown.out
+    assert "note: This model's tokenizer has neither" in shown.err
+    assert "Thing 3." in (tmp_path / "samples.html").read_text()
+    values = json.loads(roslin("eval", model, *asked_for, "--json").out)
+    assert values.keys() == {"model", "against", "change"}
+    assert values["model"].keys() == values["change"].keys() == {"responses", "ifeval"}
+
+
+def test_bad_records_are_told_before_a_model_is_loaded(roslin: Run, tmp_path: Path) -> None:
+    records = write_jsonl(tmp_path / "held-out.jsonl", [{"instruction": "Why?", "response": ""}])
+    done = roslin("eval", "no-such-model", "--records", records)
+    assert done.code == 1
+    assert "held-out.jsonl:1" in done.err
+    assert roslin("eval", "base", "--ifeval", "own", "--samples", tmp_path / "page.html").code == 2

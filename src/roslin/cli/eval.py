@@ -77,7 +77,9 @@ def eval_(
         _records(metavar="HTML", help="Write a page of answers that the seed picks."),
     ] = None,
     greedy: Annotated[bool, _records("--greedy", help="The most probable answers.")] = False,
-    max_new_tokens: Annotated[int, _records(min=1, help="Longest answer.")] = 256,
+    max_new_tokens: Annotated[
+        int | None, _records(min=1, help="Longest answer; 256 if not given, 1,280 for IFEval.")
+    ] = None,
     limits: Annotated[bool, _limits("--limits", help="Probe the limitations that Dolly's card names.")] = False,
     per_family: Annotated[int, _limits(min=1, help="Probes of each limitation.")] = 24,
     card: Annotated[

@@ -10,11 +10,13 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
+from roslin.cli.ask import load
 from roslin.cli.screen import progress_console, result_console
 from roslin.cli.table import USUAL_STORE
 from roslin.errors import InputError, MachineError, RoslinError
 
 if TYPE_CHECKING:
+    from roslin.answer import Roslin
     from roslin.evaluate.benchmark import Evaluation, Progress
     from roslin.evaluate.contamination import TaskContamination
     from roslin.evaluate.scorer import Scorer
@@ -96,19 +98,27 @@ def load_scorer(model: str, options: BenchmarkOptions) -> "Scorer":
         )
         scorer.name = options.name or f"{name} (transformers)"
         return scorer
-    import warnings
-
-    from roslin.answer import Roslin
     from roslin.evaluate.scorer import RoslinScorer
     from roslin.model import find_model
     from roslin.model.fingerprint import fingerprint
 
     identity = fingerprint(find_model(model, options.revision))
-    with warnings.catch_warnings():
-        if options.profile == "raw":
-            warnings.simplefilter("ignore")  # that it was tuned for no prompt is no matter: none is used
-        loaded = Roslin.load(model, dtype=options.dtype, device=options.device, revision=options.revision)
+    if options.profile == "instruct":
+        loaded = load(model, options.dtype, options.device, "auto", options.revision)
+    else:
+        loaded = _load_for_no_prompt(model, options)
     return RoslinScorer(loaded, name=name, fingerprint=identity, profile=options.profile)
+
+
+def _load_for_no_prompt(model: str, options: BenchmarkOptions) -> "Roslin":
+    """The model; that it was tuned for no prompt is no matter where none is used."""
+    import warnings
+
+    from roslin.answer import Roslin
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return Roslin.load(model, dtype=options.dtype, device=options.device, revision=options.revision)
 
 
 def show(found: "Evaluation", overlaps: "Sequence[Overlapping]", console: Console) -> None:
@@ -173,9 +183,9 @@ def overlapping(
 def _training_records(paths: Sequence[str]) -> "list[Record]":
     if not paths:
         return []
-    from roslin.records import load
+    from roslin.records import load as load_records
 
-    return load(paths)
+    return load_records(paths)
 
 
 def _print_json(found: "Evaluation", overlaps: "Sequence[Overlapping]") -> None:

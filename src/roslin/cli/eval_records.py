@@ -2,10 +2,11 @@
 
 import gc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from roslin.cli.ask import load
 from roslin.cli.eval_responses import (
     print_json,
     response_progress,
@@ -20,7 +21,7 @@ from roslin.errors import UsageError
 
 if TYPE_CHECKING:
     from roslin.evaluate.ifeval import CheckedPrompt, IfevalReport
-    from roslin.evaluate.responses import Drawing, ResponseReport
+    from roslin.evaluate.responses import ResponseReport
     from roslin.records import Record
 
 OWN_PROMPTS = "own"
@@ -38,7 +39,8 @@ class RecordsOptions:
     samples: Path | None
     seed: int
     greedy: bool
-    max_new_tokens: int
+    max_new_tokens: int | None
+    """None leaves it at what is usual: 256 for records, as in Dolly, and 1,280 for IFEval."""
     dtype: str
     device: str
     revision: str | None
@@ -60,17 +62,15 @@ def eval_records(model: str, options: RecordsOptions) -> None:
     where a model's numbers are none.
     """
     from roslin.evaluate.ifeval import load_prompts
-    from roslin.evaluate.responses import Drawing
-    from roslin.records import load
+    from roslin.records import load as load_records
 
     if options.samples and not options.records:
         raise UsageError("--samples is a page of answers to records: give --records too.")
-    drawing = Drawing(seed=options.seed, greedy=options.greedy, max_new_tokens=options.max_new_tokens)
-    records = load(options.records) if options.records else []
+    records = load_records(options.records) if options.records else []
     source = None if options.ifeval == OWN_PROMPTS else options.ifeval
     prompts = load_prompts(source) if options.ifeval else []
     names = [options.against, model] if options.against else [model]
-    found = [_judge(name, records, prompts, drawing, options) for name in names]
+    found = [_judge(name, records, prompts, options) for name in names]
     if options.samples:
         reports = [each.responses for each in found if each.responses]
         write_samples(reports, options.samples, count=SHOWN_SAMPLES, seed=options.seed)
@@ -85,25 +85,28 @@ def _judge(
     name: str,
     records: "Sequence[Record]",
     prompts: "Sequence[CheckedPrompt]",
-    drawing: "Drawing",
     options: RecordsOptions,
 ) -> Found:
     """One model loaded, judged, and let go before the next one."""
-    from roslin.answer import Roslin
-    from roslin.evaluate.ifeval import judge_ifeval
-    from roslin.evaluate.responses import judge_responses
+    from roslin.evaluate.ifeval import AS_PUBLISHED, judge_ifeval
+    from roslin.evaluate.responses import Drawing, judge_responses
 
     console = progress_console()
     revision = options.revision if name != options.against else None
+    drawing = Drawing(seed=options.seed, greedy=options.greedy)
+    published = AS_PUBLISHED
+    if options.max_new_tokens:
+        drawing = replace(drawing, max_new_tokens=options.max_new_tokens)
+        published = replace(published, max_new_tokens=options.max_new_tokens)
     with console.status(f"{name}: loading"):
-        model = Roslin.load(name, dtype=options.dtype, device=options.device, revision=revision)
+        model = load(name, options.dtype, options.device, "auto", revision)
     responses, ifeval = None, None
     with response_progress(console, name) as tell:
         if records:
             responses = judge_responses(model, records, name=name, drawing=drawing, progress=tell)
         if prompts:
             source = "Roslin's own" if options.ifeval == OWN_PROMPTS else str(options.ifeval)
-            ifeval = judge_ifeval(model, prompts, name=name, source=source, progress=tell)
+            ifeval = judge_ifeval(model, prompts, name=name, source=source, drawing=published, progress=tell)
     del model
     gc.collect()
     return Found(responses, ifeval)
