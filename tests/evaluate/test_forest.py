@@ -56,6 +56,11 @@ def test_the_image_is_written(tmp_path: Path) -> None:
         write_forest(make_table([]), tmp_path / "none" / "table.png")
 
 
+def test_a_name_with_dollar_signs_is_no_formula(tmp_path: Path) -> None:
+    write_forest(make_table([drawn_run(r"a$\frac$b", questions=20)]), tmp_path / "table.png")
+    assert (tmp_path / "table.png").stat().st_size > 0
+
+
 def test_a_missing_matplotlib_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
     with pytest.raises(UsageError, match=r"roslin\[eval\]"):

@@ -80,6 +80,7 @@ def _name_rows(panel: "Axes", rows: Sequence[Row]) -> None:
     panel.set_yticks(range(len(rows)), [_shortened(row.label) for row in rows])
     for text, row in zip(panel.get_yticklabels(), rows, strict=True):
         text.set_color(COLOURS[row.source])
+        text.set_parse_math(False)  # a name with dollar signs is no formula
 
 
 def _draw_figure(panel: "Axes", place: int, found: Interval, colour: str, *, hollow: bool) -> None:
