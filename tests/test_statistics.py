@@ -243,6 +243,16 @@ def test_signs_of_clusters_against_all_of_them() -> None:
         assert found == pytest.approx(wanted if any(by_cluster.values()) else 1.0)
 
 
+def test_signs_of_many_clusters_are_obuchowskis_test() -> None:
+    rng = np.random.default_rng(11)
+    labels = rng.integers(0, 900, size=3000)
+    first, second = rng.random(3000) < 0.5, rng.random(3000) < 0.53
+    sums = np.bincount(labels, weights=second.astype(int) - first.astype(int))
+    chi_squared = sums.sum() ** 2 / (sums**2).sum()
+    found = sign_flip_p(Tally.of_outcomes([str(label) for label in labels], first, second))
+    assert found == pytest.approx(math.erfc(math.sqrt(chi_squared / 2)), rel=0.05)
+
+
 def test_a_paired_difference_of_shares() -> None:
     found = paired_difference(discordant(60, 30, both=410))
     error = math.sqrt((90 - 30**2 / 500) / 500**2)  # of a mean of -1, 0 and 1

@@ -16,7 +16,8 @@ def sign_flip_p(tally: Tally) -> float:
     have the other sign. The sum of the differences is held against its distribution over all signs, computed exactly.
     Of the chance of the very sum seen half is left out (mid-p); with it the exact test is too timid. Where each unit is
     a cluster of its own this is McNemar's exact test in its mid-p form, which hardly ever exceeds its level (Fagerland,
-    Lydersen and Laake 2013); with clusters, its normal approximation is the test of Durkalski and others (2003).
+    Lydersen and Laake 2013); with K clusters, its normal approximation is the test of Obuchowski (1998) but for a
+    factor of (K - 1) / K.
     """
     differences_K = tally.successes_KM[:, 1] - tally.successes_KM[:, 0]
     if not differences_K.any():
