@@ -127,8 +127,11 @@ def test_gaps(roslin: Run, tmp_path: Path) -> None:
     assert "Of 8 gaps in gmean, 2 are more than noise when each is tested alone" in said
     assert "and 0 when corrected" in said
     assert len(roslin("--gaps", "--format", "csv", cwd=tmp_path).out.splitlines()) == 9
-    refused = roslin("--gaps", "--against", "mine", cwd=tmp_path)
-    assert (refused.code, refused.out) == (2, "")
+    found = json.loads(roslin("--gaps", "--format", "json", cwd=tmp_path).out)
+    assert (len(found["gaps"]), len(found["notes"])) == (8, 3)
+    for words in (("--against", "mine"), ("--store", "none.sqlite"), ("--profile", "instruct"), ("--shots", "5")):
+        refused = roslin("--gaps", *words, cwd=tmp_path)
+        assert (refused.code, refused.out) == (2, "")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +163,7 @@ def test_a_published_row_comes_before_ones_own_run_of_its_name() -> None:
         compare_all(found, "own:none")
 
 
-@pytest.mark.parametrize("width", [80, 110, 140])
+@pytest.mark.parametrize("width", [60, 80, 110, 140, 200])
 def test_everything_fits_the_terminal(width: int) -> None:
     runs = [drawn_run("a/name[bold]" + "x" * 40, accuracy=0.9), drawn_run(questions=40), drawn_run(tasks=("piqa",))]
     found = make_table([*runs, drawn_run(profile="instruct")])
@@ -172,11 +175,13 @@ def test_everything_fits_the_terminal(width: int) -> None:
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     assert "a/name[bold]" in out.getvalue()
+    assert "…" not in out.getvalue()
     [*_, hellaswag] = [line for line in lines if line.startswith("hellaswag")]
-    assert "differs +" in hellaswag
-    assert hellaswag.rstrip().endswith("of 10,042")
-    [first, *_] = [number for number, line in enumerate(lines) if line.startswith("EleutherAI/pythia-2.8b")]
-    assert ("±.042" in lines[first]) == (width == 140)
+    assert "differs" in hellaswag
+    assert hellaswag.rstrip().endswith("of 10,042") == (width >= 80)
+    starts = [number for number, line in enumerate(lines) if line.startswith("EleutherAI/pythia-2.8b")]
+    assert ("±.042" in lines[starts[0]]) == (width >= 140)
+    assert len(starts) == (3 if width == 60 else 2)  # of the table, in one part or two, and of its gaps
 
 
 def test_notes_say_what_a_table_leaves_open() -> None:

@@ -107,6 +107,14 @@ def test_markdown_is_the_cards_table() -> None:
     assert "of fewer questions" in partial
 
 
+def test_names_in_markdown_are_neither_markup_nor_taken_for_a_published_row() -> None:
+    found = make_table([drawn_run("# x\n| _y_ [z](u) <b>", questions=20), drawn_run("EleutherAI/gpt-j-6B", seed=1)])
+    lines = markdown_table(found).splitlines()
+    assert len([line for line in lines if line.startswith("| EleutherAI/gpt-j-6B | ")]) == 1
+    assert len([line for line in lines if line.startswith("| EleutherAI/gpt-j-6B (own) | ")]) == 1
+    assert len([line for line in lines if line.startswith(r"| \# x \| \_y\_ \[z\](u) \<b> | 0.")]) == 1
+
+
 def test_csv_has_every_figure_in_full() -> None:
     found = make_table([drawn_run(tasks=COLUMNS[:6], questions=100)])
     rows = list(csv.DictReader(io.StringIO(csv_table(found))))
@@ -157,13 +165,21 @@ def test_comparisons_in_every_format() -> None:
     rows = list(csv.DictReader(io.StringIO(csv_comparisons([paired, unpaired]))))
     assert [row["task"] for row in rows] == [*COLUMNS, "gmean"] * 2
     assert rows[0]["questions"] == str(TASKS["openbookqa"].size)
+    assert [row["paired"] for row in rows] == ["True"] * 8 + ["False"] * 8
     text = markdown_comparisons([paired, unpaired])
     assert text.count("| gmean |") == 2
-    assert "a against EleutherAI/pythia-2.8b" in text
+    assert "Comparison of a against EleutherAI/pythia-2.8b (published, by counts)" in text
+    assert "Own runs: p by McNemar" in text
+    assert "Newcombe" in text
 
 
 def test_gaps_in_every_format() -> None:
     found = gaps(make_table([]).rows)
     assert len(csv_gaps(found).splitlines()) == 9
-    assert len(markdown_gaps(found).splitlines()) == 10
-    assert json.loads(orjson.dumps(gap_object(found[0])))["gmean_holm_p"] == found[0].corrected_p
+    assert [row["verdict"] for row in csv.DictReader(io.StringIO(csv_gaps(found)))].count("unsure") == 2
+    lines = markdown_gaps(found).splitlines()
+    assert len([line for line in lines if line.startswith("|")]) == 10
+    assert "| EleutherAI/pythia-2.8b | EleutherAI/pythia-6.9b | 0.0201 |" in lines[2]
+    assert lines[-3].startswith("- Of 8 gaps in gmean, 2 are more than noise")
+    parsed = json.loads(orjson.dumps(gap_object(found[0])))
+    assert (parsed["gmean_holm_p"], parsed["gmean_verdict"]) == (found[0].corrected_p, "unsure")

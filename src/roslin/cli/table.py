@@ -43,7 +43,9 @@ def table(
     profile: Annotated[Profile, typer.Option(help="How questions were put; the published rows are raw.")] = "raw",
     shots: Annotated[int, typer.Option(min=0, help="Examples before each question; published with none.")] = 0,
     published: Annotated[bool, typer.Option("--published/--no-published", help="With the published rows.")] = True,
-    style: Annotated[Format, typer.Option("--format", help="What is printed.")] = "text",
+    style: Annotated[
+        Format, typer.Option("--format", help="What is printed; csv has the comparisons alone where there are any.")
+    ] = "text",
     png: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also draw a forest plot, with the interval of each figure.")
     ] = None,
@@ -56,8 +58,8 @@ def table(
     from roslin.evaluate.table import make_table
 
     if gaps:
-        if against or png or not published:
-            raise UsageError("--gaps is of the published rows alone: give it without --against, --png, --no-published.")
+        if any((store, against, png, not published, profile != "raw", shots)):
+            raise UsageError("--gaps is of the published rows alone: give no other option with it but --format.")
         return _print_gaps(style)
     runs = load_scores(store)
     found = make_table(runs, profile=profile, shots=shots, published=published)
@@ -142,13 +144,14 @@ def _print_gaps(style: Format) -> None:
     from roslin.evaluate.table_csv import csv_gaps
     from roslin.evaluate.table_json import gap_object
     from roslin.evaluate.table_markdown import markdown_gaps
+    from roslin.evaluate.verdict_text import gap_notes
     from roslin.evaluate.verdicts import gaps
 
     found = gaps(make_table([]).rows)
     if style == "text":
         show_gaps(found, result_console())
     elif style == "json":
-        _write_json({"gaps": [gap_object(gap) for gap in found]})
+        _write_json({"gaps": [gap_object(gap) for gap in found], "notes": gap_notes(found)})
     else:
         _write(markdown_gaps(found) if style == "markdown" else csv_gaps(found))
 

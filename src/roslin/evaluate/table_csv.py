@@ -1,4 +1,4 @@
-"""The table and its comparisons as records of plain figures, and those as CSV. What has no value is None, or empty."""
+"""The table, its comparisons and its gaps as CSV, with every figure in full. What has no value is empty."""
 
 import csv
 import io
@@ -11,11 +11,11 @@ from roslin.evaluate.verdicts import Comparison, Gap, Verdict
 Record = Sequence[str | float | bool | None]
 
 COMPARED = (
-    *("model", "against", "task", "accuracy", "against_accuracy", "items", "questions"),
+    *("model", "against", "paired", "task", "accuracy", "against_accuracy", "items", "questions"),
     *("difference", "low", "high", "p", "holm_p", "differs"),
 )
 """Fields of a comparison's record."""
-GAP = ("model", "against", "difference", "low", "high", "p", "holm_p", "tasks_that_differ")
+GAP = ("model", "against", "difference", "low", "high", "p", "holm_p", "verdict", "tasks_that_differ")
 """Fields of a gap's record; difference, interval and p are those of gmean."""
 
 
@@ -27,32 +27,33 @@ def csv_table(table: Table) -> str:
 
 def csv_comparisons(comparisons: Sequence[Comparison]) -> str:
     """A line a task of each comparison, and one for gmean."""
-    return _csv(COMPARED, (record for found in comparisons for record in compared_records(found)))
+    return _csv(COMPARED, (record for found in comparisons for record in _compared_records(found)))
 
 
 def csv_gaps(found: Sequence[Gap]) -> str:
     """A line a gap."""
-    return _csv(GAP, map(gap_record, found))
+    return _csv(GAP, map(_gap_record, found))
 
 
-def compared_records(found: Comparison) -> list[Record]:
+def _compared_records(found: Comparison) -> list[Record]:
     """A record a task of what was compared, and one for gmean."""
-    records = [(found.name, found.against, task, *_figures(verdict)) for task, verdict in found.verdicts.items()]
+    held = (found.name, found.against, found.paired)
+    records = [(*held, task, *_figures(verdict)) for task, verdict in found.verdicts.items()]
     if found.gmean is None:
         return [*records]
     low, high = (found.gmean.delta.low, found.gmean.delta.high) if found.gmean.delta else (None, None)
     mean = (None, None, None, None, found.gmean.estimate, low, high, found.gmean.p, None, found.gmean_differs)
-    return [*records, (found.name, found.against, "gmean", *mean)]
+    return [*records, (*held, "gmean", *mean)]
 
 
-def gap_record(gap: Gap) -> Record:
+def _gap_record(gap: Gap) -> Record:
     """What parts two rows, by gmean, and the tasks in which they differ."""
     found, mean = gap.comparison, gap.comparison.gmean
     apart = " ".join(task for task, verdict in found.verdicts.items() if verdict.differs)
     if mean is None:
-        return found.name, found.against, None, None, None, None, None, apart
+        return found.name, found.against, None, None, None, None, None, None, apart
     low, high = (mean.delta.low, mean.delta.high) if mean.delta else (None, None)
-    return found.name, found.against, mean.estimate, low, high, mean.p, gap.corrected_p, apart
+    return found.name, found.against, mean.estimate, low, high, mean.p, gap.corrected_p, gap.verdict, apart
 
 
 def _row_record(row: Row) -> Record:

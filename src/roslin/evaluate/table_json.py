@@ -47,7 +47,7 @@ def comparison_object(found: Comparison) -> dict[str, Any]:
 
 def gap_object(found: Gap) -> dict[str, Any]:
     """All that is known of a gap."""
-    return comparison_object(found.comparison) | {"gmean_holm_p": found.corrected_p}
+    return comparison_object(found.comparison) | {"gmean_holm_p": found.corrected_p, "gmean_verdict": found.verdict}
 
 
 def _row(row: Row) -> dict[str, Any]:

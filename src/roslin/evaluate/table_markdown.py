@@ -1,33 +1,48 @@
 """The table and its comparisons as Markdown."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence, Set
 
 from roslin.evaluate.published import COLUMNS
 from roslin.evaluate.table import Row, Table
-from roslin.evaluate.table_csv import COMPARED, GAP, Record, compared_records, gap_record
-from roslin.evaluate.verdicts import PAIRED_TEST, UNPAIRED_TEST, Comparison, Gap
+from roslin.evaluate.verdict_text import (
+    COMPARED,
+    GAP,
+    comparison_lines,
+    comparison_notes,
+    comparison_title,
+    gap_lines,
+    gap_notes,
+)
+from roslin.evaluate.verdicts import Comparison, Gap
 
 MARK = "*"
 """Stands behind a figure of fewer questions than the task has."""
+_MARKS = re.compile(r"[\\`*\[\]<|#&~]|(?<!\w)_|_(?!\w)")
 
 
 def markdown_table(table: Table) -> str:
-    """The table as the model card has it, with six digits."""
+    """The table as the model card has it, with six digits; an own run of a published row's name is told from it."""
+    published = {row.label for row in table.published}
     lines = [_line(("model", *COLUMNS, "gmean")), _line(("---", *("---:" for _ in COLUMNS), "---:"))]
-    lines += [_line((_plain(row.label), *_figures(row))) for row in table.rows]
+    lines += [_line((_name(row, published), *_figures(row))) for row in table.rows]
     if any(row.partial for row in table.rows):
         lines += ["", f"{_plain(MARK)} of fewer questions than the task has"]
     return _text(lines)
 
 
 def markdown_comparisons(comparisons: Sequence[Comparison]) -> str:
-    """A table for each comparison."""
-    return "\n".join(map(_comparison, comparisons))
+    """A table for each comparison, and how they were made."""
+    return "\n".join([*map(_comparison, comparisons), _text(_listed(comparison_notes(comparisons)))])
 
 
 def markdown_gaps(found: Sequence[Gap]) -> str:
-    """The gaps between rows, by gmean."""
-    return _text(_lines(GAP, map(gap_record, found)))
+    """The gaps between rows, by gmean, and what they come to."""
+    return _text([*_lines(GAP, gap_lines(found)), "", *_listed(gap_notes(found))])
+
+
+def _name(row: Row, published: Set[str]) -> str:
+    return _plain(f"{row.label} (own)" if row.source == "own" and row.label in published else row.label)
 
 
 def _figures(row: Row) -> list[str]:
@@ -41,23 +56,17 @@ def _marked(figure: float, partial: bool) -> str:
 
 
 def _comparison(found: Comparison) -> str:
-    test = PAIRED_TEST if found.paired else f"{UNPAIRED_TEST} of counts"
-    said = f"{_plain(found.name)} against {_plain(found.against)} ({test}; p corrected by Holm for the tasks):"
-    notes = [f"- {_plain(note)}" for note in found.notes]
-    lines = _lines(COMPARED[2:], (record[2:] for record in compared_records(found)))
-    return _text([said, "", *lines, *(["", *notes] if notes else [])])
+    notes = ["", *_listed(found.notes)] if found.notes else []
+    opening = f"Comparison of {_plain(comparison_title(found))}:"
+    return _text([opening, "", *_lines(COMPARED, comparison_lines(found)), *notes])
 
 
-def _lines(heading: Sequence[str], records: Iterable[Record]) -> list[str]:
-    return [_line(heading), _line(["---"] * len(heading)), *(_line([_cell(f) for f in record]) for record in records)]
+def _lines(heading: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    return [_line(heading), _line(["---"] * len(heading)), *(_line([_plain(cell) for cell in line]) for line in lines)]
 
 
-def _cell(figure: str | float | bool | None) -> str:
-    if isinstance(figure, bool):
-        return "yes" if figure else "no"
-    if isinstance(figure, float):
-        return f"{figure:.4g}"
-    return "" if figure is None else _plain(str(figure))
+def _listed(notes: Sequence[str]) -> list[str]:
+    return [f"- {_plain(note)}" for note in notes]
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -70,4 +79,4 @@ def _text(lines: Sequence[str]) -> str:
 
 def _plain(text: str) -> str:
     """Text that stays as it is, without ending a cell or beginning markup."""
-    return "".join(f"\\{letter}" if letter in "\\|*`<[" else letter for letter in " ".join(text.split()))
+    return _MARKS.sub(r"\\\g<0>", " ".join(text.split()))

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
@@ -94,6 +95,15 @@ class Gap:
     comparison: Comparison
     corrected_p: float | None
     """p of the means' difference, by Holm for the number of gaps; None where a mean has none."""
+
+    @property
+    def verdict(self) -> Literal["differs", "unsure", "noise"] | None:
+        """Whether the means differ: `unsure` where the gap passes alone, but not as one of so many; None if unknown."""
+        if self.corrected_p is None:
+            return None
+        if self.corrected_p < LEVEL:
+            return "differs"
+        return "unsure" if self.comparison.gmean_differs else "noise"
 
 
 @dataclass(frozen=True)
