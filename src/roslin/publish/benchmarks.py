@@ -27,9 +27,14 @@ geometric mean.{" The other rows are those of Dolly's card." if table.published 
 
 
 def _intervals(row: Row) -> str:
+    """The row's counts and intervals, and how they were made: a share alone looks surer than it is."""
     lines = ["| task | right answers | accuracy | 95 % interval |", "|---|---:|---:|---|"]
     for task, cell in row.cells.items():
         share = cell.share.interval
         counts = f"{int(cell.tally.totals_M[0]):,} of {cell.tally.units:,}"
         lines.append(f"| {task} | {counts} | {share.estimate:.6g} | {share.low:.3f} … {share.high:.3f} |")
+    if row.gmean and row.gmean.delta:
+        mean = row.gmean.delta
+        lines.append(f"| gmean | | {mean.estimate:.6g} | {mean.low:.3f} … {mean.high:.3f} |")
+    lines += ["", "Intervals are Wilson's, that of gmean is by the delta method; boolq's passages are allowed for."]
     return "\n".join(lines)
