@@ -141,6 +141,7 @@ def test_gaps(roslin: Run, tmp_path: Path) -> None:
         (("--no-published", "--store", "{results}", "--shots", "5"), 1, "--profile instruct --shots 0"),
         (("--no-published",), 1, "roslin eval MODEL"),
         (("--against", "none", "--store", "{results}"), 2, "EleutherAI/gpt-neox-20b"),
+        (("--against", "", "--store", "{results}"), 2, "no row called"),
         (("--against", "EleutherAI/gpt-j-6B"), 2, "no own run"),
         (("--format", "pdf"), 2, "pdf"),
     ],
@@ -161,6 +162,21 @@ def test_a_published_row_comes_before_ones_own_run_of_its_name() -> None:
     assert (paired.name, paired.paired) == ("mine", True)
     with pytest.raises(UsageError, match="no row called own:none"):
         compare_all(found, "own:none")
+
+
+@pytest.mark.parametrize("width", [60, 76, 80, 90, 120])
+def test_gaps_lose_nothing_in_a_narrow_terminal(width: int) -> None:
+    out = io.StringIO()
+    found = gaps(make_table([]).rows)
+    show_gaps(found, Console(file=out, width=width))
+    shown = out.getvalue()
+    assert max(map(len, shown.splitlines())) <= width
+    for row, times in zip(PUBLISHED_TABLE, [1] + [2] * 7 + [1], strict=True):
+        assert shown.count(f"{row.name} ") == times
+    apart = [task for gap in found for task, verdict in gap.comparison.verdicts.items() if verdict.differs]
+    for task in ("arc_easy", "hellaswag", "boolq"):
+        assert len([line for line in shown.splitlines() if line.rstrip().endswith(f" {task}")]) == apart.count(task)
+    assert ("[+.003, +.037]" in shown) == (width >= 76)
 
 
 @pytest.mark.parametrize("width", [60, 80, 110, 140, 200])

@@ -1,12 +1,24 @@
 """What people read of comparisons: figures that do not contradict each other, and what they leave open."""
 
+import json
+from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
 from made_runs import drawn_run, run_of, task_scores
 from roslin.evaluate.published import COLUMNS
 from roslin.evaluate.table import Row, make_table
-from roslin.evaluate.verdict_text import COMPARED, comparison_lines, comparison_notes, gap_lines, gap_notes
+from roslin.evaluate.verdict_text import (
+    BOOLQ_AT_WORST,
+    COMPARED,
+    comparison_lines,
+    comparison_notes,
+    gap_lines,
+    gap_notes,
+)
 from roslin.evaluate.verdicts import LEVEL, Comparison, compare, gaps
+from roslin.statistics import holm, share_difference_p, share_of
 
 
 def compared(seeds: tuple[int, int], accuracies: tuple[float, float]) -> Comparison:
@@ -74,3 +86,20 @@ def test_gaps_are_noise_unsure_or_differences() -> None:
     assert [gap.verdict for gap in found].count("differs") == 2
     assert [gap.verdict for gap in found][1:3] == ["unsure", "noise"]
     assert "Of 10 gaps in gmean, 4 are more than noise" in gap_notes(found)[0]
+
+
+def test_boolqs_passages_change_no_verdict_on_the_published_gaps() -> None:
+    rows = make_table([]).rows
+    for gap, (before, row) in zip(gaps(rows), pairwise(rows), strict=True):
+        shares = [share_of(each.cells["boolq"].tally, design_effect=BOOLQ_AT_WORST) for each in (before, row)]
+        alone = {task: verdict.p for task, verdict in gap.comparison.verdicts.items()} | {
+            "boolq": share_difference_p(*shares)
+        }
+        differs = [p < LEVEL for p in holm(list(alone.values()))]
+        assert differs == [verdict.differs for verdict in gap.comparison.verdicts.values()]
+
+
+def test_boolqs_passages_at_their_worst(shared_data: Path) -> None:
+    lines = (shared_data / "benchmarks" / "boolq_validation.jsonl").read_text(encoding="utf-8").splitlines()
+    passages = Counter(json.loads(line)["passage"] for line in lines)
+    assert round(sum(number**2 for number in passages.values()) / len(lines), 2) == BOOLQ_AT_WORST

@@ -65,7 +65,7 @@ def table(
     found = make_table(runs, profile=profile, shots=shots, published=published)
     if not found.rows:
         raise InputError(_nothing(found, runs))
-    comparisons = compare_all(found, against) if against else []
+    comparisons = compare_all(found, against) if against is not None else []
     _print(found, comparisons, style)
     if png:
         from roslin.evaluate.forest import write_forest

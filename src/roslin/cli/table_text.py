@@ -27,8 +27,6 @@ WIDE = 128
 """Columns from which on a figure's interval stands beside it; where there are fewer, it stands below."""
 ROOMY = 90
 """Columns from which on two blanks stand between columns; where there are fewer, one."""
-NAME = 23
-"""Columns that a published row's name takes."""
 WHOLE = 76
 """Columns from which on all tasks stand side by side; where there are fewer, in two parts."""
 HEADINGS = {
@@ -83,13 +81,19 @@ def _show_comparison(found: Comparison, console: Console) -> None:
 
 
 def show_gaps(gaps: Sequence[Gap], console: Console) -> None:
-    """Print what parts each row from the one before it, and whether that is more than noise."""
+    """Print what parts each row from the one before it, and whether that is more than noise.
+
+    Where there is little room, the intervals are left out: p tells whether they hold 0.
+    """
+    shown = [heading for heading in GAP[2:] if heading != "95 %" or console.width >= WHOLE]
     grid = _grid(console)
-    grid.add_column("from, to", overflow="fold", min_width=NAME)
-    for heading in GAP[2:]:
-        grid.add_column(heading, justify=_justified(heading))
-    for before, after, *figures in gap_lines(gaps):
-        grid.add_row(Text(f"{before}\n{after}"), *figures)
+    grid.add_column("from, to", no_wrap=True)
+    for heading in shown:
+        grid.add_column(heading.replace("tasks that ", "tasks that\n"), justify=_justified(heading), no_wrap=True)
+    for line in gap_lines(gaps):
+        said = dict(zip(GAP, line, strict=True))
+        said[GAP[-1]] = said[GAP[-1]].replace(", ", "\n")
+        grid.add_row(Text("\n".join(line[:2])), *(said[heading] for heading in shown))
     console.print(grid)
     _print_notes(console, gap_notes(gaps))
 

@@ -9,6 +9,8 @@ COMPARED = ("task", "own", "other", "difference, 95 %", "p", "Holm", "verdict")
 """Headings of a comparison's lines."""
 GAP = ("from", "to", "gap", "95 %", "p", "Holm", "verdict", "tasks that differ")
 """Headings of the gaps' lines."""
+BOOLQ_AT_WORST = 1.3
+"""Design effect where the questions of a passage are all right or all wrong: sum of squared passages by questions."""
 
 
 def comparison_title(found: Comparison) -> str:
@@ -46,7 +48,7 @@ def gap_lines(gaps: Sequence[Gap]) -> list[tuple[str, ...]]:
 
 
 def gap_notes(gaps: Sequence[Gap]) -> list[str]:
-    """What the gaps come to."""
+    """What the gaps of the published table come to."""
     verdicts = [gap.verdict for gap in gaps]
     corrected = verdicts.count("differs")
     alone = corrected + verdicts.count("unsure")
@@ -57,8 +59,9 @@ def gap_notes(gaps: Sequence[Gap]) -> list[str]:
         "Tasks: N - 1 chi-squared tests, corrected for the tasks of a gap (Holm), not for the number of gaps. Rows can "
         "differ by task and not in the mean.",
         "Only counts are published. All models were asked the same questions, so that tests of counts are mostly too "
-        "careful: a gap called noise here might show question by question. In boolq it is less so: several questions "
-        "can share a passage, which counts cannot allow for.",
+        "careful: a gap called noise here might show question by question. Questions of boolq can share a passage, "
+        f"which counts do not tell; were those of a passage all alike (design effect {BOOLQ_AT_WORST}), the same tasks "
+        "would differ.",
     ]
 
 
