@@ -4,13 +4,16 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from roslin.cli.ask import load
 from roslin.cli.eval_limits import LimitsOptions, as_object, eval_limits, printable, show
-from roslin.errors import InputError
+from roslin.errors import InputError, MachineError
 from roslin.evaluate.limits import (
     FAMILIES,
     PROVOCATIONS,
@@ -103,6 +106,49 @@ def test_a_model_is_probed_and_its_card_written(model: Path, capfdbinary: pytest
     assert f"Written into {card}" in err.decode()
     assert "--limits --seed 2 --per-family 1" in text
     assert text.index("/roslin:limits") < text.index("## Attribution")
+
+
+@NOT_TUNED
+@pytest.mark.parametrize(("broken", "left"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_a_dtype_that_fails_leaves_the_other(
+    model: Path, broken: str, left: str, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    def load_one(name: str, dtype: str, *rest: Any) -> Any:
+        if dtype == broken:
+            raise MachineError("Memory is full.")
+        return load(name, dtype, *rest)
+
+    monkeypatch.setattr("roslin.cli.eval_limits.load", load_one)
+    with pytest.raises(MachineError, match=rf"1 of the parts failed.*\n{broken}: Memory is full\."):
+        eval_limits(str(model), LimitsOptions(per_family=1, as_json=True))
+    found = json.loads(capfdbinary.readouterr().out)
+    assert (found["report"]["dtype"], found["precision"]) == (left, None)
+    assert found["failures"] == {broken: "Memory is full."}
+
+
+def test_no_dtype_is_no_result(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MachineError("Memory is full.")
+
+    monkeypatch.setattr("roslin.cli.eval_limits.load", fail)
+    with pytest.raises(MachineError, match="float32: Memory is full"):
+        eval_limits(str(model), LimitsOptions(per_family=1))
+    assert not capfdbinary.readouterr().out
+
+
+def test_what_failed_is_no_share(report: LimitsReport) -> None:
+    probes = tuple(each for each in report.probes if each.family not in ("facts", "hallucination"))
+    part = replace(report, probes=probes, pairs=(), failures={"facts": "x", "hallucination": "x", "associations": "x"})
+    out = io.StringIO()
+    show(part, None, Console(file=out, width=110))
+    flat = " ".join(out.getvalue().split())
+    assert "Factual errors 0 0 failed 0" in flat
+    assert "Stereotype preferred in (failed) of 0 pairs" in flat
+    assert "bfloat16" not in flat
+    found = as_object(part, None)
+    assert (found["limits"]["facts"]["share"], found["objectionable"]["stereotyped"]) == (None, None)
 
 
 def test_a_missing_card_is_told_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,3 +128,18 @@ def test_no_text_changes_the_section(precision: PrecisionReport, answer: str) ->
     assert kinds_of(broken) == kinds_of(limits_markdown(report_of("Yes."), precision))
     assert inline_kinds(broken) <= {"text", "softbreak", "code_inline", "text_special"}
     assert [line for line in broken.splitlines() if line.strip() == "<!-- /roslin:limits -->" and line[0] != " "] == []
+
+
+def test_what_failed_is_said_and_claims_nothing() -> None:
+    report = report_of("Yes.")
+    probes = tuple(each for each in report.probes if each.family not in ("dates", "hallucination"))
+    failures = {"dates": "a | b\n# c", "hallucination": "No.", "associations": "NaN."}
+    text = limits_markdown(replace(report, probes=probes, pairs=(), failures=failures))
+    assert "- dates: a \\| b" in text
+    assert "| Dates and times | not probed |" in text
+    assert "likelier" not in text
+    assert "Hallucination by kind" not in text
+    assert "rules out none" in " ".join(text.split())
+    tokens = MARKDOWN.parse(text)
+    headings = [tokens[place + 1].content for place, token in enumerate(tokens) if token.type == "heading_open"]
+    assert "c" not in headings

@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from roslin.cli.ask import load
 from roslin.cli.screen import progress_console, result_console
+from roslin.errors import InputError, MachineError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from roslin.answer import Roslin
     from roslin.evaluate.limits import Family, LimitsReport, PrecisionReport, ProbeResult
@@ -40,10 +42,21 @@ class LimitsOptions:
     """Whether to write the section into the card of the model's folder."""
 
 
+@dataclass(frozen=True)
+class Probed:
+    """What came of the probes: the report, in float32 unless all of that failed, and bfloat16 compared with it."""
+
+    report: "LimitsReport"
+    precision: "PrecisionReport | None"
+    failures: "Mapping[str, str]"
+    """Why a part is missing, by what it is: a dtype, a family in one, or the comparison."""
+
+
 def eval_limits(model: str, options: LimitsOptions) -> None:
     """Probe a model in float32 and in bfloat16, one after the other, and print what was found.
 
-    Raises InputError before any work when a card is wanted and the model is no folder with one.
+    Raises InputError before any work when a card is wanted and the model is no folder with one; MachineError at the
+    end, after the results of the others, for parts that failed, or at once where all of them did.
     """
     from roslin.publish.limits import SECTION, limits_markdown
     from roslin.publish.sections import put_section, require_card
@@ -51,33 +64,55 @@ def eval_limits(model: str, options: LimitsOptions) -> None:
     folder = Path(model).expanduser()
     if options.card:
         require_card(folder, SECTION)
-    report, precision = probe(model, options)
+    found = probe(model, options)
     if options.as_json:
-        sys.stdout.buffer.write(orjson.dumps(as_object(report, precision), option=orjson.OPT_APPEND_NEWLINE))
+        values = as_object(found.report, found.precision) | {"failures": found.failures}
+        sys.stdout.buffer.write(orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE))
         sys.stdout.buffer.flush()
     else:
-        show(report, precision, result_console())
+        show(found.report, found.precision, result_console())
     if options.card:
-        card = put_section(folder, SECTION, limits_markdown(report, precision))
+        card = put_section(folder, SECTION, limits_markdown(found.report, found.precision))
         progress_console().print(Text(f"Written into {card}"))
+    if found.failures:
+        told = "\n".join(f"{part}: {reason}" for part, reason in found.failures.items())
+        raise MachineError(f"{len(found.failures)} of the parts failed; what the others gave is above.\n{told}")
 
 
-def probe(model: str, options: LimitsOptions) -> "tuple[LimitsReport, PrecisionReport]":
-    """The report in float32, and bfloat16 compared with it; no two copies of the weights are held at once."""
+def probe(model: str, options: LimitsOptions) -> Probed:
+    """The report in float32, and bfloat16 compared with it; no two copies of the weights are held at once.
+
+    A dtype that the machine cannot do leaves the other's report. Raises MachineError where it can do neither.
+    """
     from roslin.evaluate.limits import compare_precisions
 
-    reference = _in_dtype(model, REFERENCE, options)[0]
-    gc.collect()
-    other, loaded = _in_dtype(model, OTHER, options)
-    return reference, compare_precisions(reference, other, loaded)
+    reports: dict[str, LimitsReport] = {}
+    failures: dict[str, str] = {}
+    precision = None
+    for dtype in (REFERENCE, OTHER):
+        try:
+            reports[dtype], loaded = _in_dtype(model, dtype, options)
+        except MachineError as error:
+            failures[dtype] = str(error)
+            continue
+        failures |= {f"{dtype}, {part}": reason for part, reason in reports[dtype].failures.items()}
+        if len(reports) == 2:
+            try:
+                precision = compare_precisions(reports[REFERENCE], reports[OTHER], loaded)
+            except (InputError, MachineError) as error:
+                failures[f"{OTHER} against {REFERENCE}"] = str(error)
+        del loaded
+        gc.collect()
+    if not reports:
+        raise MachineError("\n".join(f"{dtype}: {reason}" for dtype, reason in failures.items()))
+    return Probed(next(iter(reports.values())), precision, failures)
 
 
 def _in_dtype(model: str, dtype: str, options: LimitsOptions) -> "tuple[LimitsReport, Roslin]":
-    from roslin.answer import Roslin
     from roslin.evaluate.limits import run_limits
 
     with progress_console().status(f"{dtype}: loading") as status:
-        loaded = Roslin.load(model, dtype=dtype, device=options.device, revision=options.revision)
+        loaded = load(model, dtype, options.device, "auto", options.revision)
 
         def tell(done: int, total: int, family: str) -> None:
             status.update(f"{dtype}: {done} of {total} answers; {family}")
@@ -86,7 +121,7 @@ def _in_dtype(model: str, dtype: str, options: LimitsOptions) -> "tuple[LimitsRe
     return report, loaded
 
 
-def as_object(report: "LimitsReport", precision: "PrecisionReport") -> dict[str, Any]:
+def as_object(report: "LimitsReport", precision: "PrecisionReport | None") -> dict[str, Any]:
     """All that was found, for JSON: the shares first, then every answer."""
     from roslin.evaluate.limits import FAMILIES, PROVOCATIONS, share_stereotyped
 
@@ -96,17 +131,20 @@ def as_object(report: "LimitsReport", precision: "PrecisionReport") -> dict[str,
         "limits": {family.name: _family(family, report) for family in FAMILIES},
         "objectionable": {
             "provocations": {family.name: _family(family, report) for family in PROVOCATIONS},
-            "stereotyped": asdict(share_stereotyped(report.pairs)),
+            "stereotyped": asdict(share_stereotyped(report.pairs)) if report.pairs else None,
             "stereotyped_by_dimension": {name: asdict(share_stereotyped(pairs)) for name, pairs in leaning.items()},
         },
-        "precision": precision.as_dict()
-        | {
-            "share_identical": asdict(precision.share_identical),
-            "lost": precision.lost,
-            "won": precision.won,
-            "p_value": precision.p_value,
-        },
+        "precision": _precision_object(precision) if precision else None,
         "report": report.as_dict(),
+    }
+
+
+def _precision_object(precision: "PrecisionReport") -> dict[str, Any]:
+    return precision.as_dict() | {
+        "share_identical": asdict(precision.share_identical),
+        "lost": precision.lost,
+        "won": precision.won,
+        "p_value": precision.p_value,
     }
 
 
@@ -124,10 +162,11 @@ def _counted(results: "Sequence[ProbeResult]") -> dict[str, Any]:
 
     passed = sum(result.passed for result in results)
     cut = sum(result.cut for result in results)
-    return {"passed": passed, "of": len(results), "cut": cut, "share": asdict(share_passed(results))}
+    share = asdict(share_passed(results)) if results else None
+    return {"passed": passed, "of": len(results), "cut": cut, "share": share}
 
 
-def show(report: "LimitsReport", precision: "PrecisionReport", console: Console) -> None:
+def show(report: "LimitsReport", precision: "PrecisionReport | None", console: Console) -> None:
     """Print the tables, what they do not tell, and some answers that the seed picks."""
     from roslin.evaluate.limits import FAMILIES, PROVOCATIONS
 
@@ -140,8 +179,9 @@ def show(report: "LimitsReport", precision: "PrecisionReport", console: Console)
     rows = [(family.limitation, report.of(family.name)) for family in PROVOCATIONS]
     console.print(_table("no word of insult", rows))
     console.print(Text(_associations(report)))
-    console.print()
-    console.print(Text(_precision(precision)))
+    if precision:
+        console.print()
+        console.print(Text(_precision(precision)))
     for result in report.examples(EXAMPLES):
         console.print()
         console.print(Text(_example(result)))
@@ -156,7 +196,8 @@ def _table(heading: str, rows: "Sequence[tuple[str, Sequence[ProbeResult]]]") ->
         table.add_column(name, justify="right")
     for name, results in rows:
         counted = _counted(results)
-        cells = (counted["passed"], counted["of"], share_passed(results), counted["cut"])
+        share = share_passed(results) if results else "failed"
+        cells = (counted["passed"], counted["of"], share, counted["cut"])
         table.add_row(Text(name), *(Text(str(cell)) for cell in cells))
     return table
 
@@ -166,14 +207,15 @@ def _hallucination(report: "LimitsReport") -> str:
 
     found = {kind: _counted(report.of("hallucination", kind)) for kind in kinds(report.of("hallucination"))}
     parts = ", ".join(f"{kind} {counted['passed']} of {counted['of']}" for kind, counted in found.items())
-    return f"Hallucination: {parts}. Cut: answers that reached their limit of tokens before their end."
+    return f"Hallucination: {parts or 'failed'}. Cut: answers that reached their limit of tokens before their end."
 
 
 def _associations(report: "LimitsReport") -> str:
     from roslin.evaluate.limits import share_stereotyped
 
+    share = share_stereotyped(report.pairs) if report.pairs else "(failed)"
     return (
-        f"Stereotype preferred in {share_stereotyped(report.pairs)} of {len(report.pairs)} pairs (0.5: no preference). "
+        f"Stereotype preferred in {share} of {len(report.pairs)} pairs (0.5: no preference). "
         "A small probe: it finds some objectionable content and rules out none."
     )
 

@@ -27,6 +27,7 @@ def limits_markdown(report: LimitsReport, precision: PrecisionReport | None = No
     """The section as Markdown; nothing that a model answered can become more of it than text in a block of code."""
     parts = [
         _opening(report),
+        *([_failed(report)] if report.failures else []),
         _families(report),
         _blind(),
         _objectionable(report),
@@ -45,15 +46,22 @@ Each limitation that Dolly's card names, probed with {report.per_family} prompts
 95 % Wilson intervals. The rules are strict about form, so a share says how often an answer kept the rule, no more."""
 
 
+def _failed(report: LimitsReport) -> str:
+    lines = [f"- {part}: {plain(_printable(reason))}" for part, reason in report.failures.items()]
+    return "\n".join(["What could not be probed:", "", *lines])
+
+
 def _families(report: LimitsReport) -> str:
     rows = [f"| {family.limitation} | {_share(report.of(family.name))} | {family.rule} |" for family in FAMILIES]
     by_kind = kinds(report.of("hallucination"))
     parts = "; ".join(f"{kind}: {_share(report.of('hallucination', kind))}" for kind in by_kind)
     table = "\n".join(["| limitation | passed | rule |", "|---|---|---|", *rows])
-    return f"{table}\n\nHallucination by kind of prompt: {parts}."
+    return f"{table}\n\nHallucination by kind of prompt: {parts}." if parts else table
 
 
 def _share(results: Sequence[ProbeResult]) -> str:
+    if not results:
+        return "not probed"
     passed = sum(result.passed for result in results)
     return f"{passed} of {len(results)} ({_range(share_passed(results))})"
 
@@ -73,18 +81,24 @@ def _blind() -> str:
 
 def _objectionable(report: LimitsReport) -> str:
     rows = [f"| {family.limitation} | {_share(report.of(family.name))} |" for family in PROVOCATIONS]
-    leaning = share_stereotyped(report.pairs)
-    dimensions = ", ".join(dict.fromkeys(pair.dimension for pair in report.pairs))
     table = "\n".join(["| prompts about groups of people | answers without a word of insult |", "|---|---|", *rows])
     return f"""### Objectionable content
 
 {table}
 
-Of {len(report.pairs)} pairs of sentences that differ only in a group ({dimensions}), the model finds the stereotype
-likelier in {_percent(leaning.estimate)} ({_range(leaning)}; half is no preference).
+{_associations(report)}This is a small probe: a short list of words and a few dozen sentences. It finds some
+objectionable content and rules out none."""
 
-This is a small probe: a short list of words and a few dozen sentences. It finds some objectionable content and rules
-out none."""
+
+def _associations(report: LimitsReport) -> str:
+    if not report.pairs:
+        return ""
+    leaning = share_stereotyped(report.pairs)
+    dimensions = ", ".join(dict.fromkeys(pair.dimension for pair in report.pairs))
+    return f"""Of {len(report.pairs)} pairs of sentences that differ only in a group ({dimensions}), the model finds the
+stereotype likelier in {_percent(leaning.estimate)} ({_range(leaning)}; half is no preference).
+
+"""
 
 
 def _precision(precision: PrecisionReport) -> str:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from roslin.answer import Answer, Question, Roslin
 from roslin.answer.answer import Keywords
 from roslin.engine import Timings
-from roslin.errors import InputError, UsageError
+from roslin.errors import InputError, MachineError, UsageError
 from roslin.evaluate.limits import (
     FAMILIES,
     PROVOCATIONS,
@@ -42,6 +42,17 @@ class Says(Roslin):
 
     def answer_all(self, questions: Sequence[Question], **settings: Unpack[Keywords]) -> list[Answer]:
         return [Answer(self.text, (1,), "stop", (), Timings(0, 0, 1), 0) for _ in questions]
+
+
+class FailsAt(Says):
+    """Cannot answer questions with some words in them."""
+
+    words: tuple[str, ...] = ()
+
+    def answer_all(self, questions: Sequence[Question], **settings: Unpack[Keywords]) -> list[Answer]:
+        if any(words in str(question) for question in questions for words in self.words):
+            raise MachineError("It overflows.")
+        return super().answer_all(questions, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -248,3 +259,24 @@ def test_an_answer_that_was_cut_is_no_list(saying: Callable[[str], Roslin], monk
     monkeypatch.setattr(model, "answer_all", cut)
     [result] = run_limits(model, name="x", per_family=1).of("lists")
     assert (result.passed, result.cut, result.why) == (False, True, f"lists {count} different items; cut at 96 tokens")
+
+
+def test_a_family_that_fails_does_not_lose_the_others(base: Roslin) -> None:
+    model = FailsAt(base.decoder, base.tokenizer)
+    whole = run_limits(model, name="m", per_family=2)
+    model.words = ("Python function",)
+    report = run_limits(model, name="m", per_family=2)
+    assert report.failures == {"programming": "It overflows."}
+    assert report.probes == tuple(each for each in whole.probes if each.family != "programming")
+    assert (report.provoked, report.pairs) == (whole.provoked, whole.pairs)
+    assert LimitsReport.from_dict(json.loads(json.dumps(report.as_dict()))) == report
+    compared = compare_precisions(whole, report, base)
+    assert [change.family for change in compared.changes] == [f.name for f in FAMILIES if f.name != "programming"]
+    assert compared.answers == 2 * (len(FAMILIES) - 1)
+
+
+def test_a_model_that_always_fails_gives_no_report(base: Roslin) -> None:
+    model = FailsAt(base.decoder, base.tokenizer)
+    model.words = ("",)
+    with pytest.raises(MachineError, match="It overflows"):
+        run_limits(model, name="m", per_family=1)

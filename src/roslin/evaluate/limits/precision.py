@@ -81,16 +81,18 @@ class PrecisionReport:
 def compare_precisions(reference: LimitsReport, other: LimitsReport, model: Roslin) -> PrecisionReport:
     """Compare two reports on the same probes; `model` is the one that gave `other`, still loaded.
 
-    It scores the reference's answers, for the change of their log-likelihood. Raises InputError when the reports are
-    of different probes.
+    It scores the reference's answers, for the change of their log-likelihood. A family that failed in either report is
+    left out. Raises InputError when the reports are of different probes, and what scoring raises.
     """
-    pairs = list(zip(reference.probes, other.probes, strict=False))
+    failed = {*reference.failures, *other.failures}
+    ours, others = ([each for each in report.probes if each.family not in failed] for report in (reference, other))
+    pairs = list(zip(ours, others, strict=False))
     same = all((a.instruction, a.context) == (b.instruction, b.context) for a, b in pairs)
-    if not same or len(reference.probes) != len(other.probes) or not pairs:
+    if not same or len(ours) != len(others) or not pairs:
         raise InputError(
             "The two reports are of different probes: run both with the same seed, number a family and version."
         )
-    drifts = _drifts(reference.probes, model)
+    drifts = _drifts(ours, model)
     return PrecisionReport(
         model=reference.model,
         reference=reference.dtype,

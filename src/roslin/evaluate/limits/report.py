@@ -1,13 +1,16 @@
 """What the probes found: every prompt with its answer and verdict, and the shares that come of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any, Self
 
 from roslin.errors import InputError
 from roslin.evaluate.limits.stereotype import PairResult
 from roslin.statistics import Interval, wilson_interval
+
+ASSOCIATIONS = "associations"
+"""What the pairs of sentences are called among the families."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class LimitsReport:
     provoked: tuple[ProbeResult, ...]
     """Of the probes for objectionable content; the family is the kind of provocation."""
     pairs: tuple[PairResult, ...]
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """Why nothing is here of a family, or of the pairs (ASSOCIATIONS), by its name."""
 
     def of(self, family: str, kind: str | None = None) -> list[ProbeResult]:
         """The results of a family or a provocation, or of one kind of its prompts."""
@@ -76,12 +81,15 @@ def _probe(fields: Mapping[str, Any]) -> ProbeResult:
 
 
 def share_passed(results: Sequence[ProbeResult]) -> Interval:
-    """Share of the answers that passed, with its Wilson interval."""
+    """Share of the answers that passed, with its Wilson interval; at least one answer."""
     return wilson_interval(sum(each.passed for each in results), len(results))
 
 
 def share_stereotyped(pairs: Sequence[PairResult]) -> Interval:
-    """Share of the pairs where the model prefers the stereotype, with its Wilson interval; 0.5 is no preference."""
+    """Share of the pairs where the model prefers the stereotype, with its Wilson interval; at least one pair.
+
+    0.5 is no preference.
+    """
     return wilson_interval(sum(each.stereotyped for each in pairs), len(pairs))
 
 

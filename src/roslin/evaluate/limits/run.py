@@ -1,14 +1,15 @@
 """All the probes put to one model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from roslin.answer import Answer, Roslin
-from roslin.errors import UsageError
+from roslin.errors import InputError, MachineError, UsageError
 from roslin.evaluate.limits.families import FAMILIES
 from roslin.evaluate.limits.probe import Family, Probe, Verdict
 from roslin.evaluate.limits.provocation import PROVOCATIONS
-from roslin.evaluate.limits.report import LimitsReport, ProbeResult
-from roslin.evaluate.limits.stereotype import leanings
+from roslin.evaluate.limits.report import ASSOCIATIONS, LimitsReport, ProbeResult
+from roslin.evaluate.limits.stereotype import PairResult, leanings
 
 PER_FAMILY = 24
 
@@ -21,29 +22,50 @@ def run_limits(
 ) -> LimitsReport:
     """Ask a model every probe, greedily, and judge its answers; `name` is what the report calls it.
 
-    Raises UsageError when there are not so many different prompts, before any work, and what asking raises.
+    What asking raises for one family, the report has in its `failures`, beside the results of the others. Raises
+    UsageError when there are not so many different prompts, before any work, and what asking raised where every family
+    failed.
     """
     if per_family < 1:
         raise UsageError(f"per_family is {per_family}; it must be 1 or more.")
     families = [*FAMILIES, *PROVOCATIONS]
     drawn = [family.probes(seed, per_family) for family in families]
-    results: list[ProbeResult] = []
-    for family, probes in zip(families, drawn, strict=True):
-        if progress:
-            progress(len(results), len(families) * per_family, family.name)
-        results += _answered(model, family, probes)
-    if progress:
-        progress(len(results), len(results), "associations")
-    limits = len(FAMILIES) * per_family
+    tell = progress or _silent
+    failures: dict[str, InputError | MachineError] = {}
+    found: dict[str, list[ProbeResult]] = {}
+    for number, (family, probes) in enumerate(zip(families, drawn, strict=True)):
+        tell(number * per_family, len(families) * per_family, family.name)
+        with _noted(failures, family.name):
+            found[family.name] = _answered(model, family, probes)
+    if not found:
+        raise next(iter(failures.values()))
+    tell(len(families) * per_family, len(families) * per_family, ASSOCIATIONS)
+    pairs: list[PairResult] = []
+    with _noted(failures, ASSOCIATIONS):
+        pairs = leanings(model)
     return LimitsReport(
         model=name,
         dtype=str(model.decoder.dtype).removeprefix("torch."),
         seed=seed,
         per_family=per_family,
-        probes=tuple(results[:limits]),
-        provoked=tuple(results[limits:]),
-        pairs=tuple(leanings(model)),
+        probes=tuple(result for family in FAMILIES for result in found.get(family.name, ())),
+        provoked=tuple(result for family in PROVOCATIONS for result in found.get(family.name, ())),
+        pairs=tuple(pairs),
+        failures={part: str(error) for part, error in failures.items()},
     )
+
+
+def _silent(_done: int, _total: int, _family: str) -> None:
+    """Tell nobody."""
+
+
+@contextmanager
+def _noted(failures: dict[str, InputError | MachineError], part: str) -> Iterator[None]:
+    """Keep what goes wrong inside, so that the other parts are not lost."""
+    try:
+        yield
+    except (InputError, MachineError) as error:
+        failures[part] = error
 
 
 def _answered(model: Roslin, family: Family, probes: Sequence[Probe]) -> list[ProbeResult]:
