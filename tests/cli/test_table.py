@@ -208,3 +208,17 @@ def test_notes_say_what_a_table_leaves_open() -> None:
     assert "half: no gmean without openbookqa" in said
     assert "1 run of profile instruct with 0 shots" in said
     assert "design effect" not in "\n".join(table_notes(make_table([])))
+
+
+def test_another_metric_needs_no_model_and_stands_without_the_published_rows(roslin: Run, tmp_path: Path) -> None:
+    """ " this" and " that" are as long, " the longer one" is not: acc_norm picks it where acc does not."""
+    question = Question((Choice("which?", " this", 4), Choice("which?", " the longer one", 14)), 1)
+    run = Store(tmp_path / DEFAULT_STORE).run(Identity("one", "raw", 0, "float32", "test"), "mine")
+    run.ask("piqa", [question])
+    run.add("piqa", [(question, (ChoiceScore(-4.0, 1), ChoiceScore(-7.0, 3)))])
+    for metric, share in (("acc", 0.0), ("acc_norm", 1.0)):
+        values = json.loads(roslin("--metric", metric, "--format", "json", cwd=tmp_path).out)
+        [row] = values["rows"]
+        assert (values["metric"], row["tasks"]["piqa"]["metric"]) == (metric, metric)
+        assert row["tasks"]["piqa"]["right"] == share
+    assert "by acc_norm" in roslin("--metric", "acc_norm", cwd=tmp_path).out

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Format = Literal["text", "markdown", "csv", "json"]
 Profile = Literal["raw", "instruct"]
+Metric = Literal["acc", "acc_norm"]
 USUAL_STORE = Path("roslin-results.sqlite")
 """`store.DEFAULT_STORE`, here so that the published rows alone are printed without loading what results need."""
 OWN = "own:"
@@ -42,6 +43,9 @@ def table(
     ] = False,
     profile: Annotated[Profile, typer.Option(help="How questions were put; the published rows are raw.")] = "raw",
     shots: Annotated[int, typer.Option(min=0, help="Examples before each question; published with none.")] = 0,
+    metric: Annotated[
+        Metric | None, typer.Option(help="Score every task by this, without the published rows; else each by its own.")
+    ] = None,
     published: Annotated[bool, typer.Option("--published/--no-published", help="With the published rows.")] = True,
     style: Annotated[
         Format, typer.Option("--format", help="What is printed; csv has the comparisons alone where there are any.")
@@ -58,11 +62,11 @@ def table(
     from roslin.evaluate.table import make_table
 
     if gaps:
-        if any((store, against, png, not published, profile != "raw", shots)):
+        if any((store, against, png, not published, profile != "raw", shots, metric)):
             raise UsageError("--gaps is of the published rows alone: give no other option with it but --format.")
         return _print_gaps(style)
-    runs = load_scores(store)
-    found = make_table(runs, profile=profile, shots=shots, published=published)
+    runs = load_scores(store, metric)
+    found = make_table(runs, profile=profile, shots=shots, metric=metric, published=published)
     if not found.rows:
         raise InputError(_nothing(found, runs))
     comparisons = compare_all(found, against) if against is not None else []
@@ -75,13 +79,13 @@ def table(
     return None
 
 
-def load_scores(store: Path | None) -> "list[ModelScores]":
+def load_scores(store: Path | None, metric: Metric | None = None) -> "list[ModelScores]":
     """What the store has; nothing where there is none in the usual place. Raises InputError for a bad store."""
     if store is None and not USUAL_STORE.exists():
         return []
     from roslin.evaluate.store import Store
 
-    return Store.open(store or USUAL_STORE).scores()
+    return Store.open(store or USUAL_STORE).scores(metric)
 
 
 def compare_all(found: "Table", name: str) -> "list[Comparison]":

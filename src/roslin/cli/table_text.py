@@ -142,7 +142,8 @@ def _clustered(table: Table) -> list[Cell]:
 
 
 def _asked(table: Table) -> str:
-    return f"profile {table.profile}, {'zero-shot' if table.shots == 0 else f'{table.shots} shots'}"
+    by = f", by {table.metric}" if table.metric else ""
+    return f"profile {table.profile}, {'zero-shot' if table.shots == 0 else f'{table.shots} shots'}{by}"
 
 
 def _runs(number: int) -> str:

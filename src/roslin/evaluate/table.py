@@ -74,6 +74,8 @@ class Table:
     """Ascending by gmean, as on the model card; those without one last."""
     left_out: Mapping[tuple[Profile, int], int]
     """How many of one's own runs are of other profiles and shots."""
+    metric: Metric | None = None
+    """By what every task is scored; None is each task's own metric, which the published rows are by."""
 
     @property
     def own(self) -> tuple[Row, ...]:
@@ -87,22 +89,27 @@ class Table:
 
 
 def make_table(
-    runs: Sequence[ModelScores], *, profile: Profile = "raw", shots: int = 0, published: bool = True
+    runs: Sequence[ModelScores],
+    *,
+    profile: Profile = "raw",
+    shots: int = 0,
+    metric: Metric | None = None,
+    published: bool = True,
 ) -> Table:
-    """The table of the runs that have this profile and these shots.
+    """The table of the runs that have this profile and these shots, scored by `metric` or by each task's own.
 
-    The published rows are of profile raw and no shots, and stand in no other table. Raises ValueError for a run whose
-    task is scored by another metric than its column.
+    The published rows are of profile raw, no shots and each task's own metric, and stand in no other table. Raises
+    ValueError for a run whose task is scored by another metric than its column.
     """
     fitting = [run for run in runs if (run.profile, run.shots) == (profile, shots)]
-    comparable = published and (profile, shots) == (PUBLISHED_PROFILE, PUBLISHED_SHOTS)
+    comparable = published and (profile, shots, metric) == (PUBLISHED_PROFILE, PUBLISHED_SHOTS, None)
     rows = [published_row(row) for row in PUBLISHED_TABLE] if comparable else []
-    rows += [own_row(run, label) for run, label in zip(fitting, _labels(fitting), strict=True)]
+    rows += [own_row(run, label, metric) for run, label in zip(fitting, _labels(fitting), strict=True)]
     left_out: dict[tuple[Profile, int], int] = {}
     for run in runs:
         if (run.profile, run.shots) != (profile, shots):
             left_out[run.profile, run.shots] = left_out.get((run.profile, run.shots), 0) + 1
-    return Table(profile, shots, tuple(sorted(rows, key=_rank)), left_out)
+    return Table(profile, shots, tuple(sorted(rows, key=_rank)), left_out, metric)
 
 
 def published_row(row: PublishedRow) -> Row:
@@ -115,10 +122,10 @@ def published_row(row: PublishedRow) -> Row:
     return Row(row.name, "published", cells, None)
 
 
-def own_row(run: ModelScores, label: str) -> Row:
+def own_row(run: ModelScores, label: str, metric: Metric | None = None) -> Row:
     """The line of one's own run; tasks without a column, and those of which no question was answered, are left out."""
     asked = {task: run.tasks[task] for task in COLUMNS if task in run.tasks and len(run.tasks[task].keys)}
-    return Row(label, "own", {task: _own_cell(scores) for task, scores in asked.items()}, run)
+    return Row(label, "own", {task: _own_cell(scores, metric) for task, scores in asked.items()}, run)
 
 
 def cluster_labels(scores: TaskScores) -> list[str]:
@@ -126,10 +133,11 @@ def cluster_labels(scores: TaskScores) -> list[str]:
     return [cluster or key for cluster, key in zip(scores.clusters, scores.keys, strict=True)]
 
 
-def _own_cell(scores: TaskScores) -> Cell:
+def _own_cell(scores: TaskScores, metric: Metric | None) -> Cell:
     task = TASKS[scores.task]
-    if scores.metric != task.metric:
-        raise ValueError(f"{scores.task} by {scores.metric}: the table's column is {task.metric}")
+    column = metric or task.metric
+    if scores.metric != column:
+        raise ValueError(f"{scores.task} by {scores.metric}: the table's column is {column}")
     return Cell(scores.metric, Tally.of_outcomes(cluster_labels(scores), scores.right), task.size)
 
 

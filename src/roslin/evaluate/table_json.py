@@ -23,6 +23,7 @@ def table_object(table: Table) -> dict[str, Any]:
     return {
         "profile": table.profile,
         "shots": table.shots,
+        "metric": table.metric,
         "confidence": CONFIDENCE,
         "rows": [_row(row) for row in table.rows],
         "left_out": left_out,
