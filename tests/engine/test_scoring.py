@@ -1,8 +1,14 @@
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from roslin.engine import ScoreRow, score, score_groups
-from roslin.errors import InputError
+from roslin.engine.tree import Tree, TreeAttention
+from roslin.errors import InputError, MachineError
 from roslin.model import Decoder, scaled
 from tiny_decoders import plain_logits, tiny_decoder
 
@@ -111,3 +117,90 @@ def test_positions_stretched_by_length_are_not_shared() -> None:
     [(_, found)] = score_groups(stretched, [rows])
     alone = [sum(logprobs) for row in rows for logprobs in score(stretched, [row])]
     assert [row.log_likelihood for row in found] == pytest.approx(alone, abs=1e-4)
+
+
+@st.composite
+def groups_of_rows(draw: st.DrawFn) -> list[list[ScoreRow]]:
+    """Rows that begin alike or not, are each other's beginnings, or are equal: few different ids see to that."""
+    ids = st.lists(st.integers(0, draw(st.sampled_from([1, 2, 60]))), max_size=12)
+    stem = draw(ids)
+
+    def row() -> ScoreRow:
+        text = [*stem[: draw(st.integers(0, len(stem)))], *draw(ids), 1, 2]
+        return ScoreRow(text, draw(st.integers(1, len(text) - 1)))
+
+    groups = [[row() for _ in range(draw(st.integers(1, 4)))] for _ in range(draw(st.integers(1, 4)))]
+    return groups + groups[: draw(st.integers(0, 1))]
+
+
+SCORED_ANYHOW = [("gpt_neox", ""), ("mistral", ""), ("qwen3", ""), ("gpt_neox", "dynamic:3"), ("llama", "yarn:4")]
+
+
+@pytest.mark.parametrize(("family", "scaling"), SCORED_ANYHOW)
+def test_any_groups_in_any_passes_score_as_their_rows_do_alone(family: str, scaling: str) -> None:
+    plain = tiny_decoder(family, positions=10 if scaling else 40)
+    decoder = plain
+    if scaling:
+        decoder = Decoder(scaled(plain.config, scaling))
+        decoder.load_state_dict(plain.state_dict())
+
+    def alone(row: ScoreRow) -> float:
+        logprobs = plain_logits(decoder, row.ids[:-1]).log_softmax(-1)
+        return sum(logprobs[place - 1, row.ids[place]].item() for place in range(row.start, len(row.ids)))
+
+    @settings(max_examples=15, deadline=None)
+    @given(groups_of_rows(), st.sampled_from([1, 10, 30, 1000]), st.sampled_from([1, 20, 1000]))
+    def check(groups: list[list[ScoreRow]], tokens: int, longest: int) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("roslin.engine.scoring.LONGEST_TREE", longest)
+            found = dict(score_groups(decoder, groups, tokens))
+        assert sorted(found) == list(range(len(groups)))
+        for number, rows in enumerate(groups):
+            assert [row.log_likelihood for row in found[number]] == pytest.approx(list(map(alone, rows)), abs=1e-4)
+
+    check()
+
+
+def test_no_tree_grows_past_a_bound_however_many_tokens_a_pass_may_read(
+    neox: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mask has the square of a tree's tokens: rows with one id in common, and groups with many, fall into several."""
+    longest: list[int] = []
+
+    class Noting(TreeAttention):
+        def __init__(self, trees: Sequence[Tree], *how: Any) -> None:
+            longest.append(max(tree.size for tree in trees))
+            super().__init__(trees, *how)
+
+    monkeypatch.setattr("roslin.engine.scoring.LONGEST_TREE", 100)
+    monkeypatch.setattr("roslin.engine.scoring.TreeAttention", Noting)
+    torch.manual_seed(2)
+    many = grown(1, [30] * 12, 20)
+    stem = grown(40, [1], 1)[0].ids[:40]
+    alike = [[ScoreRow([*stem, *row.ids], 41) for row in grown(0, [8, 8], 1)] for _ in range(12)]
+    assert len(list(score_groups(neox, [many, *alike], 10_000))) == 13
+    assert max(longest) <= 100
+
+
+def test_questions_of_a_long_passage_are_read_together_in_small_passes_too(
+    neox: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What counts is in what they differ, not how long the passage is."""
+    sizes: list[int] = []
+    plain = neox.hidden
+    monkeypatch.setattr(neox, "hidden", lambda ids_N, *how: (sizes.append(len(ids_N)), plain(ids_N, *how))[1])
+    torch.manual_seed(3)
+    passage = grown(200, [1], 1)[0].ids[:200]
+    questions = [grown(0, [6], 1)[0].ids for _ in range(3)]
+    groups = [[ScoreRow([*passage, *asked, answer], 206) for answer in (1, 2)] for asked in questions]
+    assert len(list(score_groups(neox, groups, 100))) == 3
+    assert sum(sizes) <= 200 + 3 * 6
+
+
+def test_no_memory_is_told_as_what_the_machine_cannot(neox: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(neox, "hidden", full)
+    with pytest.raises(MachineError, match="Out of memory on cpu"):
+        list(score_groups(neox, [[ScoreRow([1, 2], 1)]]))

@@ -1,6 +1,7 @@
 """Log-probabilities of given tokens: many rows in one packed pass, and what rows share read once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import TypeVar
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from roslin.engine.network import Network
 from roslin.engine.tree import ScoreRow, Tree, TreeAttention, common
-from roslin.errors import InputError
+from roslin.errors import InputError, MachineError, out_of_memory
 from roslin.model import Attend, ModelConfig, PackedAttention
 from roslin.model.finite import find_fault, not_finite, watched_hidden
 
@@ -20,6 +21,8 @@ T = TypeVar("T", bound=Tree)
 TOKENS_PER_PASS = 4096
 LOGIT_ROWS = 512
 """Rows of the head computed at once: 512 rows of 50,688 logits in fp32 are 100 MB."""
+LONGEST_TREE = 8192
+"""Tokens of a tree beyond which a group's rows are laid out in several: its mask takes 470 MB while it is made."""
 
 
 @dataclass(frozen=True)
@@ -60,51 +63,97 @@ def score_groups(
     MachineError for numbers that are none.
     """
     _check(decoder, groups)
-    bundles = [_Bundle(numbers, groups, decoder.config) for numbers in _alike(groups, tokens_per_pass // 2)]
-    running: tuple[list[_Bundle], _Pass] | None = None
-    for part in _passes(sorted(bundles, key=lambda bundle: -bundle.size), tokens_per_pass):
-        # The next pass is handed to a GPU before the last one is waited for.
-        waited, running = running, (part, _Pass(decoder, part))
-        if waited:
-            yield from _by_group(*waited)
-    if running:
-        yield from _by_group(*running)
+    parts = [part for number, rows in enumerate(groups) for part in _parts(number, rows)]
+    together = _alike(parts, min(tokens_per_pass, LONGEST_TREE) // 2)
+    bundles = sorted((_Bundle(alike, decoder.config) for alike in together), key=lambda bundle: -bundle.size)
+    yield from _whole(_score_bundles(decoder, bundles, tokens_per_pass), groups)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows of a group, from its row `first` on, that are read together: all of them, unless they are long."""
+
+    group: int
+    first: int
+    rows: Sequence[ScoreRow]
 
 
 class _Bundle(Tree):
-    """The rows of one group or of several that begin alike."""
+    """Parts of groups that begin alike."""
 
-    def __init__(self, numbers: Sequence[int], groups: Sequence[Sequence[ScoreRow]], config: ModelConfig) -> None:
-        super().__init__([row for number in numbers for row in groups[number]], config)
-        self.counts = {number: len(groups[number]) for number in numbers}
+    def __init__(self, parts: Sequence[_Part], config: ModelConfig) -> None:
+        super().__init__([row for part in parts for row in part.rows], config)
+        self.parts = parts
 
 
-def _by_group(bundles: Sequence[_Bundle], scored: "_Pass") -> Iterator[tuple[int, list[RowScore]]]:
+def _score_bundles(decoder: Network, bundles: Sequence[_Bundle], tokens: int) -> Iterator[tuple[_Part, list[RowScore]]]:
+    running: tuple[list[_Bundle], _Pass] | None = None
+    for some in _passes(bundles, tokens):
+        # The next pass is handed to a GPU before the last one is waited for.
+        waited, running = running, (some, _Pass(decoder, some))
+        if waited:
+            yield from _by_part(*waited)
+    if running:
+        yield from _by_part(*running)
+
+
+def _by_part(bundles: Sequence[_Bundle], scored: "_Pass") -> Iterator[tuple[_Part, list[RowScore]]]:
     rows = scored.scores()
     for bundle in bundles:
-        for number, count in bundle.counts.items():
-            yield number, list(islice(rows, count))
+        for part in bundle.parts:
+            yield part, list(islice(rows, len(part.rows)))
 
 
-def _alike(groups: Sequence[Sequence[ScoreRow]], most: int) -> Iterator[list[int]]:
-    """Numbers of groups, together where more than half of what they read is common, up to `most` tokens apart."""
-    together: list[int] = []
+def _whole(
+    found: Iterable[tuple[_Part, list[RowScore]]], groups: Sequence[Sequence[ScoreRow]]
+) -> Iterator[tuple[int, list[RowScore]]]:
+    """Each group's number and its rows' scores, once all of its parts have come."""
+    come: dict[int, dict[int, list[RowScore]]] = {}
+    for part, scores in found:
+        parts = come.setdefault(part.group, {})
+        parts[part.first] = scores
+        if sum(map(len, parts.values())) == len(groups[part.group]):
+            yield part.group, [score for first in sorted(parts) for score in parts[first]]
+            del come[part.group]
+
+
+def _parts(number: int, rows: Sequence[ScoreRow]) -> Iterator[_Part]:
+    """A group in parts that are at most LONGEST_TREE tokens long as trees, or one row."""
+    first = size = 0
+    for place, row in enumerate(rows):
+        own = _beyond(rows[first], row) if place > first else row.read
+        if place > first and size + own > LONGEST_TREE:
+            yield _Part(number, first, rows[first:place])
+            first, size, own = place, 0, row.read
+        size += own
+    yield _Part(number, first, rows[first:])
+
+
+def _alike(parts: Sequence[_Part], most: int) -> Iterator[list[_Part]]:
+    """Parts together where more than half of what they read is common, up to `most` tokens apart."""
+    together: list[_Part] = []
     size = 0
-    for number in sorted(range(len(groups)), key=lambda number: list(groups[number][0].ids)):
-        rows = groups[number]
-        shared = common(groups[together[0]][0].ids, rows[0].ids) if together else 0
-        if together and (2 * shared <= rows[0].read or size + _beyond(rows, shared) > most):
+    for part in sorted(parts, key=lambda part: list(part.rows[0].ids)):
+        first, own = part.rows[0], _size(part.rows)
+        shared = common(together[0].rows[0].ids, first.ids) if together else 0
+        if together and (2 * shared <= first.read or size + own - 2 * shared > most):
             yield together
             together, size, shared = [], 0, 0
-        together.append(number)
-        size += _beyond(rows, shared)
+        together.append(part)
+        size += own - shared
     if together:
         yield together
 
 
-def _beyond(rows: Sequence[ScoreRow], shared: int) -> int:
-    """How much rows read behind their first `shared` tokens."""
-    return sum(max(row.read - shared, 0) for row in rows)
+def _size(rows: Sequence[ScoreRow]) -> int:
+    """How many tokens rows take as a tree, or more: only what they share with the first is counted once."""
+    first, *others = rows
+    return first.read + sum(_beyond(first, row) for row in others)
+
+
+def _beyond(first: ScoreRow, row: ScoreRow) -> int:
+    """How many tokens a row reads behind what it shares with another."""
+    return row.read - min(common(first.ids, row.ids), row.read)
 
 
 def _check(decoder: Network, groups: Sequence[Sequence[ScoreRow]]) -> None:
@@ -137,11 +186,12 @@ class _Pass:
     def __init__(self, decoder: Network, trees: Sequence[Tree]) -> None:
         self._decoder, self._trees = decoder, trees
         device = decoder.device
-        ids_N = torch.tensor([token for tree in trees for token in tree.ids], device=device)
-        positions_N = torch.tensor([position for tree in trees for position in tree.positions], device=device)
-        self._stream = ids_N, positions_N, _attention(decoder, trees)
-        hidden_ND = watched_hidden(decoder, *self._stream)
-        self._found_2M = _logprobs(decoder, hidden_ND, _predicting(trees), _targets(trees))
+        with _telling_of_memory(device):
+            ids_N = torch.tensor([token for tree in trees for token in tree.ids], device=device)
+            positions_N = torch.tensor([position for tree in trees for position in tree.positions], device=device)
+            self._stream = ids_N, positions_N, _attention(decoder, trees)
+            hidden_ND = watched_hidden(decoder, *self._stream)
+            self._found_2M = _logprobs(decoder, hidden_ND, _predicting(trees), _targets(trees))
 
     def read(self) -> tuple[Tensor, Tensor]:
         """The log-probability of every scored id, row by row, [M], and whether it was the model's first choice."""
@@ -159,6 +209,16 @@ class _Pass:
         sums = np.add.reduceat(logprobs_M.double().numpy(), starts).tolist()
         greedy = np.logical_and.reduceat(first_M.numpy(), starts).tolist()
         return map(RowScore, sums, counts, greedy)
+
+
+@contextmanager
+def _telling_of_memory(device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if out_of_memory(error):
+            raise MachineError(f"Out of memory on {device} while texts were scored: use a smaller dtype.") from error
+        raise
 
 
 def _attention(decoder: Network, trees: Sequence[Tree]) -> Attend:

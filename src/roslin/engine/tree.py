@@ -147,9 +147,11 @@ class TreeAttention:
 
     def __call__(self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> Tensor:
         """What each token gathers, [N, H, K]."""
-        q_BHTK, k_BGTK, v_BGTK = (x[self._places_BT].transpose(1, 2) for x in (q_NHK, k_NGK, v_NGK))
-        grouped = q_NHK.shape[1] != k_NGK.shape[1]
-        out_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, attn_mask=self._mask_B1TT, enable_gqa=grouped)
+        # A GPU has no fused kernel that takes a mask and fewer keys than queries: torch would write all scores out.
+        group = q_NHK.shape[1] // k_NGK.shape[1]
+        k_NHK, v_NHK = (x.repeat_interleave(group, 1) if group > 1 else x for x in (k_NGK, v_NGK))
+        q_BHTK, k_BHTK, v_BHTK = (x[self._places_BT].transpose(1, 2) for x in (q_NHK, k_NHK, v_NHK))
+        out_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, attn_mask=self._mask_B1TT)
         return out_BHTK.transpose(1, 2)[self._kept_BT]
 
     def reach(self, positions_N: Tensor) -> Tensor:
