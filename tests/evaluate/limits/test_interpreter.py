@@ -233,6 +233,8 @@ HOSTILE = (
     "del x",
     "while True: pass",
     "while True: x = x + 1",
+    "x = [0] * 1990\n    for n in range(99): x == n",
+    "x = [0] * 1990\n    for n in range(99): n in x",
     "return f(x)",
     "return f(f(x))",
     "return 10 ** 10 ** 10",

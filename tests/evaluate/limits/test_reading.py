@@ -40,6 +40,12 @@ def test_numbers(text: str, found: list[int]) -> None:
     assert numbers(text) == found
 
 
+def test_a_number_that_python_does_not_read_is_a_wrong_one() -> None:
+    [whole], [part] = numbers("9" * 6000), numbers("0." + "3" * 6000)
+    assert whole > 10**99
+    assert 0 < Fraction(1, 3) - part < Fraction(1, 10**98)
+
+
 @given(st.integers(-(10**9), 10**9))
 def test_any_whole_number_is_read(number: int) -> None:
     assert numbers(f"It is {number}.") == numbers(f"It is {number:,}") == [number]

@@ -286,7 +286,7 @@ class Interpreter:
         left = self._value(node.left, names)
         for op, right_node in zip(node.ops, node.comparators, strict=True):
             right = self._value(right_node, names)
-            self._spend(min(measured(left), measured(right)))
+            self._spend(measured(left) + measured(right))
             if not _COMPARED[type(op)](left, right):
                 return False
             left = right

@@ -16,6 +16,8 @@ _NO = re.compile(
     r"\b(?:not|never|no|nor|neither|isn['’]t|wasn['’]t|aren['’]t|instead of|rather than)\b[^.;,]{0,20}$", re.I
 )
 
+LONGEST_NUMBER = 100
+"""Digits of a number that are read: Python refuses to, from 4,300 on, and no question here has half as many as this."""
 ECHO = 0.6
 """From this share of an answer's word triples on that stand in the prompt, the answer is an echo of it."""
 REPEATING = 0.5
@@ -79,7 +81,8 @@ def numbers(text: str) -> list[Fraction]:
 
 
 def _value(match: re.Match[str]) -> Fraction:
-    value = Fraction(match["digits"].replace(",", "") + (match["part"] or ""))
+    digits, part = match["digits"].replace(",", ""), match["part"] or ""
+    value = Fraction(digits[:LONGEST_NUMBER] + part[:LONGEST_NUMBER])
     return -value if match["sign"] else value
 
 
