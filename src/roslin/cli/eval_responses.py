@@ -85,6 +85,7 @@ def write_samples(reports: "Sequence[ResponseReport]", path: Path, *, count: int
 def show_responses(report: "ResponseReport", console: Console) -> None:
     """One model's figures, overall and by category, and what was left out."""
     from roslin.evaluate.responses import METRICS
+    from roslin.evaluate.responses.figures import FEWEST_FOR_INTERVALS
 
     references = report.references.by_metric
     table = _table(f"{report.model}: {len(report.judged)} held-out records")
@@ -98,6 +99,8 @@ def show_responses(report: "ResponseReport", console: Console) -> None:
     console.print(table)
     console.print(_categories(report, "The records' responses by category", LIKELIHOOD))
     console.print(_categories(report, "The model's answers by category", ANSWERS))
+    if any(figures.records < FEWEST_FOR_INTERVALS for figures in report.by_category.values()):
+        console.print(f"Categories of fewer than {FEWEST_FOR_INTERVALS} records have intervals for shares alone.")
     console.print(f"Answers {report.drawing}; weights in {report.dtype}.", soft_wrap=True)
     _say_left_out(report, console)
 
@@ -119,6 +122,12 @@ def show_comparison(comparison: "ResponseComparison", console: Console) -> None:
         "compared, and in the table of categories for the categories; an interval stands by itself.",
         soft_wrap=True,
     )
+    if any(change.change is None for change in comparison.overall.by_metric.values()):
+        console.print(
+            "Not comparable: losses a token, where the two models cut a record's response, or the end key after it, "
+            "into tokens of other numbers. Bits per byte, which leave out the end key, compare.",
+            soft_wrap=True,
+        )
     if comparison.unpaired:
         console.print(f"In no difference, as only one model could take them: records {_listed(comparison.unpaired)}.")
 

@@ -4,7 +4,7 @@ from roslin.evaluate.responses.figures import Figure
 from roslin.evaluate.responses.metrics import Metric
 from roslin.statistics import CONFIDENCE
 
-UNLIKE_TOKENS = "other tokens: see bits per byte"
+UNLIKE_TOKENS = "not comparable"
 """The two models cut a response, or its end, into tokens of other numbers: losses a token do not compare."""
 
 
