@@ -217,6 +217,15 @@ def test_commands_put_wrongly(judge: Judge, words: list[str], said: str, tmp_pat
     assert (tmp_path / "person.json").read_text() == "{}"
 
 
+def test_a_sheet_without_a_place_is_told_before_any_work(judge: Judge, tmp_path: Path) -> None:
+    write_records(tmp_path / "r.jsonl", 2)
+    (tmp_path / "file").write_text("")
+    done = judge("sheet", "no-such-model", "base", "--records", "r.jsonl", "--out", "file/s.html")
+    assert done.returncode == 3
+    assert "s.html cannot be written" in done.stderr
+    assert "no-such-model" not in done.stderr
+
+
 def test_scoring_does_not_wait_for_torch() -> None:
     code = "import sys, roslin.cli.judge_score, roslin.evaluate.pairwise; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

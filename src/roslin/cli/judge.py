@@ -26,10 +26,12 @@ from roslin.cli.ask import (
 )
 from roslin.cli.records import Map
 from roslin.cli.screen import progress_console, result_console
-from roslin.errors import InputError, UsageError, write_failed
+from roslin.errors import InputError, MachineError, UsageError
 
 if TYPE_CHECKING:
     from roslin.evaluate.pairwise import Endpoint, Judge, Key, Notebook, Outcome
+
+LARGEST_SEED = 2**63 - 1
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -44,7 +46,7 @@ def sheet(
     out: Annotated[Path, typer.Option(metavar="FILE.html", help="The sheet; its key goes to FILE.key.json.")],
     mapping: Map = None,
     count: Annotated[int, typer.Option(min=1, help="Records to draw, without repetition.")] = 50,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sample, the answers and the sides.")] = 42,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of the sample, the answers and the sides.")] = 42,
     max_new_tokens: MaxNewTokens = 256,
     greedy: Greedy = False,
     temperature: Temperature = 1.0,
@@ -181,10 +183,18 @@ def key_beside(out: Path) -> Path:
 
 
 def require_free(*paths: Path) -> None:
-    """Raise UsageError when a file is there: verdicts on a sheet are worth nothing without its key."""
+    """Raise UsageError when a file is there: verdicts on a sheet are worth nothing without its key.
+
+    Makes their folders. Raises MachineError when one cannot be made.
+    """
     there = [str(path) for path in paths if path.exists()]
     if there:
         raise UsageError(f"{' and '.join(there)} would be overwritten. Remove what is no longer needed, or rename.")
+    for path in paths:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _not_written(path, error) from None
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -196,7 +206,11 @@ def write_whole(path: Path, content: bytes) -> None:
             unfinished.write_bytes(content)
             unfinished.replace(path)
     except OSError as error:
-        raise write_failed(path, error) from None
+        raise _not_written(path, error) from None
+
+
+def _not_written(path: Path, error: OSError) -> MachineError:
+    return MachineError(f"{path} cannot be written ({error.strerror or error}); name another file, or make room.")
 
 
 def sheet_told(key: "Key", out: Path, key_path: Path) -> str:
@@ -261,7 +275,8 @@ def judged(key: "Key", judge: "Judge", notebook: "Notebook", at_once: int) -> "O
     from roslin.evaluate.pairwise import ask_about
 
     columns = TextColumn("judged"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=progress_console(), transient=True) as bar:
+    console = progress_console()
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("judged", total=len(key.items), completed=len(notebook.verdicts))
         return ask_about(key.pairs, judge, notebook, at_once=at_once, on_progress=lambda: bar.advance(task))
 
