@@ -161,7 +161,11 @@ def test_a_card_that_is_not_there_is_told_before_any_work(roslin: Run, data: Pat
         (("--tasks", "piqa,mmlu"), "mmlu"),
         (("--limits", "--shots", "2"), "--shots"),
         (("--records", "x.jsonl", "--data", "y"), "--data"),
-        (("--greedy",), "--greedy"),
+        (("--greedy",), "--greedy is for records"),
+        (("--card", "--records", "x.jsonl"), "--card is for benchmarks and limits"),
+        (("--tasks", ","), "names no task"),
+        (("--seed", "-1"), "--seed"),
+        (("--seed", "99999999999999999999"), "--seed"),
         (("--profile", "chat"), "chat"),
     ],
 )
@@ -169,6 +173,14 @@ def test_wrong_usage_is_told(roslin: Run, model: Path, words: Sequence[str], tol
     done = roslin("eval", model, *words)
     assert done.code == 2
     assert told in done.err
+
+
+def test_one_fault_of_many_tasks_is_told_once(roslin: Run, model: Path, tmp_path: Path) -> None:
+    done = roslin("eval", model, *asked(data=tmp_path / "none", tasks="piqa,boolq"))
+    assert done.code == 1
+    assert "2 of the tasks failed" in done.err
+    assert done.err.count("no such folder") == 1
+    assert "piqa, boolq: " in done.err
 
 
 def test_a_model_that_is_not_there_is_told(roslin: Run, data: Path) -> None:
@@ -228,3 +240,18 @@ def test_bad_records_are_told_before_a_model_is_loaded(roslin: Run, tmp_path: Pa
     assert done.code == 1
     assert "held-out.jsonl:1" in done.err
     assert roslin("eval", "base", "--ifeval", "own", "--samples", tmp_path / "page.html").code == 2
+
+
+@pytest.mark.parametrize("page", [".", "none/page.html"])
+def test_a_page_that_cannot_be_is_told_before_any_work(roslin: Run, tmp_path: Path, page: str) -> None:
+    records = write_jsonl(tmp_path / "held-out.jsonl", RECORDS)
+    done = roslin("eval", "no-such-model", "--records", records, "--samples", tmp_path / page)
+    assert done.code == 2
+    assert "no file in a folder that is there" in done.err
+
+
+@pytest.mark.parametrize("prompts", ["none.jsonl", "none/prompts.json", "", "none"])
+def test_prompts_that_are_not_there_are_not_looked_for_on_the_hub(roslin: Run, prompts: str) -> None:
+    done = roslin("eval", "no-such-model", "--ifeval", prompts)
+    assert done.code == 1
+    assert "no such file" in done.err

@@ -11,6 +11,13 @@ from roslin.errors import UsageError
 
 Profile = Literal["raw", "instruct"]
 Job = Literal["benchmarks", "records", "limits"]
+CHOSEN_BY: dict[Job, str] = {
+    "benchmarks": "neither --records, --ifeval nor --limits was given",
+    "records": "--records or --ifeval was given",
+    "limits": "--limits was given",
+}
+
+LARGEST_SEED = 2**63 - 1
 
 BENCHMARKS = "Benchmarks (what is done if nothing else is asked for)"
 RECORDS = "Held-out records, and instructions that can be checked"
@@ -85,7 +92,7 @@ def eval_(
     card: Annotated[
         bool, typer.Option("--card", help="Write what was found into the card of the model's folder (not of records).")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of answers, samples and probes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of answers, samples and probes.")] = 0,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
     revision: Annotated[str | None, typer.Option(help="Version on the hub.")] = None,
@@ -96,7 +103,7 @@ def eval_(
     Benchmarks are asked as the LM Evaluation Harness asks them. Every score is kept: a run that was stopped goes on
     where it was, and `roslin table` prints all runs beside the published rows.
     """
-    job: Job = "limits" if limits else "records" if records or ifeval else "benchmarks"
+    job: Job = "limits" if limits else "records" if records or ifeval is not None else "benchmarks"
     _check_options(context, job)
     if job == "limits":
         from roslin.cli.eval_limits import LimitsOptions, eval_limits
@@ -127,7 +134,7 @@ def eval_(
         eval_benchmarks(
             model,
             BenchmarkOptions(
-                tasks=[word for words in tasks or [] for word in words.split(",") if word],
+                tasks=_task_names(tasks or []),
                 data=data,
                 profile=profile,
                 shots=shots,
@@ -145,14 +152,22 @@ def eval_(
         )
 
 
+def _task_names(tasks: list[str]) -> list[str]:
+    """The names in `--tasks`. Raises UsageError where it was given without any: all seven would be another wish."""
+    names = [name for words in tasks for word in words.split(",") if (name := word.strip())]
+    if tasks and not names:
+        raise UsageError("--tasks names no task. Leave it out for all seven.")
+    return names
+
+
 def _check_options(context: typer.Context, job: Job) -> None:
     """Raise UsageError for options that were given and mean nothing to this work."""
     given = [name for name in ONLY_FOR if _was_given(context, name)]
     foreign = [name for name in given if job not in ONLY_FOR[name]]
     if foreign:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
+        told = "\n".join(f"  --{name.replace('_', '-')} is for {' and '.join(ONLY_FOR[name])}" for name in foreign)
         raise UsageError(
-            f"{names}: not for {job}. Benchmarks, --records (with --ifeval) and --limits run one at a time."
+            f"This run is of {job}, as {CHOSEN_BY[job]}, and benchmarks, records and limits run one at a time:\n{told}"
         )
 
 

@@ -77,13 +77,14 @@ def eval_benchmarks(model: str, options: BenchmarkOptions) -> None:
             scorer, tasks, store, data=options.data, shots=options.shots, limit=options.limit, on_progress=tell
         )
         overlaps = overlapping(records, found, tasks, options) if records else []
-    if options.card and found.scores.tasks:
-        put_section(folder, SECTION, benchmarks_markdown(found.scores, _remarks(found, overlaps)))
     if options.as_json:
         _print_json(found, overlaps)
     else:
         show(found, overlaps, result_console())
         _say_next(found, store.path)
+    if options.card and found.scores.tasks:
+        card = put_section(folder, SECTION, benchmarks_markdown(found.scores, _remarks(found, overlaps)))
+        progress_console().print(Text(f"Written into {card}"))
     _raise_failures(found.failures, bool(found.scores.tasks))
 
 
@@ -225,6 +226,9 @@ def _raise_failures(failures: Mapping[str, RoslinError], scored: bool) -> None:
     if not failures:
         return
     others = "the scores of the others are kept" if scored else "no task could be scored"
-    told = "\n".join(f"{task}: {str(error).removeprefix(f'{task}: ')}" for task, error in failures.items())
+    reasons: dict[str, list[str]] = {}
+    for task, error in failures.items():
+        reasons.setdefault(str(error).removeprefix(f"{task}: "), []).append(task)
+    told = "\n".join(f"{', '.join(tasks)}: {reason}" for reason, tasks in reasons.items())
     kind = InputError if any(isinstance(error, InputError) for error in failures.values()) else MachineError
     raise kind(f"{len(failures)} of the tasks failed; {others}.\n{told}")

@@ -66,19 +66,21 @@ def eval_records(model: str, options: RecordsOptions) -> None:
 
     if options.samples and not options.records:
         raise UsageError("--samples is a page of answers to records: give --records too.")
+    if options.samples and (options.samples.is_dir() or not options.samples.parent.is_dir()):
+        raise UsageError(f"--samples {options.samples} is no file in a folder that is there: name another, x.html say.")
     records = load_records(options.records) if options.records else []
     source = None if options.ifeval == OWN_PROMPTS else options.ifeval
-    prompts = load_prompts(source) if options.ifeval else []
+    prompts = load_prompts(source) if options.ifeval is not None else []
     names = [options.against, model] if options.against else [model]
     found = [_judge(name, records, prompts, options) for name in names]
-    if options.samples:
-        reports = [each.responses for each in found if each.responses]
-        write_samples(reports, options.samples, count=SHOWN_SAMPLES, seed=options.seed)
-        progress_console().print(f"Wrote {options.samples}", markup=False)
     if options.as_json:
         print_json(as_object(found))
     else:
         _show(found)
+    if options.samples:
+        reports = [each.responses for each in found if each.responses]
+        write_samples(reports, options.samples, count=SHOWN_SAMPLES, seed=options.seed)
+        progress_console().print(f"Wrote {options.samples}", markup=False)
 
 
 def _judge(

@@ -1,6 +1,7 @@
 """Prompts with instructions that a program can check, from Roslin's own set, a file, or the hub."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -13,6 +14,7 @@ from roslin.evaluate.ifeval.instruction import Instruction
 OWN = Path(str(resources.files("roslin") / "evaluate" / "ifeval" / "prompts.jsonl"))
 """Prompts that come with Roslin: every kind that is checked, alone and in pairs. They are not IFEval's."""
 ON_THE_HUB = "google/IFEval"
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ def load_prompts(source: str | Path | None = None) -> list[CheckedPrompt]:
     path = Path(OWN if source is None else source)
     if path.is_file():
         return _parse(_json_rows(path), str(path))
+    if not _HUB_NAME.fullmatch(str(source)) or path.suffix in (".jsonl", ".json"):
+        raise InputError(
+            f"{str(source)!r}: no such file, and no name of a dataset of the hub (owner/name). Give a file of JSON "
+            f"lines, or {ON_THE_HUB}."
+        )
     return _parse(_hub_rows(str(source)), str(source))
 
 
