@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SHOWN_LEFT_OUT = 5
 LIKELIHOOD = {
     "loss_without_end": "loss without end key",
-    "perplexity_without_end": "perplexity",
+    "perplexity_without_end": "perplexity without end key",
     "bits_per_byte": "bits per byte",
 }
 ANSWERS = {"rouge_l": "ROUGE-L", "stopped": "stopped, %", "length": "mean tokens"}
