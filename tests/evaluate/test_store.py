@@ -1,8 +1,13 @@
 """The store of results: kept at once, found again by hashes, read by any metric."""
 
+import signal
 import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -110,6 +115,43 @@ def test_of_several_runs_of_a_model_the_fullest_counts_and_then_the_latest(tmp_p
     assert latest.tasks["piqa"].right.tolist() == [False, True, True]
 
 
+def test_of_several_weights_under_one_name_those_asked_last_count(tmp_path: Path) -> None:
+    """A model that was tuned again in its folder is not shown by what it was before."""
+    store = Store(tmp_path / "results.sqlite")
+    filled(store)
+    filled(store, replace(RAW, fingerprint="weights-2"), upto=1)
+    assert [len(scores.tasks["piqa"].keys) for scores in store.scores()] == [1]
+    filled(store)
+    assert [len(scores.tasks["piqa"].keys) for scores in store.scores()] == [3]
+
+
+def test_the_first_few_questions_do_not_hide_the_whole_that_was_asked(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results.sqlite")
+    run = filled(store)
+    run.ask("piqa", QUESTIONS[:2])
+    assert len(run.scores("piqa", "acc").keys) == 2
+    assert len(store.scores()[0].tasks["piqa"].keys) == 3
+    run.ask("piqa", QUESTIONS[1:])  # other data: the first question is no longer in it
+    assert len(store.scores()[0].tasks["piqa"].keys) == 2
+
+
+def test_tasks_that_this_roslin_does_not_know_are_left_out(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results.sqlite")
+    run = filled(store)
+    run.ask("a task to come", QUESTIONS)
+    run.add("a task to come", zip(QUESTIONS, ANSWERS, strict=True))
+    for metric in (None, "acc"):
+        assert [list(scores.tasks) for scores in store.scores(metric)] == [["piqa"]]
+
+
+def test_a_score_that_is_no_number_is_refused_with_its_question(tmp_path: Path) -> None:
+    run = Store(tmp_path / "results.sqlite").run(RAW, "mine")
+    run.ask("piqa", QUESTIONS)
+    with pytest.raises(InputError, match="log_likelihood"):
+        run.add("piqa", [(QUESTIONS[0], scored(float("nan"), -1.0))])
+    assert run.ask("piqa", QUESTIONS) == [0, 1, 2]
+
+
 def test_a_model_has_the_name_that_it_was_given_last(tmp_path: Path) -> None:
     store = Store(tmp_path / "results.sqlite")
     filled(store)
@@ -159,6 +201,43 @@ def test_two_processes_write_to_one_store(tmp_path: Path) -> None:
     second.ask("piqa", QUESTIONS)
     second.add("piqa", zip(QUESTIONS, ANSWERS, strict=True))
     assert first.scores("piqa", "acc").keys == second.scores("piqa", "acc").keys
+
+
+def test_a_store_is_made_once_by_however_many_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "results.sqlite"
+    begin = Barrier(8)
+
+    def make(number: int) -> int:
+        begin.wait()
+        return len(Store(path).run(replace(RAW, shots=number), "mine").ask("piqa", QUESTIONS))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(make, range(8))) == [3] * 8
+
+
+def test_what_a_killed_process_had_added_is_there(tmp_path: Path) -> None:
+    """Killed while it holds the file: the next one finds what was added, not what was about to be, and can write."""
+    store = Store(tmp_path / "results.sqlite")
+    filled(store, upto=2)
+    code = (
+        "import os, signal, sqlite3, sys; database = sqlite3.connect(sys.argv[1]);"
+        "database.execute('PRAGMA cache_size = 1'); database.execute('BEGIN IMMEDIATE');"
+        "database.execute('DELETE FROM choice'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(store.path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert filled(Store(store.path)).scores("piqa", "acc").right.tolist() == [True, False, False]
+
+
+def test_results_are_read_from_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results.sqlite")
+    filled(store)
+    store.path.chmod(0o444)
+    tmp_path.chmod(0o555)
+    try:
+        assert [scores.name for scores in Store.open(store.path).scores()] == ["mine"]
+    finally:
+        tmp_path.chmod(0o755)
 
 
 def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:

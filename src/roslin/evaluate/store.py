@@ -8,7 +8,7 @@ import hashlib
 import math
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
@@ -32,21 +32,27 @@ PATIENCE_S = 60
 """How long to wait for another process that writes to the same file."""
 
 TABLES = """
-CREATE TABLE run (
+CREATE TABLE IF NOT EXISTS run (
     id INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL, profile TEXT NOT NULL, shots INTEGER NOT NULL,
     dtype TEXT NOT NULL, code TEXT NOT NULL, begun TEXT NOT NULL, UNIQUE (fingerprint, profile, shots, dtype, code)
 );
-CREATE TABLE data (id TEXT PRIMARY KEY, questions BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE asked (
+CREATE TABLE IF NOT EXISTS data (id TEXT PRIMARY KEY, questions BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS asked (
     run INTEGER NOT NULL REFERENCES run, name TEXT NOT NULL, task TEXT NOT NULL, data TEXT NOT NULL REFERENCES data,
     begun TEXT NOT NULL
 );
-CREATE TABLE choice (
+CREATE TABLE IF NOT EXISTS choice (
     run INTEGER NOT NULL REFERENCES run, task TEXT NOT NULL, question TEXT NOT NULL, choice INTEGER NOT NULL,
     log_likelihood REAL NOT NULL, tokens INTEGER NOT NULL, characters INTEGER NOT NULL, truncated INTEGER NOT NULL,
     PRIMARY KEY (run, task, question, choice)
 ) WITHOUT ROWID;
 """
+
+RUNS = """
+SELECT id, fingerprint, name, profile, shots, dtype FROM run JOIN asked ON run = id
+GROUP BY id HAVING asked.rowid = max(asked.rowid) ORDER BY asked.rowid
+"""
+"""Every run that was asked anything, with the name that it got last, in the order in which they were asked last."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,10 @@ class Store:
         """The store at `path`, made if there is none. Raises InputError for a file that is no such store."""
         self.path = path
         with self._open() as database:
+            # In this order: another process may make the same tables meanwhile, and their version with them.
+            empty = not database.execute("SELECT 1 FROM sqlite_master").fetchone()
             [version] = database.execute("PRAGMA user_version").fetchone()
-            if version == 0 and not database.execute("SELECT 1 FROM sqlite_master").fetchone():
+            if empty and version == 0:
                 database.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {FORMAT}; COMMIT;")
             elif version != FORMAT:
                 raise InputError(f"{path} is no store of results that this Roslin reads: name another file.")
@@ -103,19 +111,19 @@ class Store:
     def scores(self, metric: Metric | None = None) -> list[ModelScores]:
         """What every model scored by each task's own metric, or by `metric`; no model is needed for that.
 
-        Of the runs of one model that differ in code or weights alone, the one that answered most counts, the latest
-        of several. Questions that a run has not come to are left out of its tasks.
+        Of the runs under one name, those of the weights that were asked last count, and of these the one that answered
+        most, the latest of several. Questions that a run has not come to are left out of its tasks, and so are tasks
+        that this Roslin does not know.
         """
+        found: dict[tuple[object, ...], tuple[str, ModelScores]] = {}
         with self._open() as database:
-            named = "SELECT name FROM asked WHERE run = id ORDER BY asked.rowid DESC LIMIT 1"
-            runs = database.execute(f"SELECT id, ({named}), profile, shots, dtype FROM run ORDER BY id").fetchall()
-            found: dict[tuple[object, ...], ModelScores] = {}
-            for number, name, profile, shots, dtype in runs:
+            for number, weights, name, profile, shots, dtype in database.execute(RUNS).fetchall():
                 tasks = {scores.task: scores for scores in _task_scores(database, number, metric)}
                 before = found.get((name, profile, shots, dtype))
-                if tasks and (before is None or _answered(tasks.values()) >= _answered(before.tasks.values())):
-                    found[name, profile, shots, dtype] = ModelScores(name, profile, shots, dtype, tasks)
-        return list(found.values())
+                fewer = before and before[0] == weights and _answered(tasks) < _answered(before[1].tasks)
+                if tasks and not fewer:
+                    found[name, profile, shots, dtype] = weights, ModelScores(name, profile, shots, dtype, tasks)
+        return [scores for _, scores in found.values()]
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -149,7 +157,7 @@ class Run:
         return sorted(number for key, number in firsts.items() if key not in known)
 
     def add(self, task: str, scored: "Iterable[tuple[Question, Sequence[ChoiceScore]]]") -> None:
-        """Keep the scores of some questions, all of them or, if it is broken off, none."""
+        """Keep the scores of some questions: all of them or, if it is broken off or one is no number, none."""
         rows = [
             (self._number, task, question.key, place, score.log_likelihood, score.tokens, choice.characters, truncated)
             for question, scores in scored
@@ -157,12 +165,14 @@ class Run:
             for truncated in (int(score.truncated),)
         ]
         with self._store._open() as database:
-            database.executemany("INSERT OR IGNORE INTO choice VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            # Not OR IGNORE, which would also leave out numbers that are none, and with them choices of a question.
+            database.executemany("INSERT INTO choice VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", rows)
 
     def scores(self, task: str, metric: Metric) -> TaskScores:
-        """What the run scored in one task."""
+        """What the run scored in one task, of the questions that it asked last."""
         with self._store._open() as database:
-            return _scores_of(database, self._number, task, metric)
+            *_, questions = _asked(database, self._number, task)
+            return _judged(task, metric, questions, _picked(database, self._number, task, metric))
 
     def truncated(self, task: str) -> int:
         """How many questions of a task had the beginning of a context cut off."""
@@ -174,20 +184,33 @@ class Run:
 
 def _task_scores(database: sqlite3.Connection, run: int, metric: Metric | None) -> Iterator[TaskScores]:
     for (task,) in database.execute("SELECT DISTINCT task FROM asked WHERE run = ?", (run,)).fetchall():
-        scores = _scores_of(database, run, task, metric or TASKS[task].metric)
-        if len(scores.keys):
-            yield scores
+        if task in TASKS:
+            by = metric or TASKS[task].metric
+            questions = _whole(_asked(database, run, task))
+            scores = _judged(task, by, questions, _picked(database, run, task, by))
+            if len(scores.keys):
+                yield scores
 
 
-def _scores_of(database: sqlite3.Connection, run: int, task: str, metric: Metric) -> TaskScores:
-    """By the data that the task asked last."""
-    latest = "SELECT questions FROM asked JOIN data ON data.id = data WHERE run = ? AND task = ? ORDER BY asked.rowid"
-    [packed] = database.execute(f"{latest} DESC LIMIT 1", (run, task)).fetchone()
-    picked = _picked(database, run, task, metric)
-    asked = [found for found in (Asked(*row) for row in orjson.loads(zlib.decompress(packed))) if found.key in picked]
-    right = np.array([picked[question.key] == question.gold for question in asked], dtype=np.bool_)
-    clusters = [question.cluster for question in asked]
-    return TaskScores(task, metric, [question.key for question in asked], right, clusters)
+def _asked(database: sqlite3.Connection, run: int, task: str) -> list[list[Asked]]:
+    """The questions of each data that a task asked, the last asked at the end."""
+    which = "SELECT questions FROM asked JOIN data ON data.id = data WHERE run = ? AND task = ?"
+    found = database.execute(f"{which} GROUP BY data ORDER BY max(asked.rowid)", (run, task)).fetchall()
+    return [[Asked(*row) for row in orjson.loads(zlib.decompress(packed))] for (packed,) in found]
+
+
+def _whole(asked: Sequence[list[Asked]]) -> list[Asked]:
+    """The questions asked last, or those that they are the beginning of: the first few do not take a run's place."""
+    latest = asked[-1]
+    return max((each for each in asked if each[: len(latest)] == latest), key=len)
+
+
+def _judged(task: str, metric: Metric, questions: Sequence[Asked], picked: Mapping[str, int]) -> TaskScores:
+    """What was picked of these questions, against what is right; those that have no scores are left out."""
+    scored = [question for question in questions if question.key in picked]
+    right = np.array([picked[question.key] == question.gold for question in scored], dtype=np.bool_)
+    clusters = [question.cluster for question in scored]
+    return TaskScores(task, metric, [question.key for question in scored], right, clusters)
 
 
 def _picked(database: sqlite3.Connection, run: int, task: str, metric: Metric) -> dict[str, int]:
@@ -206,8 +229,8 @@ def _by(metric: Metric, log_likelihood: float, characters: int) -> float:
     return log_likelihood / characters if characters else -math.inf
 
 
-def _answered(tasks: Iterable[TaskScores]) -> int:
-    return sum(len(task.keys) for task in tasks)
+def _answered(tasks: Mapping[str, TaskScores]) -> int:
+    return sum(len(task.keys) for task in tasks.values())
 
 
 def _now() -> str:
