@@ -32,10 +32,22 @@ def test_what_is_sent_and_what_comes_back(played: Make) -> None:
 
 
 def test_it_waits_for_a_busy_endpoint(played: Make) -> None:
-    replies = [failure(429, Retry_After="7"), failure(503), failure(429, Retry_After="9999"), completion("ok")]
+    waits = [failure(429, Retry_After="7"), failure(503), failure(429, Retry_After="9999")]
+    replies = [*waits, failure(429, Retry_After="\xb2"), completion("ok")]
     server = played(lambda body, number: replies[number])
     assert server.endpoint().chat(ASKED) == "ok"
-    assert server.slept == [7.0, 2.0, 60.0]
+    assert server.slept == [7.0, 2.0, 60.0, 8.0]
+
+
+def test_half_a_surrogate_pair_can_be_written_down(played: Make) -> None:
+    server = played(lambda body, number: completion("\ud83d \U0001f642 VERDICT: TIE"))
+    assert server.endpoint().chat(ASKED) == "? \U0001f642 VERDICT: TIE"
+
+
+def test_no_depth_of_a_refusal_is_too_much(played: Make) -> None:
+    server = played(lambda body, number: (400, {}, b"[" * 100_000))
+    with pytest.raises(InputError, match=r"400 \(Bad Request\): \[\[\["):
+        server.endpoint().chat(ASKED)
 
 
 def test_it_gives_a_broken_endpoint_up(played: Make) -> None:
@@ -65,7 +77,9 @@ def test_an_endpoint_that_is_away_or_silent(played: Make) -> None:
     done.set()
 
 
-@pytest.mark.parametrize("content", [b"<html>Welcome</html>", b"{}", b'{"choices": []}', b"[1]", b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"<html>Welcome</html>", b"{}", b'{"choices": []}', b"[1]", b"\xff", b"[" * 100_000]
+)
 def test_what_is_no_completion_is_asked_for_again(played: Make, content: bytes) -> None:
     server = played(lambda body, number: completion("ok") if number else (200, {}, content))
     assert server.endpoint().chat(ASKED) == "ok"

@@ -24,6 +24,8 @@ FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 SHOWN = 300
 """Characters of an endpoint's own words in an error."""
+UNREADABLE = (ValueError, LookupError, TypeError, RecursionError)
+"""What comes of looking for a text in JSON that is none, has another form, or is nested without end."""
 
 
 class JudgeUnusable(InputError):
@@ -116,10 +118,11 @@ class Endpoint:
         """The text of a reply: content is null in one that was refused or is all thought."""
         try:
             text = json.loads(content)["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError):
+        except UNREADABLE:
             begun = self._shown(content)
             raise _Passing(f"{self.url} replied with something other than a chat completion: {begun}") from None
-        return text if isinstance(text, str) else ""
+        # Half a surrogate pair, which JSON can name, could not be written down.
+        return text.encode("utf-8", "replace").decode() if isinstance(text, str) else ""
 
     def _refusal(self, error: urllib.error.HTTPError) -> Exception:
         """What to raise for a status that is no success."""
@@ -141,7 +144,7 @@ class Endpoint:
     def _shown(self, content: bytes) -> str:
         """The endpoint's words, in short: the message of OpenAI's error object, or the beginning of what it sent."""
         text = content.decode("utf-8", "replace")
-        with suppress(ValueError, LookupError, TypeError):
+        with suppress(*UNREADABLE):
             text = str(json.loads(text)["error"]["message"])
         text = " ".join(self._without_key(text).split())
         return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
@@ -156,7 +159,7 @@ _OPENER = urllib.request.build_opener(_NoRedirect)
 
 def _seconds(told: str | None) -> float:
     """How long the endpoint asks to wait; 0 where it says nothing, or a date."""
-    return float(told) if told and told.strip().isdigit() else 0.0
+    return float(told) if told and told.strip().isdecimal() else 0.0
 
 
 def _address_faults(url: str) -> list[str]:
