@@ -157,7 +157,8 @@ def json_object(path: Path) -> dict[str, Any]:
     return values
 
 
-def _weight_paths(path: Path) -> list[Path]:
+def weight_paths(path: Path) -> list[Path]:
+    """The files that a model's weights are read from, of all that may lie in its folder. Raises InputError for none."""
     if not path.is_dir():
         return [path]
     for name in WEIGHT_FILES:
@@ -169,7 +170,7 @@ def _weight_paths(path: Path) -> list[Path]:
 
 def _tensors(path: Path, faults: list[str]) -> Iterator[StoredTensor]:
     """The tensors of a model's weight files; what is wrong with any file goes to `faults`."""
-    for file in _weight_paths(path):
+    for file in weight_paths(path):
         try:
             tensors = stored_tensors(file)
         except FileNotFoundError:

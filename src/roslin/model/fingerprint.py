@@ -7,10 +7,12 @@ import json
 import tempfile
 from pathlib import Path
 
-from roslin.gguf_file import is_gguf
+from roslin.errors import InputError
+from roslin.gguf_file import PART, is_gguf
 from roslin.model.adapter import base_of, is_adapter
-from roslin.model.files import WEIGHT_SUFFIXES
+from roslin.model.files import json_object, weight_paths
 from roslin.model.packaged import cache_folder
+from roslin.model.stored_adapter import WEIGHT_FILES as ADAPTER_FILES
 
 SETTINGS = (
     "config.json",
@@ -21,7 +23,13 @@ SETTINGS = (
     "generation_config.json",
     "chat_template.jinja",
     "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "added_tokens.json",
 )
+"""Of settings and tokenizers, Roslin's and those that transformers reads; code that a folder brings is one too."""
 LARGE = 2**20
 """Bytes from which on a file's hash is remembered: hashing 13 GB takes a minute from a slow disk."""
 KEPT = 1000
@@ -30,7 +38,9 @@ KEPT = 1000
 def fingerprint(model: Path) -> str:
     """The hash of a model that `find_model` found: a folder, an adapter (and its base), or one file.
 
-    The files of weights are read whole, once; their hashes are remembered by path, size and time of change.
+    The files of weights are read whole, once; their hashes are remembered by path, size and time of change. What else
+    lies in the folder, such as a training's state, does not count. Raises InputError for a folder without weights, and
+    for a file that cannot be read.
     """
     digest = hashlib.sha256()
     known = _Remembered()
@@ -43,12 +53,26 @@ def fingerprint(model: Path) -> str:
 
 
 def _files(model: Path) -> list[Path]:
-    folder = model if model.is_dir() else model.parent
     if is_gguf(model):
-        parts = folder.glob(f"{model.name.split('-00001-of-')[0]}*.gguf") if "-of-" in model.name else [model]
-        return list(parts)
-    weights = [path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES] if model.is_dir() else [model]
-    return [path for path in (*weights, *(folder / name for name in SETTINGS)) if path.is_file()]
+        return _parts(model)
+    folder = model if model.is_dir() else model.parent
+    settings = [*(folder / name for name in SETTINGS), *folder.glob("*.py")]
+    return [path for path in (*_weights(model), *settings) if path.is_file()]
+
+
+def _weights(model: Path) -> list[Path]:
+    if model.is_dir() and is_adapter(model):
+        return [model / next((name for name in ADAPTER_FILES if (model / name).is_file()), ADAPTER_FILES[0])]
+    return weight_paths(model)
+
+
+def _parts(model: Path) -> list[Path]:
+    """A GGUF file, with the others that it was split into."""
+    part = PART.search(model.name)
+    if not part:
+        return [model]
+    names = (f"{model.name[: part.start()]}-{number:05d}-of-{part[2]}.gguf" for number in range(1, int(part[2]) + 1))
+    return [path for path in map(model.with_name, names) if path.is_file()]
 
 
 class _Remembered:
@@ -58,8 +82,8 @@ class _Remembered:
         self._path = cache_folder() / "sha256.json"
         self._new: dict[str, str] = {}
         try:
-            self._known: dict[str, str] = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # none yet, or one that was cut off: hashes can be had again
+            self._known: dict[str, str] = json_object(self._path)
+        except InputError:  # none yet, or one that was cut off: hashes can be had again
             self._known = {}
 
     def sha256(self, path: Path) -> str:
@@ -68,8 +92,7 @@ class _Remembered:
         place = f"{real} {state.st_size} {state.st_mtime_ns} {state.st_ino}"
         found = self._known.get(place)
         if found is None:
-            with real.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = _sha256(real)
             if state.st_size >= LARGE:
                 self._new[place] = found
         return found
@@ -86,3 +109,11 @@ class _Remembered:
             Path(file.name).replace(self._path)
         except OSError:
             return
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
