@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from roslin.cli.ask import load
-from roslin.cli.eval_limits import LimitsOptions, as_object, eval_limits, printable, show
+from roslin.cli.eval_limits import LimitsOptions, as_object, eval_limits, show
+from roslin.cli.screen import printable
 from roslin.errors import InputError, MachineError
 from roslin.evaluate.limits import (
     FAMILIES,

@@ -108,6 +108,10 @@ def test_from_two_models_to_a_score(judge: Judge, models: tuple[str, str], tmp_p
     for words in (f"A is {models[0]}", "6 pairs, 2 judges; 3 not judged by anybody", "c0", "judge Ann", "Sign test",
                   "Ann and Bo agree in 50% of 2 common pairs", "Judge Bo: 4 not answered"):  # fmt: skip
         assert words in shown.stdout, shown.stdout
+    (tmp_path / "evil.json").write_text(filled_of(key, "\x1b[2JEve [red]", {1: "left"}))
+    shown = judge("score", "s.key.json", "ann.json", "evil.json")
+    assert "\x1b" not in shown.stdout
+    assert "Judge \ufffd[2JEve [red]: 5 not answered" in shown.stdout
     told = json.loads(judge("score", "s.key.json", "ann.json", "--json").stdout)
     assert (told["overall"]["pairs"], told["judges"][0]["unanswered"]) == (3, 3)
 

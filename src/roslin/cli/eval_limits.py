@@ -2,7 +2,6 @@
 
 import gc
 import sys
-import unicodedata
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from roslin.cli.ask import load
-from roslin.cli.screen import progress_console, result_console
+from roslin.cli.screen import printable, progress_console, result_console
 from roslin.errors import InputError, MachineError
 
 if TYPE_CHECKING:
@@ -234,8 +233,3 @@ def _example(result: "ProbeResult") -> str:
     lines = [f"{result.family}, {'passed' if result.passed else 'failed'}: {result.why}", f"> {result.instruction}"]
     lines += [f"> {result.context}"] if result.context else []
     return "\n".join([*lines, *(f"  {line}" for line in printable(shown).splitlines())])
-
-
-def printable(text: str) -> str:
-    """The text without control characters, so that no answer can move the cursor or colour the terminal."""
-    return "".join(c if c == "\n" or unicodedata.category(c) != "Cc" else "\ufffd" for c in text)

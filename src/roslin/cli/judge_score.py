@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from roslin.cli.screen import printable
+
 if TYPE_CHECKING:
     from roslin.evaluate.pairwise import Agreement, JudgeScore, Score, Standing
     from roslin.statistics import Interval
@@ -19,10 +21,10 @@ KAPPA_UNDEFINED = "no kappa: all verdicts are the same"
 def show(score: "Score", console: Console) -> None:
     """Print a score: what it is of, the table of standings, and what is to be said of the judges."""
     for line in _head(score):
-        console.print(Text(line))
+        console.print(Text(printable(line)))
     console.print(_table(score))
     for line in (*_overall(score), *_judges(score), *_agreements(score)):
-        console.print(Text(line))
+        console.print(Text(printable(line)))
 
 
 def _head(score: "Score") -> Iterator[str]:
@@ -40,9 +42,9 @@ def _table(score: "Score") -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_row("all", *_cells(score.overall))
     for name, standing in score.by_category.items() if len(score.by_category) > 1 else ():
-        table.add_row(Text(f"  {name or '(no category)'}"), *_cells(standing))
+        table.add_row(Text(printable(f"  {name or '(no category)'}")), *_cells(standing))
     for judge in score.judges if len(score.judges) > 1 else ():
-        table.add_row(Text(f"judge {judge.judge}"), *_cells(judge.standing))
+        table.add_row(Text(printable(f"judge {judge.judge}")), *_cells(judge.standing))
     return table
 
 

@@ -1,5 +1,7 @@
 """Where the command line writes: progress on stderr, results on stdout."""
 
+import unicodedata
+
 from rich.console import Console
 
 
@@ -13,3 +15,8 @@ def result_console() -> Console:
     """The console for results; wide enough for a table of intervals when stdout is a file."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=110)
+
+
+def printable(text: str) -> str:
+    """The text without control characters, so that nothing others wrote can move the cursor or colour the terminal."""
+    return "".join(c if c == "\n" or unicodedata.category(c) != "Cc" else "\ufffd" for c in text)
