@@ -76,6 +76,7 @@ def test_all_that_is_wrong_is_listed_with_its_place(tmp_path: Path) -> None:
         {**ROW, "key": 5, "kwargs": [{}, {"num_words": True, "relation": "at most"}]},
         {**ROW, "key": 6, "instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": "gull"}]},
         ROW,
+        "[" * 100_000,
     ]
     path = written(tmp_path / "ifeval.jsonl", *rows)
     with pytest.raises(InputError) as error:
@@ -97,6 +98,7 @@ def test_all_that_is_wrong_is_listed_with_its_place(tmp_path: Path) -> None:
         ":8: length_constraints:number_words: relation is 'at most'; it must be 'less than' or 'at least'",
         ":9: keywords:existence: keywords is 'gull'; it must be a list of texts",
         f":10: its key, 1000, is that of {path}:1 too",
+        ":11: not JSON",
     ):
         assert part in told, part
     assert f"{path}:1:" not in told

@@ -64,8 +64,8 @@ def _json_rows(path: Path) -> Iterable[tuple[str, Any]]:
 def _value(line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
-        return error
+    except (ValueError, RecursionError) as error:  # the second from brackets within brackets without end
+        return ValueError(str(error))
 
 
 def _hub_rows(name: str) -> Iterable[tuple[str, Any]]:
