@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from harness_tasks import write_jsonl
+from roslin.cli.eval_benchmarks import Overlapping
 from roslin.cli.main import main
+from roslin.evaluate.contamination import TaskContamination
 from roslin.evaluate.store import Store
 from roslin.tokens import Tokenizer
 from tiny import tiny_gpt_neox
@@ -133,9 +135,17 @@ def test_training_records_that_hold_questions_are_told(roslin: Run, model: Path,
     record = {"instruction": f"{question['goal']} {question['sol1']}", "context": "", "response": "Yes."}
     records = write_jsonl(tmp_path / "records.jsonl", [record])
     done = roslin("eval", model, *asked("--trained-on", records, data=data))
-    assert "piqa: 1 of 12 questions share words with the 1 training records; on the others" in done.out
+    told = " ".join(done.out.split())
+    assert "piqa: 1 of 12 questions share 13 words in a row" in told
+    assert "with the 1 training records; on the others the accuracy is" in told
     as_json = json.loads(roslin("eval", model, *asked("--trained-on", records, "--json", data=data)).out)
     assert as_json["contamination"]["piqa"]["touched"] == 1
+
+
+def test_no_right_answer_on_the_others_is_told_too() -> None:
+    found = TaskContamination(3, 1, 0, 0, frozenset("a"), ())
+    assert str(Overlapping("piqa", 9, found, 0.0)).endswith("on the others the accuracy is 0.")
+    assert "others" not in str(Overlapping("piqa", 9, found, None))
 
 
 def test_scores_go_into_the_card(roslin: Run, model: Path, data: Path) -> None:

@@ -155,10 +155,17 @@ class Overlapping:
 
     def __str__(self) -> str:
         """The finding in a sentence."""
+        from roslin.evaluate.contamination import WORDS
+
         found = self.contamination
         touched, all_ = found.touched + found.short_touched, found.questions + found.short_questions
-        said = f"{self.task}: {touched:,} of {all_:,} questions share words with the {self.records:,} training records"
-        return f"{said}; on the others the accuracy is {self.clean:.6g}." if touched and self.clean else f"{said}."
+        said = (
+            f"{self.task}: {touched:,} of {all_:,} questions share {WORDS} words in a row (or all of theirs, being "
+            f"shorter) with the {self.records:,} training records"
+        )
+        if not touched or self.clean is None:
+            return f"{said}."
+        return f"{said}; on the others the accuracy is {self.clean:.6g}."
 
 
 def overlapping(
