@@ -20,10 +20,12 @@ KEEP_EVERY_S = 2.0
 """How much work a power cut may cost."""
 DECIDING = (
     "prompt.py",
+    "gguf_file.py",
     "tokens",
     "model",
     "engine",
     "answer/prompts.py",
+    "evaluate/tasks.py",
     "evaluate/scorer.py",
     "evaluate/harness_pairs.py",
     "evaluate/harness_text.py",

@@ -41,8 +41,7 @@ class Encoder:
 
         A row is the context's own ids and, of those of both in one, what stands behind as many: where a token reaches
         over the border, the two do not belong together, and HFLM does just so. Blanks that a context ends with count
-        as the continuation's. Raises InputError naming every pair whose
-        continuation has no tokens.
+        as the continuation's. Raises InputError naming every pair whose continuation has no tokens.
         """
         ended = [self._without_blanks(context) for context, _ in pairs]
         contexts = list(dict.fromkeys(end for (context, _), end in zip(pairs, ended, strict=True) if context))
@@ -53,7 +52,7 @@ class Encoder:
             _behind(known[end], next(wholes)) if context else self._behind_nothing(next(bare))
             for (context, _), end in zip(pairs, ended, strict=True)
         ]
-        self._check(pairs, rows)
+        check_rows(pairs, rows)
         return rows
 
     def _behind_nothing(self, continuation: list[int]) -> ScoreRow:
@@ -74,13 +73,14 @@ class Encoder:
                 end = max(end, place + len(token))
         return context[:end]
 
-    @staticmethod
-    def _check(pairs: Sequence[tuple[str, str]], rows: Sequence[ScoreRow]) -> None:
-        empty = [number for number, row in enumerate(rows) if row.scored < 1 or row.start < 1]
-        if empty:
-            named = [(number + 1, *pairs[number]) for number in empty[:10]]
-            shown = "\n".join(f"{n}: context {_end(context)!r}, continuation {rest!r}" for n, context, rest in named)
-            raise InputError(f"{len(empty)} of {len(rows)} requests have no token to score or none before it:\n{shown}")
+
+def check_rows(pairs: Sequence[tuple[str, str]], rows: Sequence[ScoreRow]) -> None:
+    """Raise InputError naming every (context, continuation) whose row has no token to score, or none before it."""
+    empty = [number for number, row in enumerate(rows) if row.scored < 1 or row.start < 1]
+    if empty:
+        named = [(number + 1, *pairs[number]) for number in empty[:10]]
+        shown = "\n".join(f"{n}: context {_end(context)!r}, continuation {rest!r}" for n, context, rest in named)
+        raise InputError(f"{len(empty)} of {len(rows)} requests have no token to score or none before it:\n{shown}")
 
 
 def _behind(context: list[int], whole: list[int]) -> ScoreRow:

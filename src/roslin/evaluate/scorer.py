@@ -6,10 +6,11 @@ from typing import Protocol
 
 from roslin.answer import Roslin
 from roslin.engine import ScoreRow, score_groups
-from roslin.evaluate.harness_pairs import fitting
+from roslin.evaluate.harness_pairs import check_rows, fitting
 from roslin.evaluate.harness_text import HarnessText
-from roslin.evaluate.question import Choice, Question
+from roslin.evaluate.question import Question
 from roslin.evaluate.scores import Profile
+from roslin.evaluate.tasks import as_instruction
 
 TOKENS_PER_PASS = {"cpu": 1024, "cuda": 16384}
 """On a CPU, what stays in its caches: with the small base, 1,024 tokens take 5 to 15 % less time than 4,096."""
@@ -79,8 +80,7 @@ class RoslinScorer:
         Raises InputError for a question that cannot be asked, before any work, and MachineError for numbers that are
         none.
         """
-        choices = [choice for question in questions for choice in question.choices]
-        rows = iter(self._raw_rows(choices) if self.profile == "raw" else self._instruct_rows(choices))
+        rows = iter(self._raw_rows(pairs(questions)) if self.profile == "raw" else self._instruct_rows(questions))
         whole = [[next(rows) for _ in question.choices] for question in questions]
         positions = self._model.decoder.config.positions
         groups = [
@@ -95,15 +95,28 @@ class RoslinScorer:
                 ],
             )
 
-    def _raw_rows(self, choices: Sequence[Choice]) -> list[ScoreRow]:
+    def _raw_rows(self, asked: Sequence[tuple[str, str]]) -> list[ScoreRow]:
         """Contexts and continuations as the LM Evaluation Harness encodes them."""
-        text = HarnessText(self._model.tokenizer, add_bos_token=None, prefix_token_id=None)
-        return text.encoder.rows([(choice.context, choice.continuation) for choice in choices])
+        return HarnessText(self._model.tokenizer, add_bos_token=None, prefix_token_id=None).encoder.rows(asked)
 
-    def _instruct_rows(self, choices: Sequence[Choice]) -> list[ScoreRow]:
+    def _instruct_rows(self, questions: Sequence[Question]) -> list[ScoreRow]:
         """Each context as an instruction in the model's own prompt, the continuation as the beginning of the answer."""
-        contexts = dict.fromkeys(choice.context for choice in choices)
+        asked = pairs([as_instruction(question) for question in questions])
+        contexts = dict.fromkeys(context for context, _ in asked)
         prompts = {context: self._model.prompts.ids(context, None) for context in contexts}
-        answers = self._model.tokenizer.encode_all([choice.continuation.lstrip() for choice in choices])
-        befores = [prompts[choice.context] for choice in choices]
-        return [ScoreRow([*before, *ids], len(before)) for before, ids in zip(befores, answers, strict=True)]
+        answers = self._model.tokenizer.encode_all([continuation for _, continuation in asked])
+        return answering([prompts[context] for context, _ in asked], answers, asked)
+
+
+def pairs(questions: Sequence[Question]) -> list[tuple[str, str]]:
+    """Every choice's context and continuation."""
+    return [(choice.context, choice.continuation) for question in questions for choice in question.choices]
+
+
+def answering(
+    prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], asked: Sequence[tuple[str, str]]
+) -> list[ScoreRow]:
+    """Each answer's ids behind its prompt's. Raises InputError for answers without ids, by the texts `asked`."""
+    rows = [ScoreRow([*prompt, *ids], len(prompt)) for prompt, ids in zip(prompts, answers, strict=True)]
+    check_rows(asked, rows)
+    return rows

@@ -19,8 +19,9 @@ from roslin.engine import ScoreRow
 from roslin.errors import InputError, MachineError, UsageError, out_of_memory
 from roslin.evaluate.harness_pairs import Encoder, ending_blank, fitting
 from roslin.evaluate.question import Question
-from roslin.evaluate.scorer import ChoiceScore
+from roslin.evaluate.scorer import ChoiceScore, answering, pairs
 from roslin.evaluate.scores import Profile
+from roslin.evaluate.tasks import as_instruction
 from roslin.model.fingerprint import fingerprint
 
 DEFAULT_LENGTH = 2048
@@ -102,17 +103,17 @@ class TransformersScorer:
                 yield number, scores
 
     def _rows(self, questions: Sequence[Question]) -> list[list[ScoreRow]]:
-        pairs = [(choice.context, choice.continuation) for question in questions for choice in question.choices]
-        rows = iter(self._encoder.rows(pairs) if self.profile == "raw" else self._instruct_rows(pairs))
+        raw = self.profile == "raw"
+        rows = iter(self._encoder.rows(pairs(questions)) if raw else self._instruct_rows(questions))
         return [[next(rows) for _ in question.choices] for question in questions]
 
-    def _instruct_rows(self, pairs: Sequence[tuple[str, str]]) -> list[ScoreRow]:
+    def _instruct_rows(self, questions: Sequence[Question]) -> list[ScoreRow]:
         """Each context as the user's message, the continuation as the beginning of the answer."""
-        contexts = list(dict.fromkeys(context for context, _ in pairs))
+        asked = pairs([as_instruction(question) for question in questions])
+        contexts = list(dict.fromkeys(context for context, _ in asked))
         prompts = dict(zip(contexts, self._encoder.texts([self._asked(c) for c in contexts], False), strict=True))
-        answers = self._encoder.texts([continuation.lstrip() for _, continuation in pairs], False)
-        befores = [prompts[context] for context, _ in pairs]
-        return [ScoreRow([*before, *ids], len(before)) for before, ids in zip(befores, answers, strict=True)]
+        answers = self._encoder.texts([continuation for _, continuation in asked], False)
+        return answering([prompts[context] for context, _ in asked], answers, asked)
 
     def _asked(self, context: str) -> str:
         messages = [{"role": "user", "content": context}]
