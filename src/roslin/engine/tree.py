@@ -136,7 +136,8 @@ class TreeAttention:
         """`window` is how far back a token sees, in positions of its row."""
         sizes = torch.tensor([tree.size for tree in trees])
         width = -(-int(sizes.max()) // ALIGNED) * ALIGNED
-        self._kept_BT = (torch.arange(width) < sizes[:, None]).to(device)
+        # Places instead of a mask: picking by a mask makes a GPU wait in every layer.
+        self._kept_N = (torch.arange(width) < sizes[:, None]).flatten().nonzero()[:, 0].to(device)
         starts_B = torch.cumsum(sizes, 0) - sizes
         last = int(sizes.sum()) - 1
         self._places_BT = (starts_B[:, None] + torch.arange(width)).clamp(max=last).to(device)
@@ -152,7 +153,7 @@ class TreeAttention:
         k_NHK, v_NHK = (x.repeat_interleave(group, 1) if group > 1 else x for x in (k_NGK, v_NGK))
         q_BHTK, k_BHTK, v_BHTK = (x[self._places_BT].transpose(1, 2) for x in (q_NHK, k_NHK, v_NHK))
         out_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, attn_mask=self._mask_B1TT)
-        return out_BHTK.transpose(1, 2)[self._kept_BT]
+        return out_BHTK.transpose(1, 2).flatten(0, 1)[self._kept_N]
 
     def reach(self, positions_N: Tensor) -> Tensor:
         """How long each token's row is, [N]."""
