@@ -30,6 +30,9 @@ def test_arguments_that_are_wrong_are_told() -> None:
         RoslinLM("base", peft="x", parallelize=True)
     with pytest.raises(InputError, match="max_length is 99999; the model has 2048"):
         RoslinLM("base", max_length=99999)
+    for name in ("max_length", "max_gen_toks", "max_batch_size"):
+        with pytest.raises(UsageError, match=f"{name} is '1.5'; it must be a number from 1 on"):
+            RoslinLM("base", **{"batch_size": 8, name: "1.5"})
     with pytest.raises(UsageError, match="batch_size is 'many'"):
         RoslinLM("base", batch_size="many")
 

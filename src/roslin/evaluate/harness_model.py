@@ -70,7 +70,7 @@ class RoslinLM(LM):  # type: ignore[misc]  # the harness has no types
         self._model = pretrained
         self._device = pretrained.decoder.device
         self.max_length = _positions(pretrained, max_length)
-        self.max_gen_toks = int(max_gen_toks)
+        self.max_gen_toks = _count("max_gen_toks", max_gen_toks)
         self._text = HarnessText(pretrained.tokenizer, add_bos_token=add_bos_token, prefix_token_id=prefix_token_id)
         rows = _rows(batch_size, max_batch_size)
         self._tokens_per_pass = max(TOKENS_PER_PASS, rows * self.max_length)
@@ -213,19 +213,25 @@ def _positions(model: Roslin, wanted: int | None) -> int:
     positions = model.decoder.config.positions
     if wanted is None:
         return positions
-    if not 1 <= int(wanted) <= positions:
+    if _count("max_length", wanted) > positions:
         raise InputError(f"max_length is {wanted}; the model has {positions} positions (rope_scaling stretches them).")
     return int(wanted)
 
 
 def _rows(batch_size: int | str, max_batch_size: int | None) -> int:
     """The number in a batch size, 1 for auto."""
-    text = str(batch_size)
-    if text.startswith("auto"):
+    if str(batch_size).startswith("auto"):
         return 1
-    if not text.isdigit() or int(text) < 1:
-        raise UsageError(f"batch_size is {batch_size!r}; it must be auto or a number from 1 on.")
-    return min(int(text), max_batch_size or int(text))
+    rows = _count("batch_size", batch_size, "auto or ")
+    return rows if max_batch_size is None else min(rows, _count("max_batch_size", max_batch_size))
+
+
+def _count(name: str, value: object, or_else: str = "") -> int:
+    """The number in an argument, which the harness passes on as it was typed. Raises UsageError."""
+    text = str(value)
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise UsageError(f"{name} is {value!r}; it must be {or_else}a number from 1 on.")
+    return int(text)
 
 
 def _groups(requests: Sequence[Instance]) -> list[list[int]]:
