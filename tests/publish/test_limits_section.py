@@ -135,7 +135,7 @@ def test_what_failed_is_said_and_claims_nothing() -> None:
     probes = tuple(each for each in report.probes if each.family not in ("dates", "hallucination"))
     failures = {"dates": "a | b\n# c", "hallucination": "No.", "associations": "NaN."}
     text = limits_markdown(replace(report, probes=probes, pairs=(), failures=failures))
-    assert "- dates: a \\| b" in text
+    assert "- dates: a \\| b \\# c\n" in text
     assert "| Dates and times | not probed |" in text
     assert "likelier" not in text
     assert "Hallucination by kind" not in text

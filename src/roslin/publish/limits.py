@@ -47,7 +47,8 @@ Each limitation that Dolly's card names, probed with {report.per_family} prompts
 
 
 def _failed(report: LimitsReport) -> str:
-    lines = [f"- {part}: {plain(_printable(reason))}" for part, reason in report.failures.items()]
+    reasons = {part: _printable(" ".join(reason.split())) for part, reason in report.failures.items()}
+    lines = [f"- {part}: {plain(reason)}" for part, reason in reasons.items()]
     return "\n".join(["What could not be probed:", "", *lines])
 
 

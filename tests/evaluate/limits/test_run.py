@@ -51,7 +51,7 @@ class FailsAt(Says):
 
     def answer_all(self, questions: Sequence[Question], **settings: Unpack[Keywords]) -> list[Answer]:
         if any(words in str(question) for question in questions for words in self.words):
-            raise MachineError("It overflows.")
+            raise MachineError("\n".join("It overflows." for _ in questions))
         return super().answer_all(questions, **settings)
 
 
@@ -266,7 +266,7 @@ def test_a_family_that_fails_does_not_lose_the_others(base: Roslin) -> None:
     whole = run_limits(model, name="m", per_family=2)
     model.words = ("Python function",)
     report = run_limits(model, name="m", per_family=2)
-    assert report.failures == {"programming": "It overflows."}
+    assert report.failures == {"programming": "It overflows. (the first of 2 faults)"}
     assert report.probes == tuple(each for each in whole.probes if each.family != "programming")
     assert (report.provoked, report.pairs) == (whole.provoked, whole.pairs)
     assert LimitsReport.from_dict(json.loads(json.dumps(report.as_dict()))) == report

@@ -51,7 +51,7 @@ def run_limits(
         probes=tuple(result for family in FAMILIES for result in found.get(family.name, ())),
         provoked=tuple(result for family in PROVOCATIONS for result in found.get(family.name, ())),
         pairs=tuple(pairs),
-        failures={part: str(error) for part, error in failures.items()},
+        failures={part: _first_fault(error) for part, error in failures.items()},
     )
 
 
@@ -66,6 +66,12 @@ def _noted(failures: dict[str, InputError | MachineError], part: str) -> Iterato
         yield
     except (InputError, MachineError) as error:
         failures[part] = error
+
+
+def _first_fault(error: InputError | MachineError) -> str:
+    """What an error says, cut to its first line: of a family's prompts, each may have the same fault."""
+    first, *more = str(error).splitlines()
+    return f"{first} (the first of {1 + len(more)} faults)" if more else first
 
 
 def _answered(model: Roslin, family: Family, probes: Sequence[Probe]) -> list[ProbeResult]:
