@@ -164,8 +164,8 @@ def test_ctrl_c_ends_a_check_with_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in stopped.stderr
 
 
-def test_a_reader_that_leaves_ends_the_command_quietly() -> None:
-    words = ["ask", "base", "Tell me a long story.", "--max-new-tokens", "60"]
+@pytest.mark.parametrize("words", [["ask", "base", "Tell me a long story.", "--max-new-tokens", "60"], ["table"]])
+def test_a_reader_that_leaves_ends_the_command_quietly(words: list[str]) -> None:
     process = subprocess.Popen([sys.executable, "-m", "roslin", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()

@@ -5,16 +5,24 @@ import unicodedata
 from rich.console import Console
 
 
+class _Screen(Console):
+    """A console that leaves it to the command to end when nobody reads any more; Rich's own would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the error pass on."""
+        raise BrokenPipeError
+
+
 def progress_console() -> Console:
     """The console for what is going on; lines are not wrapped when stderr is a file."""
-    console = Console(stderr=True, highlight=False)
-    return console if console.is_terminal else Console(stderr=True, highlight=False, width=400)
+    console = _Screen(stderr=True, highlight=False)
+    return console if console.is_terminal else _Screen(stderr=True, highlight=False, width=400)
 
 
 def result_console() -> Console:
     """The console for results; wide enough for a table of intervals when stdout is a file."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=110)
+    console = _Screen(highlight=False)
+    return console if console.is_terminal else _Screen(highlight=False, width=110)
 
 
 def printable(text: str) -> str:
