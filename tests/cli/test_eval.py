@@ -252,6 +252,14 @@ def test_bad_records_are_told_before_a_model_is_loaded(roslin: Run, tmp_path: Pa
     assert roslin("eval", "base", "--ifeval", "own", "--samples", tmp_path / "page.html").code == 2
 
 
+def test_both_models_are_looked_for_before_one_is_judged(roslin: Run, tmp_path: Path) -> None:
+    records = write_jsonl(tmp_path / "held-out.jsonl", RECORDS)
+    done = roslin("eval", "no-such-model", "--records", records, "--against", "base")
+    assert done.code == 1
+    assert "no-such-model" in done.err
+    assert "note:" not in done.err  # which base gives when it is loaded
+
+
 @pytest.mark.parametrize("page", [".", "none/page.html"])
 def test_a_page_that_cannot_be_is_told_before_any_work(roslin: Run, tmp_path: Path, page: str) -> None:
     records = write_jsonl(tmp_path / "held-out.jsonl", RECORDS)

@@ -62,6 +62,7 @@ def eval_records(model: str, options: RecordsOptions) -> None:
     where a model's numbers are none.
     """
     from roslin.evaluate.ifeval import load_prompts
+    from roslin.model import find_model
     from roslin.records import load as load_records
 
     if options.samples and not options.records:
@@ -72,6 +73,8 @@ def eval_records(model: str, options: RecordsOptions) -> None:
     source = None if options.ifeval == OWN_PROMPTS else options.ifeval
     prompts = load_prompts(source) if options.ifeval is not None else []
     names = [options.against, model] if options.against else [model]
+    for name in names:  # before the first of them is put to work
+        find_model(name, _revision(name, options))
     found = [_judge(name, records, prompts, options) for name in names]
     if options.as_json:
         print_json(as_object(found))
@@ -94,14 +97,13 @@ def _judge(
     from roslin.evaluate.responses import Drawing, judge_responses
 
     console = progress_console()
-    revision = options.revision if name != options.against else None
     drawing = Drawing(seed=options.seed, greedy=options.greedy)
     published = AS_PUBLISHED
     if options.max_new_tokens:
         drawing = replace(drawing, max_new_tokens=options.max_new_tokens)
         published = replace(published, max_new_tokens=options.max_new_tokens)
     with console.status(f"{name}: loading"):
-        model = load(name, options.dtype, options.device, "auto", revision)
+        model = load(name, options.dtype, options.device, "auto", _revision(name, options))
     responses, ifeval = None, None
     with response_progress(console, name) as tell:
         if records:
@@ -112,6 +114,11 @@ def _judge(
     del model
     gc.collect()
     return Found(responses, ifeval)
+
+
+def _revision(name: str, options: RecordsOptions) -> str | None:
+    """The revision asked for is that of the model judged, not of the one it is held against."""
+    return None if name == options.against else options.revision
 
 
 def as_object(found: Sequence[Found]) -> dict[str, Any]:
