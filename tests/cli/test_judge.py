@@ -230,6 +230,14 @@ def test_a_sheet_without_a_place_is_told_before_any_work(judge: Judge, tmp_path:
     assert "no-such-model" not in done.stderr
 
 
+def test_both_models_are_looked_for_before_one_answers(judge: Judge, tmp_path: Path) -> None:
+    write_records(tmp_path / "r.jsonl", 2)
+    done = judge("sheet", "base", "no-such-model", "--records", "r.jsonl", "--out", "s.html")
+    assert done.returncode == 1
+    assert "no-such-model" in done.stderr
+    assert "answers 2 records" not in done.stderr
+
+
 def test_scoring_does_not_wait_for_torch() -> None:
     code = "import sys, roslin.cli.judge_score, roslin.evaluate.pairwise; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

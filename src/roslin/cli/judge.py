@@ -64,6 +64,7 @@ def sheet(
     """
     from roslin import records as rooms
     from roslin.evaluate.pairwise import answer_with_both, as_page, draw, make_key
+    from roslin.model import find_model
 
     key_path = key_beside(out)
     require_free(out, key_path)
@@ -72,6 +73,8 @@ def sheet(
     sample = draw(found, count, seed)
     if len(sample) < count:
         tell(f"note: there are {len(sample)} records, so the sheet has no more.")
+    for model in (model_a, model_b):  # before the first of them is put to work
+        find_model(model)
     names = iter((model_a, model_b))
     answered = answer_with_both(
         sample,
