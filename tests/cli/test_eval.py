@@ -16,6 +16,8 @@ import pytest
 from harness_tasks import write_jsonl
 from roslin.cli.eval_benchmarks import Overlapping
 from roslin.cli.main import main
+from roslin.errors import MachineError
+from roslin.evaluate import responses
 from roslin.evaluate.contamination import TaskContamination
 from roslin.evaluate.store import Store
 from roslin.tokens import Tokenizer
@@ -241,7 +243,8 @@ def test_held_out_records_and_checked_instructions_of_two_models(roslin: Run, mo
     assert "Thing 3." in (tmp_path / "samples.html").read_text()
     values = json.loads(roslin("eval", model, *asked_for, "--json").out)
     assert values.keys() == {"model", "against", "change"}
-    assert values["model"].keys() == values["change"].keys() == {"responses", "ifeval"}
+    assert values["model"].keys() == {"name", "responses", "ifeval"}
+    assert values["change"].keys() == {"responses", "ifeval"}
 
 
 def test_bad_records_are_told_before_a_model_is_loaded(roslin: Run, tmp_path: Path) -> None:
@@ -273,3 +276,25 @@ def test_prompts_that_are_not_there_are_not_looked_for_on_the_hub(roslin: Run, p
     done = roslin("eval", "no-such-model", "--ifeval", prompts)
     assert done.code == 1
     assert "no such file" in done.err
+
+
+def test_a_part_that_fails_does_not_lose_the_others(
+    roslin: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = write_jsonl(tmp_path / "held-out.jsonl", RECORDS)
+    sound = responses.judge_responses
+
+    def broken_for_one(judged: Any, found: Any, **how: Any) -> Any:
+        if how["name"] == str(model):
+            raise MachineError("The model's numbers stop being numbers.")
+        return sound(judged, found, **how)
+
+    monkeypatch.setattr("roslin.evaluate.responses.judge_responses", broken_for_one)
+    words = ("--records", records, "--against", "base", "--max-new-tokens", "4")
+    shown = roslin("eval", model, *words)
+    assert shown.code == 3
+    assert "base: 4 held-out records" in shown.out
+    assert f"{model}, records: The model's numbers stop being numbers." in shown.err
+    values = json.loads(roslin("eval", model, *words, "--json").out)
+    assert "responses" in values["against"]
+    assert values["model"]["failures"] == {"records": "The model's numbers stop being numbers."}

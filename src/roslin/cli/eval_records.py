@@ -1,8 +1,9 @@
 """`roslin eval MODEL --records`, `--ifeval`: a model judged by held-out records and by instructions with checks."""
 
 import gc
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,14 @@ from roslin.cli.eval_responses import (
     write_samples,
 )
 from roslin.cli.screen import progress_console, result_console
-from roslin.errors import UsageError
+from roslin.errors import InputError, MachineError, UsageError
 
 if TYPE_CHECKING:
     from roslin.evaluate.ifeval import CheckedPrompt, IfevalReport
-    from roslin.evaluate.responses import ResponseReport
+    from roslin.evaluate.responses import Drawing, ResponseReport
     from roslin.records import Record
+
+Failure = InputError | MachineError
 
 OWN_PROMPTS = "own"
 """What --ifeval calls the prompts that ship with Roslin."""
@@ -51,15 +54,18 @@ class RecordsOptions:
 class Found:
     """What one model made of the records and of the prompts, where they were given."""
 
-    responses: "ResponseReport | None"
-    ifeval: "IfevalReport | None"
+    name: str
+    responses: "ResponseReport | None" = None
+    ifeval: "IfevalReport | None" = None
+    failures: "Mapping[str, Failure]" = field(default_factory=dict)
+    """What went wrong, by what was tried."""
 
 
 def eval_records(model: str, options: RecordsOptions) -> None:
     """Judge a model, and the one it is held against, by records, by checked instructions, or by both.
 
-    Raises InputError for records or prompts with faults, UsageError for settings that mean nothing, and MachineError
-    where a model's numbers are none.
+    Raises InputError for records or prompts with faults and UsageError for settings that mean nothing, before any work;
+    and, after what was found all the same, InputError or MachineError for what failed.
     """
     from roslin.evaluate.ifeval import load_prompts
     from roslin.model import find_model
@@ -82,8 +88,10 @@ def eval_records(model: str, options: RecordsOptions) -> None:
         _show(found)
     if options.samples:
         reports = [each.responses for each in found if each.responses]
-        write_samples(reports, options.samples, count=SHOWN_SAMPLES, seed=options.seed)
-        progress_console().print(f"Wrote {options.samples}", markup=False)
+        if reports:
+            write_samples(reports, options.samples, count=SHOWN_SAMPLES, seed=options.seed)
+            progress_console().print(f"Wrote {options.samples}", markup=False)
+    _raise_failures(found)
 
 
 def _judge(
@@ -92,28 +100,58 @@ def _judge(
     prompts: "Sequence[CheckedPrompt]",
     options: RecordsOptions,
 ) -> Found:
-    """One model loaded, judged, and let go before the next one."""
-    from roslin.evaluate.ifeval import AS_PUBLISHED, judge_ifeval
-    from roslin.evaluate.responses import Drawing, judge_responses
+    """One model loaded, judged, and let go before the next one; one part that fails does not lose the other."""
+    from roslin.evaluate.ifeval import judge_ifeval
+    from roslin.evaluate.responses import judge_responses
 
     console = progress_console()
-    drawing = Drawing(seed=options.seed, greedy=options.greedy)
-    published = AS_PUBLISHED
-    if options.max_new_tokens:
-        drawing = replace(drawing, max_new_tokens=options.max_new_tokens)
-        published = replace(published, max_new_tokens=options.max_new_tokens)
-    with console.status(f"{name}: loading"):
-        model = load(name, options.dtype, options.device, "auto", _revision(name, options))
+    drawing, published = _drawings(options)
+    failures: dict[str, Failure] = {}
     responses, ifeval = None, None
+    with _failing_into(failures, "loading"), console.status(f"{name}: loading"):
+        model = load(name, options.dtype, options.device, "auto", _revision(name, options))
+    if failures:
+        return Found(name, failures=failures)
     with response_progress(console, name) as tell:
         if records:
-            responses = judge_responses(model, records, name=name, drawing=drawing, progress=tell)
+            with _failing_into(failures, "records"):
+                responses = judge_responses(model, records, name=name, drawing=drawing, progress=tell)
         if prompts:
             source = "Roslin's own" if options.ifeval == OWN_PROMPTS else str(options.ifeval)
-            ifeval = judge_ifeval(model, prompts, name=name, source=source, drawing=published, progress=tell)
+            with _failing_into(failures, "checked instructions"):
+                ifeval = judge_ifeval(model, prompts, name=name, source=source, drawing=published, progress=tell)
     del model
     gc.collect()
-    return Found(responses, ifeval)
+    return Found(name, responses, ifeval, failures)
+
+
+def _drawings(options: RecordsOptions) -> "tuple[Drawing, Drawing]":
+    """How answers to records are drawn, and those to instructions with checks."""
+    from roslin.evaluate.ifeval import AS_PUBLISHED
+    from roslin.evaluate.responses import Drawing
+
+    drawing = Drawing(seed=options.seed, greedy=options.greedy)
+    if not options.max_new_tokens:
+        return drawing, AS_PUBLISHED
+    longest = options.max_new_tokens
+    return replace(drawing, max_new_tokens=longest), replace(AS_PUBLISHED, max_new_tokens=longest)
+
+
+@contextmanager
+def _failing_into(failures: "dict[str, Failure]", tried: str) -> Iterator[None]:
+    try:
+        yield
+    except (InputError, MachineError) as error:
+        failures[tried] = error
+
+
+def _raise_failures(found: Sequence[Found]) -> None:
+    """Raise one error for all that failed; a MachineError where none was the input's fault."""
+    failed = [(each.name, tried, error) for each in found for tried, error in each.failures.items()]
+    if not failed:
+        return
+    kind = InputError if any(isinstance(error, InputError) for *_, error in failed) else MachineError
+    raise kind("\n".join(f"{name}, {tried}: {error}" for name, tried, error in failed))
 
 
 def _revision(name: str, options: RecordsOptions) -> str | None:
@@ -134,7 +172,9 @@ def as_object(found: Sequence[Found]) -> dict[str, Any]:
 
 def _one(found: Found) -> dict[str, Any]:
     parts = {"responses": found.responses, "ifeval": found.ifeval}
-    return {name: report.as_dict() for name, report in parts.items() if report}
+    failures = {tried: str(error) for tried, error in found.failures.items()}
+    reports = {name: report.as_dict() for name, report in parts.items() if report}
+    return {"name": found.name, **reports, **({"failures": failures} if failures else {})}
 
 
 def _comparisons(before: Found, after: Found) -> dict[str, Any]:
