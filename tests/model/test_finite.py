@@ -42,7 +42,7 @@ def with_scaled(decoder: Decoder, part: str, factor: float) -> Decoder:
     [
         ("blocks.0.down.weight", "in what layer 0 wrote, or in the queries, keys and values of layer 1."),
         ("blocks.1.qkv.weight", "in what layer 0 wrote, or in the queries, keys and values of layer 1."),
-        ("blocks.2.down.weight", "in what layer 2 wrote."),
+        ("blocks.2.down.weight", "in what layer 2 wrote, or in the norm behind it."),
         ("head.weight", "in the logits."),
     ],
 )

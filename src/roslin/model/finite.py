@@ -96,7 +96,7 @@ def find_fault(decoder: Runs, ids_N: Tensor, positions_N: Tensor, attend: Attend
     if fault := watched.fault():
         return fault
     last = decoder.config.layers - 1
-    return "in the logits" if hidden_ND.isfinite().all() else f"in what layer {last} wrote"
+    return "in the logits" if hidden_ND.isfinite().all() else f"in what layer {last} wrote, or in the norm behind it"
 
 
 def not_finite(where: str, dtype: torch.dtype) -> MachineError:
