@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-from roslin.errors import InputError
+from roslin.errors import InputError, MachineError
 from roslin.evaluate.question import Choice, Question
 from roslin.evaluate.scorer import ChoiceScore
 from roslin.evaluate.store import Identity, Run, Store
@@ -250,3 +252,20 @@ def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
             Store(path)
     with pytest.raises(InputError, match="roslin eval MODEL"):
         Store.open(tmp_path / "missing.sqlite")
+
+
+def test_a_full_disk_is_the_machine_s(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results.sqlite")
+    run = filled(store, upto=1)
+    with sqlite3.connect(store.path) as database:
+        [pages] = database.execute("PRAGMA page_count").fetchone()
+    connect = sqlite3.connect
+
+    def small(*where: Any, **how: Any) -> sqlite3.Connection:
+        database = connect(*where, **how)
+        database.execute(f"PRAGMA max_page_count = {pages}")
+        return database
+
+    many = [question(f"{number}" * 100) for number in range(2000)]
+    with patch("sqlite3.connect", small), pytest.raises(MachineError, match="make room"):
+        run.add("piqa", [(each, scored(-1.0, -2.0)) for each in many])

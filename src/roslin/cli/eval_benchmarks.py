@@ -92,13 +92,7 @@ def load_scorer(model: str, options: BenchmarkOptions) -> "Scorer":
     """The model, loaded, as one who can be asked."""
     name = options.name or model.rstrip("/")
     if options.transformers:
-        from roslin.evaluate.transformers_scorer import TransformersScorer
-
-        scorer = TransformersScorer.load(
-            model, revision=options.revision, dtype=options.dtype, device=options.device, profile=options.profile
-        )
-        scorer.name = options.name or f"{name} (transformers)"
-        return scorer
+        return _load_by_transformers(model, name, options)
     from roslin.evaluate.scorer import RoslinScorer
     from roslin.model import find_model
     from roslin.model.fingerprint import fingerprint
@@ -109,6 +103,21 @@ def load_scorer(model: str, options: BenchmarkOptions) -> "Scorer":
     else:
         loaded = _load_for_no_prompt(model, options)
     return RoslinScorer(loaded, name=name, fingerprint=identity, profile=options.profile)
+
+
+def _load_by_transformers(model: str, name: str, options: BenchmarkOptions) -> "Scorer":
+    from roslin.evaluate.transformers_scorer import TransformersScorer
+    from roslin.model.find import SHIPPED, find_model
+
+    scorer = TransformersScorer.load(
+        str(find_model(model)) if model == SHIPPED else model,
+        revision=options.revision,
+        dtype=options.dtype,
+        device=options.device,
+        profile=options.profile,
+    )
+    scorer.name = options.name or f"{name} (transformers)"
+    return scorer
 
 
 def _load_for_no_prompt(model: str, options: BenchmarkOptions) -> "Roslin":

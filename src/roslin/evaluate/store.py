@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import orjson
 
-from roslin.errors import InputError
+from roslin.errors import InputError, MachineError
 from roslin.evaluate.scores import Metric, ModelScores, Profile, TaskScores
 from roslin.evaluate.tasks import TASKS
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE = Path("roslin-results.sqlite")
 FORMAT = 1
+NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 PATIENCE_S = 60
 """How long to wait for another process that writes to the same file."""
 
@@ -131,6 +132,8 @@ class Store:
             with closing(sqlite3.connect(self.path, timeout=PATIENCE_S)) as database, database:
                 yield database
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) in NO_ROOM:
+                raise MachineError(f"{self.path}: cannot be written ({error}); make room and run it again.") from None
             raise InputError(f"{self.path}: cannot be used as a store of results ({error}).") from None
 
 

@@ -182,13 +182,14 @@ def _loaded(name: str, dtype: torch.dtype, options: dict[str, Any]) -> tuple[Any
 
 
 def _fingerprint(name: str, revision: str) -> str:
-    """The model's files as a hash, not that of the same files under Roslin's own arithmetic."""
+    """The model's files and the version of transformers that runs them as a hash."""
+    import transformers
     from transformers.utils import cached_file
 
     folder = (
         Path(name) if Path(name).is_dir() else Path(str(cached_file(name, "config.json", revision=revision))).parent
     )
-    return hashlib.sha256(f"transformers {fingerprint(folder)}".encode()).hexdigest()
+    return hashlib.sha256(f"transformers {transformers.__version__} {fingerprint(folder)}".encode()).hexdigest()
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
