@@ -140,7 +140,8 @@ class TreeAttention:
         self._kept_N = (torch.arange(width) < sizes[:, None]).flatten().nonzero()[:, 0].to(device)
         starts_B = torch.cumsum(sizes, 0) - sizes
         last = int(sizes.sum()) - 1
-        self._places_BT = (starts_B[:, None] + torch.arange(width)).clamp(max=last).to(device)
+        self._places_M = (starts_B[:, None] + torch.arange(width)).clamp(max=last).flatten().to(device)
+        self._shape = (len(trees), width)
         self._reach = [tree.reach() for tree in trees]
         ends_BT = _padded([tree.ends for tree in trees], width, fill=width).to(device)
         positions_BT = _padded([tree.positions for tree in trees], width, fill=0).to(device)
@@ -151,9 +152,12 @@ class TreeAttention:
         # A GPU has no fused kernel that takes a mask and fewer keys than queries: torch would write all scores out.
         group = q_NHK.shape[1] // k_NGK.shape[1]
         k_NHK, v_NHK = (x.repeat_interleave(group, 1) if group > 1 else x for x in (k_NGK, v_NGK))
-        q_BHTK, k_BHTK, v_BHTK = (x[self._places_BT].transpose(1, 2) for x in (q_NHK, k_NHK, v_NHK))
+        q_BHTK, k_BHTK, v_BHTK = (self._padded(x).transpose(1, 2) for x in (q_NHK, k_NHK, v_NHK))
         out_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, attn_mask=self._mask_B1TT)
-        return out_BHTK.transpose(1, 2).flatten(0, 1)[self._kept_N]
+        return out_BHTK.transpose(1, 2).flatten(0, 1).index_select(0, self._kept_N)
+
+    def _padded(self, x_NHK: Tensor) -> Tensor:
+        return x_NHK.index_select(0, self._places_M).view(*self._shape, *x_NHK.shape[1:])
 
     def reach(self, positions_N: Tensor) -> Tensor:
         """How long each token's row is, [N]."""
