@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roslin.engine import ScoreRow, score, score_groups
-from roslin.engine.tree import Tree, TreeAttention
+from roslin.engine.scoring import BRANCHED
+from roslin.engine.tree import ChainAttention, Tree, TreeAttention
 from roslin.errors import InputError, MachineError
 from roslin.model import Decoder, scaled
 from tiny_decoders import plain_logits, tiny_decoder
@@ -63,8 +64,12 @@ def same_passage() -> list[list[ScoreRow]]:
     return [[ScoreRow([*row.ids, ending], 22) for ending in (1, 2)] for row in rows]
 
 
+@pytest.mark.parametrize("attention", [ChainAttention, TreeAttention])
 @pytest.mark.parametrize("tokens", [1, 60, 4096])
-def test_groups_score_as_their_rows_do_alone(decoder: Decoder, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_score_as_their_rows_do_alone(
+    decoder: Decoder, tokens: int, attention: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BRANCHED, "cpu", attention)
     monkeypatch.setattr("roslin.engine.scoring.LOGIT_ROWS", 7)
     groups = groups_of_all_kinds()
     found = dict(score_groups(decoder, groups, tokens))
@@ -148,10 +153,13 @@ def test_any_groups_in_any_passes_score_as_their_rows_do_alone(family: str, scal
         logprobs = plain_logits(decoder, row.ids[:-1]).log_softmax(-1)
         return sum(logprobs[place - 1, row.ids[place]].item() for place in range(row.start, len(row.ids)))
 
-    @settings(max_examples=15, deadline=None)
-    @given(groups_of_rows(), st.sampled_from([1, 10, 30, 1000]), st.sampled_from([1, 20, 1000]))
-    def check(groups: list[list[ScoreRow]], tokens: int, longest: int) -> None:
+    attentions = st.sampled_from([ChainAttention, TreeAttention])
+
+    @settings(max_examples=25, deadline=None)
+    @given(groups_of_rows(), st.sampled_from([1, 10, 30, 1000]), st.sampled_from([1, 20, 1000]), attentions)
+    def check(groups: list[list[ScoreRow]], tokens: int, longest: int, attention: Any) -> None:
         with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(BRANCHED, "cpu", attention)
             patch.setattr("roslin.engine.scoring.LONGEST_TREE", longest)
             found = dict(score_groups(decoder, groups, tokens))
         assert sorted(found) == list(range(len(groups)))
@@ -173,7 +181,7 @@ def test_no_tree_grows_past_a_bound_however_many_tokens_a_pass_may_read(
             super().__init__(trees, *how)
 
     monkeypatch.setattr("roslin.engine.scoring.LONGEST_TREE", 100)
-    monkeypatch.setattr("roslin.engine.scoring.TreeAttention", Noting)
+    monkeypatch.setitem(BRANCHED, "cpu", Noting)
     torch.manual_seed(2)
     many = grown(1, [30] * 12, 20)
     stem = grown(40, [1], 1)[0].ids[:40]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from roslin.engine.network import Network
-from roslin.engine.tree import ScoreRow, Tree, TreeAttention, common
+from roslin.engine.tree import ChainAttention, ScoreRow, Tree, TreeAttention, common
 from roslin.errors import InputError, MachineError, out_of_memory
 from roslin.model import Attend, ModelConfig, PackedAttention
 from roslin.model.finite import find_fault, not_finite, watched_hidden
@@ -21,6 +21,8 @@ T = TypeVar("T", bound=Tree)
 TOKENS_PER_PASS = 4096
 LOGIT_ROWS = 512
 """Rows of the head computed at once: 512 rows of 50,688 logits in fp32 are 100 MB."""
+BRANCHED: dict[str, type[ChainAttention | TreeAttention]] = {"cpu": ChainAttention, "cuda": TreeAttention}
+"""How rows that part behind a common beginning attend, by the type of the device."""
 LONGEST_TREE = 8192
 """Tokens of a tree beyond which a group's rows are laid out in several: its mask takes 470 MB while it is made."""
 
@@ -223,7 +225,8 @@ def _telling_of_memory(device: torch.device) -> Iterator[None]:
 
 def _attention(decoder: Network, trees: Sequence[Tree]) -> Attend:
     if any(tree.branched for tree in trees):
-        return TreeAttention(trees, decoder.device, decoder.dtype, decoder.config.window)
+        kind = BRANCHED[decoder.device.type]
+        return kind(trees, decoder.device, decoder.dtype, decoder.config.window)
     return PackedAttention([length for tree in trees for length in tree.runs], decoder.config.window)
 
 

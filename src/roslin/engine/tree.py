@@ -44,6 +44,21 @@ class ScoreRow:
         return found
 
 
+@dataclass(frozen=True)
+class Chain:
+    """Tokens of one row that stand one behind the other in a layout, and all that they may look at."""
+
+    start: int
+    """Where its tokens begin in the layout."""
+    path: Sequence[int]
+    """The places of its row's tokens from the first on; the chain's own are the last ones."""
+
+    @property
+    def count(self) -> int:
+        """How many tokens are the chain's own."""
+        return self.path[-1] + 1 - self.start
+
+
 class Tree:
     """Rows laid out as a trie: what several begin with is there once, and each token stands before all that follow it.
 
@@ -60,6 +75,8 @@ class Tree:
         """Where the subtree of each token ends in the layout."""
         self.roots: list[int] = []
         """Where rows begin that share nothing with those before."""
+        self.chains: list[Chain] = []
+        """What each row added to the layout, in the layout's order."""
         self.branched = False
         """Whether rows part behind a common beginning."""
         self._predicting: list[Sequence[int]] = [()] * len(rows)
@@ -93,9 +110,12 @@ class Tree:
             shared = common(before, read) if may_share else 0
             self.branched |= 0 < shared < len(before)
             self._close(path, shared)
+            start = len(self.ids)
             if shared == 0:
-                self.roots.append(len(self.ids))
-            path += range(len(self.ids), len(self.ids) + len(read) - shared)
+                self.roots.append(start)
+            path += range(start, start + len(read) - shared)
+            if shared < len(read):
+                self.chains.append(Chain(start, tuple(path)))
             self.ids += read[shared:]
             self.positions += range(shared, len(read))
             self.ends += [0] * (len(read) - shared)
@@ -126,10 +146,59 @@ def _may_share(rows: Sequence[ScoreRow], config: ModelConfig) -> bool:
     return max(row.read for row in rows) <= scaling.original
 
 
-class TreeAttention:
-    """Attention over trees one behind the other: each token sees what its row has before it, and itself.
+class ChainAttention:
+    """Attention over trees one behind the other, chain by chain: for a CPU, where a call is cheap.
 
-    The trees are padded to the longest, so they should be of like sizes. Scores are taken in fp32 by torch's kernels.
+    It does no more than is needed, which a mask over whole trees does several times over. Scores are taken in fp32 by
+    torch's kernels.
+    """
+
+    def __init__(self, trees: Sequence[Tree], device: torch.device, dtype: torch.dtype, window: int | None) -> None:
+        """`window` is how far back a token sees, in positions of its row."""
+        self._reach = [tree.reach() for tree in trees]
+        longest = max(len(chain.path) for tree in trees for chain in tree.chains)
+        mask_TT = _band(longest, dtype, device, window)
+        self._chains: list[tuple[slice, Tensor | None, Tensor | None]] = []
+        before = 0
+        for tree in trees:
+            for chain in tree.chains:
+                own = slice(before + chain.start, before + chain.start + chain.count)
+                length = len(chain.path)
+                is_root = length == chain.count
+                path_T = None if is_root else torch.tensor(chain.path) + before
+                mask_ST = None if is_root and window is None else mask_TT[length - chain.count : length, :length]
+                self._chains.append((own, path_T, mask_ST))
+            before += tree.size
+
+    def __call__(self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> Tensor:
+        """What each token gathers, [N, H, K]."""
+        grouped = q_NHK.shape[1] != k_NGK.shape[1]
+        out_NHK = torch.empty(q_NHK.shape, dtype=q_NHK.dtype, device=q_NHK.device)
+        for own, path_T, mask_ST in self._chains:
+            k_TGK, v_TGK = (x[own] if path_T is None else x.index_select(0, path_T) for x in (k_NGK, v_NGK))
+            q, k, v = (x.transpose(0, 1)[None] for x in (q_NHK[own], k_TGK, v_TGK))
+            out = F.scaled_dot_product_attention(q, k, v, mask_ST, is_causal=mask_ST is None, enable_gqa=grouped)
+            out_NHK[own] = out[0].transpose(0, 1)
+        return out_NHK
+
+    def reach(self, positions_N: Tensor) -> Tensor:
+        """How long each token's row is, [N]."""
+        return torch.tensor([length for tree in self._reach for length in tree], device=positions_N.device)
+
+
+def _band(longest: int, dtype: torch.dtype, device: torch.device, window: int | None) -> Tensor:
+    """What is added to the scores of a row's tokens, [T, T]; a chain's are the last rows of its row's corner."""
+    places = torch.arange(longest, device=device)
+    back_TT = places[:, None] - places
+    hidden_TT = (back_TT < 0) if window is None else (back_TT < 0) | (back_TT >= window)
+    return torch.zeros(longest, longest, dtype=dtype, device=device).masked_fill_(hidden_TT, -torch.inf)
+
+
+class TreeAttention:
+    """Attention over trees one behind the other in one call: each token sees what its row has before it, and itself.
+
+    For a GPU, where calls cost more than what they do. The trees are padded to the longest, so they should be of like
+    sizes. Scores are taken in fp32 by torch's kernels.
     """
 
     def __init__(self, trees: Sequence[Tree], device: torch.device, dtype: torch.dtype, window: int | None) -> None:
