@@ -15,6 +15,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Kernels run in Triton's interpreter where there is no GPU, which must be said before they are first imported.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
 @pytest.fixture(scope="session")
 def base_folder() -> Path:
     """The small GPT-NeoX base that ships with Roslin."""

@@ -27,8 +27,11 @@ class Block(nn.Module):
     """One layer: attention and MLP, beside each other or one after the other.
 
     `qkv` is one matrix [(H + 2 G)·K, D] whose rows are all queries, then all keys, then all values. `up` is the MLP's
-    first matrix [F, D]; where the MLP is gated, the gate's rows stand before it, [2 F, D].
+    first matrix [F, D]; where the MLP is gated, the gate's rows stand before it, [2 F, D]. A `runner` takes the forward
+    pass over where gradients are wanted.
     """
+
+    runner: Callable[[Block, Tensor, Turns, Attend], Tensor] | None = None
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -48,6 +51,12 @@ class Block(nn.Module):
 
     def forward(self, x_ND: Tensor, turns: Turns, attend: Attend) -> Tensor:
         """The stream after this layer, [N, D]."""
+        if self.runner is not None and torch.is_grad_enabled():
+            return self.runner(self, x_ND, turns, attend)
+        return self.run(x_ND, turns, attend)
+
+    def run(self, x_ND: Tensor, turns: Turns, attend: Attend) -> Tensor:
+        """The same in plain torch, whatever runner there is."""
         normed_ND = self.norm1(x_ND)
         attended_ND = self._attention(normed_ND, turns, attend)
         if not self._parallel:

@@ -39,6 +39,11 @@ class Turns:
             return turned
         return _turn_in_place(qkv_NGK, self.cos, self.sin, self.interleaved, self.turning, sign=1)
 
+    def back(self, qkv_NGK: Tensor) -> Tensor:
+        """Turn them back, in place: what a gradient needs. Records no gradient itself."""
+        with torch.no_grad():
+            return _turn_in_place(qkv_NGK, self.cos, self.sin, self.interleaved, self.turning, sign=-1)
+
 
 class Rotary:
     """The tables of a decoder's positions, in fp32 and in whatever dtype and device they were last asked for."""

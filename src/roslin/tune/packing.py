@@ -1,5 +1,6 @@
 """Packing: whole examples side by side in rows, and the order in which an epoch's rows become updates."""
 
+import math
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,3 +108,21 @@ def epoch_updates(
     for row, update in zip(rows, owner, strict=True):
         updates[update].append(row)
     return [update for update in updates if update]
+
+
+def join_rows(rows: Sequence[list[int]], lengths: Sequence[int], tokens_per_pass: int) -> list[list[int]]:
+    """An update's rows side by side in passes of at most `tokens_per_pass` tokens: as few as will do, of like sizes.
+
+    `lengths` are the examples'. A row longer than a pass is a pass of its own.
+    """
+    sizes = [sum(lengths[i] for i in row) for row in rows]
+    for count in range(max(1, math.ceil(sum(sizes) / tokens_per_pass)), len(rows)):
+        passes: list[list[int]] = [[] for _ in range(count)]
+        filled = [0] * count
+        for row in sorted(range(len(rows)), key=lambda r: -sizes[r]):
+            least = filled.index(min(filled))
+            passes[least] += rows[row]
+            filled[least] += sizes[row]
+        if max(filled) <= tokens_per_pass:
+            return passes
+    return list(rows)

@@ -126,6 +126,14 @@ class Recipe(Settings):
     """What passes are computed in; updates are exact in fp32 either way."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
+    tokens_per_pass: PositiveInt | None = None
+    """Most tokens of one forward and backward pass, which takes several rows side by side; by itself, as many as fit a
+    GPU, and one row on a CPU."""
+    checkpointing: Literal["auto", "none", "all"] | NonNegativeInt = "auto"
+    """How many layers keep their input alone and are run again in the backward pass: `auto` is as few as will fit."""
+    fp8: bool = False
+    """Take the blocks' matrix products in 8-bit floating point (H100 and newer); updates stay exact in fp32."""
+
     evaluate_every: PositiveInt = 50
     patience: PositiveInt | None = None
     """Stop after this many evaluations without a lower held-out loss, and keep the best weights."""
@@ -136,10 +144,12 @@ class Recipe(Settings):
     samples: list[str] = list(PROBES)
     explosion: float = Field(2.0, gt=1)
     """The run stops when a loss passes this multiple of the base's held-out loss."""
+    trackers: list[Literal["tensorboard", "mlflow", "wandb"]] | None = None
+    """Where curves go besides log.jsonl. When not given: to TensorBoard if its package is installed."""
     tensorboard: bool | None = None
-    """Write TensorBoard curves; by default when the package is installed."""
+    """The same for TensorBoard alone, as older recipes have it: true adds it to the trackers, false leaves it out."""
 
-    @field_validator("records", mode="before")
+    @field_validator("records", "trackers", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
@@ -160,6 +170,11 @@ class Recipe(Settings):
         if not all(sample.strip() for sample in value):
             raise ValueError("each must hold some text")
         return value
+
+    def named_trackers(self) -> list[str]:
+        """The trackers that the recipe asks for by name, each once."""
+        named = [*(self.trackers or []), *(["tensorboard"] if self.tensorboard else [])]
+        return list(dict.fromkeys(named))
 
     @classmethod
     def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
@@ -226,6 +241,8 @@ def _combination_faults(kind: type[Recipe], values: Mapping[str, Any]) -> Iterat
             f"{recipe.row_length} is shorter than max_length {recipe.max_length}: a row must hold the longest record. "
             "Raise row_length or lower max_length",
         )
+    if sound("tokens_per_pass", "row_length") and recipe.tokens_per_pass and recipe.tokens_per_pass < recipe.row_length:
+        yield "tokens_per_pass", f"{recipe.tokens_per_pass} is less than one row (row_length {recipe.row_length})"
     if sound("held_out"):
         yield from _held_out_faults(recipe.held_out)
     if sound("sample_every", "evaluate_every") and recipe.sample_every and recipe.sample_every % recipe.evaluate_every:
@@ -234,6 +251,8 @@ def _combination_faults(kind: type[Recipe], values: Mapping[str, Any]) -> Iterat
         yield "samples", "sample_every is given, but there is nothing to ask"
     if sound("betas") and not all(0 <= beta < 1 for beta in recipe.betas):
         yield "betas", f"each must lie in [0, 1), not {recipe.betas}"
+    if sound("trackers", "tensorboard") and recipe.tensorboard is False and "tensorboard" in recipe.named_trackers():
+        yield "tensorboard", "false, and trackers names it; leave one of the two out"
     if sound("device", "precision") and recipe.device == "cuda" and not _cuda_is_there():
         yield "device", "cuda is asked for, and this machine has no CUDA device. Use device=auto or device=cpu"
 

@@ -1,0 +1,103 @@
+"""Every Triton kernel, in Triton's interpreter, against the same function in plain torch."""
+
+import pytest
+import torch
+
+from roslin.model.rotary import Turns
+from roslin.tune.passes import kernels, plain
+
+
+def close(ours: torch.Tensor, theirs: torch.Tensor, dtype: torch.dtype = torch.float32) -> None:
+    bound = 1e-5 if dtype == torch.float32 else 1e-2
+    assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+    torch.testing.assert_close(ours, theirs, rtol=bound, atol=bound)
+
+
+def draw(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def affine(width: int, dtype: torch.dtype, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return 1 + draw(width, dtype=dtype, seed=seed) / 4, draw(width, dtype=dtype, seed=seed + 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("rows", "width"), [(1, 16), (5, 48), (300, 80)])
+@pytest.mark.parametrize("count", [1, 2])
+def test_norms(rows: int, width: int, count: int, dtype: torch.dtype) -> None:
+    x, affines = draw(rows, width, dtype=dtype), (affine(width, dtype, 1), affine(width, dtype, 5))[:count]
+    for ours, theirs in zip(kernels.norms(x, affines, 1e-5), plain.norms(x, affines, 1e-5), strict=True):
+        close(ours, theirs, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("rows", "width"), [(1, 16), (5, 48), (300, 80)])
+@pytest.mark.parametrize(("count", "readers"), [(1, 1), (1, 2), (2, 2)])
+def test_norms_backward(rows: int, width: int, count: int, readers: int, dtype: torch.dtype) -> None:
+    x, onto = draw(rows, width, dtype=dtype), draw(rows, width, dtype=dtype, seed=9)
+    affines = (affine(width, dtype, 1), affine(width, dtype, 5))[:count]
+    grads = [draw(rows, width, dtype=dtype, seed=20 + i) for i in range(readers)]
+    ours, of_ours = kernels.norms_backward(x, grads, affines, 1e-5, onto)
+    theirs, of_theirs = plain.norms_backward(x, grads, affines, 1e-5, onto)
+    close(ours, theirs, dtype)
+    for pair in zip(of_ours, of_theirs, strict=True):
+        for mine, its in zip(*pair, strict=True):
+            torch.testing.assert_close(mine, its, rtol=1e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "silu"])
+@pytest.mark.parametrize(("rows", "width"), [(1, 16), (131, 300)])
+def test_activation_and_its_backward(rows: int, width: int, activation: str) -> None:
+    up, grad = 3 * draw(rows, width), draw(rows, width, seed=1)
+    close(kernels.activate(up, activation), plain.activate(up, activation))
+    theirs = plain.activate_backward(up, grad.clone(), activation)
+    ours = kernels.activate_backward(up, grad.clone(), activation)
+    for mine, its in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-5)
+
+
+def test_column_sums_are_in_fp32() -> None:
+    x = draw(300, 270, dtype=torch.bfloat16)
+    torch.testing.assert_close(kernels.column_sums(x), x.double().sum(0).float(), rtol=1e-4, atol=1e-4)
+
+
+def turns(rows: int, dims: int, turning: int, interleaved: bool) -> Turns:
+    angle = 3 * draw(rows, dims // 2, seed=7)
+    axis = -1 if interleaved else 1
+    pair = (dims // 2, 2) if interleaved else (2, dims // 2)
+    cos = torch.stack([angle.cos(), angle.cos()], axis)
+    sin = torch.stack([-angle.sin(), angle.sin()], axis)
+    return Turns(cos.view(rows, 1, *pair), sin.view(rows, 1, *pair), interleaved, turning)
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize(("head_dim", "dims"), [(64, 16), (80, 20), (96, 24), (128, 32), (12, 12)])
+@pytest.mark.parametrize(("heads", "groups"), [(4, 4), (6, 2)])
+def test_turning_and_turning_back(head_dim: int, dims: int, heads: int, groups: int, interleaved: bool) -> None:
+    rows = 131
+    how = turns(rows, dims, heads + groups, interleaved)
+    qkv = draw(rows, heads + 2 * groups, head_dim)
+    close(kernels.turn(qkv.clone(), how), plain.turn(qkv.clone(), how))
+    q, k, v = qkv.split_with_sizes((heads, groups, groups), 1)
+    for mine, its in zip(kernels.turn_back(q, k, v, how), plain.turn_back(q, k, v, how), strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_add(dtype: torch.dtype) -> None:
+    """The interpreter cuts bf16 numbers off where a GPU rounds them, hence the wider bound there."""
+    x, y, z = (draw(37, 100, dtype=dtype, seed=seed) for seed in range(3))
+    close(kernels.add(x, y, z), plain.add(x, y, z), dtype)
+
+
+@pytest.mark.parametrize("width", [5, 128, 8192, 20_001])
+def test_cross_entropy(width: int) -> None:
+    logits, target = 5 * draw(3, width), torch.tensor([0, width - 1, width // 2])
+    logits[1] -= 1e4  # far from zero, where a plain sum of exponentials would vanish
+    mine, its = logits.clone(), logits.clone()
+    ours, theirs = kernels.cross_entropy(mine, target, 0.25), plain.cross_entropy(its, target, 0.25)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-3)
+    torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-5)
+    assert float(theirs[0]) == pytest.approx(
+        float(torch.nn.functional.cross_entropy(logits[:1].double(), target[:1])), rel=1e-5
+    )
