@@ -85,7 +85,7 @@ def write_samples(reports: "Sequence[ResponseReport]", path: Path, *, count: int
 def show_responses(report: "ResponseReport", console: Console) -> None:
     """One model's figures, overall and by category, and what was left out."""
     from roslin.evaluate.responses import METRICS
-    from roslin.evaluate.responses.figures import FEWEST_FOR_INTERVALS
+    from roslin.statistics import FEWEST_FOR_INTERVALS
 
     references = report.references.by_metric
     table = _table(f"{report.model}: {len(report.judged)} held-out records")

@@ -7,10 +7,8 @@ from pathlib import Path
 import yaml
 
 from roslin.publish.markdown import code, fenced, plain
-from roslin.statistics import Interval
+from roslin.statistics import FEWEST_FOR_INTERVALS, Interval
 
-FEWEST_FOR_INTERVALS = 10
-"""Below this many records a bootstrap interval is far too narrow; of one record it has no width at all."""
 FULL = "Full fine-tuning"
 TOO_FEW = f"no interval: fewer than {FEWEST_FOR_INTERVALS} held-out records are too few for one"
 

@@ -14,12 +14,13 @@ from roslin.statistics.gmean import (
 )
 from roslin.statistics.interval import CONFIDENCE, Interval, Z, holm
 from roslin.statistics.paired import paired_difference, sign_flip_p
-from roslin.statistics.resample import RESAMPLES, paired_ratio_difference, ratio_interval
+from roslin.statistics.resample import FEWEST_FOR_INTERVALS, RESAMPLES, paired_ratio_difference, ratio_interval
 from roslin.statistics.share import Share, share_difference, share_difference_p, share_of, wilson_interval
 from roslin.statistics.tally import Tally
 
 __all__ = [
     "CONFIDENCE",
+    "FEWEST_FOR_INTERVALS",
     "RESAMPLES",
     "GeometricDifference",
     "GeometricMean",

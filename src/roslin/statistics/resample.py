@@ -9,19 +9,21 @@ from numpy.typing import ArrayLike, NDArray
 from roslin.statistics.interval import CONFIDENCE, Interval
 
 RESAMPLES = 10_000
+FEWEST_FOR_INTERVALS = 10
+"""Below this many units a bootstrap interval is far too narrow; of one unit it has no width at all."""
 _BLOCK = 256
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-def ratio_interval(sums: ArrayLike, counts: ArrayLike, *, seed: int = 0) -> Interval:
+def ratio_interval(sums: ArrayLike, counts: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """Bootstrap percentile interval of sum(sums) / sum(counts), resampling units (records), not tokens.
 
     `sums` and `counts` have one entry a unit, such as a record's summed loss and its number of tokens.
     """
     sums_R, counts_R = _paired(sums, counts)
-    ratios = _resample(len(sums_R), seed, lambda w_BR: (w_BR @ sums_R) / (w_BR @ counts_R))
+    ratios = _resample(len(sums_R), seed, resamples, lambda w_BR: (w_BR @ sums_R) / (w_BR @ counts_R))
     return percentile_interval(float(sums_R.sum() / counts_R.sum()), ratios)
 
 
@@ -45,9 +47,9 @@ def _paired(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
     return first_R, second_R
 
 
-def _resample(units: int, seed: int, statistic: Callable[[Ints], Floats]) -> Floats:
+def _resample(units: int, seed: int, resamples: int, statistic: Callable[[Ints], Floats]) -> Floats:
     """Values of `statistic` over multinomial weights [block, units], in blocks so that memory stays small."""
     rng = np.random.default_rng(seed)
     share = np.full(units, 1 / units)
-    blocks = [statistic(rng.multinomial(units, share, size=_BLOCK)) for _ in range(math.ceil(RESAMPLES / _BLOCK))]
-    return np.concatenate(blocks)[:RESAMPLES]
+    blocks = [statistic(rng.multinomial(units, share, size=_BLOCK)) for _ in range(math.ceil(resamples / _BLOCK))]
+    return np.concatenate(blocks)[:resamples]

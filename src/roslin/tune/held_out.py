@@ -1,5 +1,6 @@
 """Held-out loss: what a model makes of records that it was not tuned on, record by record."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -8,6 +9,7 @@ import torch
 
 from roslin.model import Decoder, PackedAttention, packed_positions
 from roslin.model.finite import find_fault
+from roslin.statistics import FEWEST_FOR_INTERVALS, RESAMPLES, Interval, ratio_interval
 from roslin.tokens import Example
 from roslin.tune.loss import answer_nll
 from roslin.tune.packing import Pack, best_fit, make_pack
@@ -54,14 +56,22 @@ class HeldOutLoss:
             [self.categories[i] for i in indices],
         )
 
+    def parts(self) -> dict[str, "HeldOutLoss"]:
+        """The loss of each category's records, in alphabetic order; records without a category count as `none`."""
+        places: dict[str, list[int]] = {}
+        for place, name in enumerate(self.categories):
+            places.setdefault(name or "none", []).append(place)
+        return {name: self.part(places[name]) for name in sorted(places)}
+
     def by_category(self) -> dict[str, float]:
         """Loss of each category, in alphabetic order; records without one count as `none`."""
-        names = [name or "none" for name in self.categories]
-        sums = {name: [0.0, 0] for name in sorted(set(names))}
-        for name, nll, tokens in zip(names, self.nll, self.tokens, strict=True):
-            sums[name][0] += nll
-            sums[name][1] += tokens
-        return {name: nll / tokens for name, (nll, tokens) in sums.items()}
+        return {name: part.loss for name, part in self.parts().items()}
+
+    def interval(self, resamples: int = RESAMPLES) -> Interval | None:
+        """The loss with its 95 % bootstrap interval over records; None where records are too few for one."""
+        if len(self.tokens) < FEWEST_FOR_INTERVALS:
+            return None
+        return ratio_interval(self.nll, self.tokens, resamples=resamples)
 
 
 class HeldOutSet:
@@ -70,6 +80,7 @@ class HeldOutSet:
     def __init__(self, examples: Sequence[Example], categories: Sequence[str], row_length: int) -> None:
         """Pack the examples into rows of at most `row_length` tokens."""
         self.categories = list(categories)
+        self.digest = digest_of(examples)
         self._counts = [example.answer_count for example in examples]
         self._rows = best_fit([len(example.ids) for example in examples], row_length)
         self._packs = [make_pack([examples[i] for i in row]) for row in self._rows]
@@ -90,6 +101,14 @@ class HeldOutSet:
             for index, part in zip(row, np.split(losses, np.cumsum([self._counts[i] for i in row])[:-1]), strict=True):
                 nll[index], end_nll[index] = part.sum(), part[-1]
         return HeldOutLoss(nll.tolist(), end_nll.tolist(), self._counts, self.categories)
+
+
+def digest_of(examples: Sequence[Example]) -> str:
+    """Hash of examples' ids and of where their answers begin, in order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(np.asarray([example.answer_start, *example.ids], dtype=np.int32).tobytes())
+    return digest.hexdigest()
 
 
 def hidden_of_answers(decoder: Decoder, pack: Pack) -> torch.Tensor:

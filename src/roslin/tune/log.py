@@ -1,4 +1,4 @@
-"""What a run reports: a line an update for people, JSONL for programs, TensorBoard for curves."""
+"""What a run reports: a line an update for people, JSONL for programs and for trackers of curves."""
 
 import json
 import math
@@ -13,8 +13,12 @@ from typing import Any
 
 import torch
 
-from roslin.errors import InputError, write_failed
+from roslin.errors import write_failed
+from roslin.statistics import Interval
 from roslin.tune.held_out import HeldOutLoss
+
+RESAMPLES_WHILE_TUNING = 1000
+"""Enough to see an interval on a curve, in a tenth of the time; the run's end and its card resample in full."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +70,24 @@ class EvaluationLog:
     """Whether it is the lowest so far."""
 
     def summary(self) -> dict[str, Any]:
-        """The figures that go into the log."""
+        """The figures that go into the log; 95 % intervals over records, null where records are too few for one."""
+        parts = self.held_out.parts()
         return {
             "update": self.update,
             "held_out": self.held_out.loss,
+            "interval": _ends(self.held_out.interval(RESAMPLES_WHILE_TUNING)),
             "held_out_without_end": self.held_out.loss_without_end,
             "by_category": self.held_out.by_category(),
+            "interval_by_category": {
+                name: _ends(part.interval(RESAMPLES_WHILE_TUNING)) for name, part in parts.items()
+            },
+            "records_by_category": {name: len(part.tokens) for name, part in parts.items()},
             "best": self.best,
         }
+
+
+def _ends(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [interval.low, interval.high]
 
 
 class LogFile:
@@ -99,6 +113,10 @@ class LogFile:
         except OSError as error:
             raise write_failed(self._path, error) from error
 
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines so far, parsed; every one has a `kind` and an `update`."""
+        return [json.loads(line) for line in _whole_lines(self._path)]
+
     def close(self) -> None:
         """Close the file; what could not be written was already told."""
         with suppress(OSError):
@@ -119,52 +137,6 @@ def _update_of(line: str) -> float:
         return float(json.loads(line)["update"])
     except (ValueError, TypeError, KeyError):
         return math.inf
-
-
-class Curves:
-    """TensorBoard event files, when asked for or when the package is there."""
-
-    def __init__(self, folder: Path, *, wanted: bool | None, keep_until: int) -> None:
-        """`wanted` None writes if TensorBoard is installed; True raises InputError when it is not.
-
-        Points after update `keep_until`, of a run that was killed, are hidden.
-        """
-        self._writer = _tensorboard_writer(folder, wanted, keep_until)
-
-    def update(self, log: UpdateLog) -> None:
-        """Add an update's points."""
-        for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_gib"):
-            self._point(f"tune/{name}", getattr(log, name), log.update)
-
-    def evaluation(self, log: EvaluationLog) -> None:
-        """Add an evaluation's points."""
-        self._point("held_out/loss", log.held_out.loss, log.update)
-        self._point("held_out/loss_without_end", log.held_out.loss_without_end, log.update)
-        for category, loss in log.held_out.by_category().items():
-            self._point(f"held_out_by_category/{category}", loss, log.update)
-
-    def close(self) -> None:
-        """Write what is buffered."""
-        if self._writer:
-            self._writer.close()
-
-    def _point(self, name: str, value: float, update: int) -> None:
-        if self._writer:
-            self._writer.add_scalar(name, value, update)
-
-
-def _tensorboard_writer(folder: Path, wanted: bool | None, keep_until: int) -> Any:
-    if wanted is False:
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        if wanted:
-            raise InputError(
-                "tensorboard: true, and TensorBoard is not installed: pip install 'roslin[tensorboard]'."
-            ) from None
-        return None
-    return SummaryWriter(str(folder), purge_step=keep_until + 1)
 
 
 def memory_gib(device: torch.device) -> float:

@@ -4,10 +4,11 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -16,13 +17,13 @@ from roslin.model import Decoder
 from roslin.tune.flops import flops_a_token, flops_an_answer_token
 from roslin.tune.held_out import HeldOutLoss, where_it_broke
 from roslin.tune.log import (
-    Curves,
     EvaluationLog,
     LogFile,
     UpdateLog,
     memory_gib,
     peak_flops,
 )
+from roslin.tune.measurements import Measurements
 from roslin.tune.optimizer import MasterAdamW
 from roslin.tune.packing import make_pack
 from roslin.tune.recipe import Recipe
@@ -30,6 +31,7 @@ from roslin.tune.schedule import learning_rate
 from roslin.tune.setup import Prepared
 from roslin.tune.state import Checkpoints, Progress
 from roslin.tune.step import accumulate, draw_seed, dropout
+from roslin.tune.trackers import Kind, Outcome, TrackedRun, Trackers, dotted, points_of
 
 
 class Interrupted(Exception):
@@ -54,6 +56,8 @@ class Callbacks:
     on_evaluate: Callable[[EvaluationLog, Decoder], None] = _nothing
     """After each measurement, with the model as it is now, to be used and not changed."""
     on_finish: Callable[["Tuned"], None] = _nothing
+    on_warning: Callable[[str], None] = _nothing
+    """What went wrong beside the run, which goes on; from any thread."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +78,25 @@ class Tuned:
     stopped_early: bool
 
 
-def fit(recipe: Recipe, prepared: Prepared, callbacks: Callbacks | None = None) -> Tuned:
+def fit(
+    recipe: Recipe,
+    prepared: Prepared,
+    callbacks: Callbacks | None = None,
+    *,
+    facts: Mapping[str, Any] | None = None,
+) -> Tuned:
     """Tune `prepared.decoder` by the recipe, from the newest checkpoint in its output folder if there is one.
 
+    `facts` of machine, packages and records are handed on to the recipe's trackers.
     Raises Interrupted (state saved), Diverged (last good checkpoint kept), InputError for a checkpoint of another
     run, MachineError when the disk is full.
     """
-    return _Run(recipe, prepared, callbacks or Callbacks()).go()
+    return _Run(recipe, prepared, callbacks or Callbacks(), facts or {}).go()
 
 
 class _Run:
-    def __init__(self, recipe: Recipe, prepared: Prepared, callbacks: Callbacks) -> None:
-        self.recipe, self.prepared, self.callbacks = recipe, prepared, callbacks
+    def __init__(self, recipe: Recipe, prepared: Prepared, callbacks: Callbacks, facts: Mapping[str, Any]) -> None:
+        self.recipe, self.prepared, self.callbacks, self.facts = recipe, prepared, callbacks, facts
         self.decoder = prepared.decoder
         self.course = prepared.course
         self.checkpoints = Checkpoints(recipe.output / "checkpoints", recipe.keep_checkpoints)
@@ -98,15 +109,31 @@ class _Run:
     def go(self) -> Tuned:
         keep_until = self.progress.update or -1  # a run that starts anew starts its log anew
         self.log = LogFile(self.recipe.output / "log.jsonl", keep_until=keep_until)
-        self.curves = Curves(self.recipe.output / "tensorboard", wanted=self.recipe.tensorboard, keep_until=keep_until)
+        self.trackers = Trackers.of(self.recipe, self.callbacks.on_warning)
+        outcome: Outcome = "failed"
         try:
             self.callbacks.on_start(self.progress, self.course.updates)
+            self._start_trackers(keep_until)
             with _stop_requests() as stop_requested:
                 self._updates(stop_requested)
+            outcome = "finished"
+        except Interrupted:
+            outcome = "stopped"
+            raise
         finally:
             self.log.close()
-            self.curves.close()
+            self.trackers.close(outcome)
         return self._finish()
+
+    def _start_trackers(self, keep_until: int) -> None:
+        run = TrackedRun(
+            folder=self.recipe.output,
+            settings=dotted(self.recipe.model_dump(mode="json")),
+            facts=dotted(self.facts),
+            fingerprint=self.prepared.fingerprint,
+            goes_on_from=keep_until,
+        )
+        self.trackers.start(run, (points_of(line["kind"], line) for line in self.log.lines()))
 
     def _restore(self) -> tuple[Progress, MasterAdamW]:
         progress, masters, moments = Progress(fingerprint=self.prepared.fingerprint), self.prepared.masters, None
@@ -207,8 +234,7 @@ class _Run:
             memory_gib=memory_gib(self.decoder.device),
             seconds_left=progress.seconds / progress.update * (self.course.updates - progress.update),
         )
-        self.log.write("update", asdict(log))
-        self.curves.update(log)
+        self._write("update", asdict(log))
         self.callbacks.on_step(log)
 
     def _flops(self) -> float:
@@ -233,9 +259,16 @@ class _Run:
                 self.checkpoints.save_best(self.optimizer.masters, progress.update)
             progress.stopped_early = progress.evaluations_since_best >= self.recipe.patience
         log = EvaluationLog(progress.update, held_out, best)
-        self.log.write("evaluation", log.summary())
-        self.curves.evaluation(log)
+        self._write("evaluation", log.summary())
+        self._write_measurements(held_out, progress.update)
         self.callbacks.on_evaluate(log, self.decoder)
+
+    def _write(self, kind: Kind, values: dict[str, Any]) -> None:
+        self.log.write(kind, values)
+        self.trackers.add(kind, values)
+
+    def _write_measurements(self, held_out: HeldOutLoss, update: int) -> None:
+        Measurements(self.prepared.held_out.digest, update, self.before, held_out).write(self.recipe.output)
 
     def _save(self) -> None:
         self.checkpoints.save(self.progress, self.optimizer.masters, self.optimizer.state())
@@ -257,6 +290,7 @@ class _Run:
             seconds=progress.seconds,
             stopped_early=progress.stopped_early,
         )
+        self._write_measurements(tuned.held_out, tuned.updates)
         self.callbacks.on_finish(tuned)
         return tuned
 

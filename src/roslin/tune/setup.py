@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from roslin import prompt, records
@@ -17,9 +16,10 @@ from roslin.model.adapter import is_adapter
 from roslin.records import Record
 from roslin.tokens import Example, Tokenizer
 from roslin.tune.course import Course
-from roslin.tune.held_out import HeldOutSet
+from roslin.tune.held_out import HeldOutSet, digest_of
 from roslin.tune.recipe import Adapter, Recipe
 from roslin.tune.step import draw_seed
+from roslin.tune.trackers import check_installed
 
 PARTS_WITH_A_ROW_A_TOKEN = ("embedding.weight", "head.weight", "head.bias")
 PARTS_WITH_A_TAUGHT_ROW = ("embedding.rows_KD", "head.rows_KD", "head.biases_K")
@@ -62,8 +62,9 @@ def prepare(recipe: Recipe) -> Prepared:
     """Read, check and tokenize the records, then load the model: faults of the data show before the weights move.
 
     Raises InputError for bad records, for a model that cannot be found, for modules that an adapter cannot be added to,
-    and when nothing is left to train on.
+    for trackers that are not installed, and when nothing is left to train on.
     """
+    check_installed(recipe)
     folder = find_model(recipe.model, recipe.revision)
     lora = None if recipe.adapter is None else _lora(recipe.adapter, folder)
     tokenizer = Tokenizer.load(text_source(folder))
@@ -193,14 +194,20 @@ def fingerprint(recipe: Recipe, precision: torch.dtype, base: bytes, examples: S
     What the recipe leaves open goes in as it was chosen (`precision`; `auto` differs by machine). The base goes in by
     its digest; records and held-out records by their ids, in order, wherever they lie.
     """
-    free = {"output", "keep_checkpoints", "checkpoint_every", "sample_every", "samples", "tensorboard", "explosion"}
+    free = {
+        "explosion",
+        "output",
+        "keep_checkpoints",
+        "checkpoint_every",
+        "sample_every",
+        "samples",
+        "trackers",
+        "tensorboard",
+    }
     by_content = {"model", "revision", "records", "mapping", "held_out", "precision", "device"}
     exclude: dict[str, Any] = dict.fromkeys(free | by_content, True) | {"adapter": {"merge"}}
     said = recipe.model_dump_json(exclude=exclude)
-    digest = hashlib.sha256(f"{said} {precision}".encode() + base)
-    for example in examples:
-        digest.update(np.asarray([example.answer_start, *example.ids], dtype=np.int32).tobytes())
-    return digest.hexdigest()
+    return hashlib.sha256(f"{said} {precision} {digest_of(examples)}".encode() + base).hexdigest()
 
 
 def _load(recipe: Recipe, folder: Path) -> Decoder:

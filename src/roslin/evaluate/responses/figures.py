@@ -10,10 +10,7 @@ import numpy as np
 from roslin.evaluate.responses.judged import Judged
 from roslin.evaluate.responses.metrics import METRICS, Metric
 from roslin.evaluate.responses.ratios import ratio_intervals
-from roslin.statistics import Interval, wilson_interval
-
-FEWEST_FOR_INTERVALS = 10
-"""Of fewer records, resampling them gives an interval that is far too narrow; of one, an interval without width."""
+from roslin.statistics import FEWEST_FOR_INTERVALS, Interval, wilson_interval
 
 
 @dataclass(frozen=True)
