@@ -62,7 +62,10 @@ class Callbacks:
 
 @dataclass(frozen=True)
 class Tuned:
-    """A finished run; the decoder holds the final weights (the best ones, when the recipe has patience)."""
+    """A finished run; the decoder holds the final weights (the best ones, when the recipe has patience).
+
+    They are in fp32, exact, where the base is stored in something finer than the bf16 of the passes.
+    """
 
     decoder: Decoder
     before: HeldOutLoss
@@ -136,27 +139,30 @@ class _Run:
         self.trackers.start(run, (points_of(line["kind"], line) for line in self.log.lines()))
 
     def _restore(self) -> tuple[Progress, MasterAdamW]:
-        progress, masters, moments = Progress(fingerprint=self.prepared.fingerprint), self.prepared.masters, None
-        newest = self.checkpoints.newest()
-        if newest is not None:
-            progress, masters, moments = self.checkpoints.load(newest)
-            if progress.fingerprint != self.prepared.fingerprint:
-                raise InputError(
-                    f"{self.recipe.output} holds a run with another recipe, another base or other records. "
-                    "Give another output=…, or --restart to drop that run."
-                )
         recipe = self.recipe
         optimizer = MasterAdamW(
             self.decoder,
             betas=recipe.betas,
             epsilon=recipe.epsilon,
             weight_decay=recipe.weight_decay,
-            masters=masters,
+            moments="fp32" if recipe.optimizer.moments == "auto" else recipe.optimizer.moments,
+            gradients="fp32" if recipe.optimizer.gradients == "auto" else recipe.optimizer.gradients,
+            in_backward=recipe.optimizer.in_backward,
+            low=self.prepared.low,
             fast_rows=self.prepared.rows_of_new_keys,
             fast_factor=recipe.new_keys_rate,
+            seed=recipe.seed,
         )
-        if moments is not None:
-            optimizer.load_state(moments)
+        newest = self.checkpoints.newest()
+        if newest is None:
+            return Progress(fingerprint=self.prepared.fingerprint), optimizer
+        progress = self.checkpoints.progress(newest)
+        if progress.fingerprint != self.prepared.fingerprint:
+            raise InputError(
+                f"{recipe.output} holds a run with another recipe, another base or other records. "
+                "Give another output=…, or --restart to drop that run."
+            )
+        self.checkpoints.load(newest, optimizer.weights() | optimizer.state())
         return progress, optimizer
 
     def _updates(self, stop_requested: threading.Event) -> None:
@@ -182,9 +188,6 @@ class _Run:
         progress, recipe = self.progress, self.recipe
         started = time.monotonic()
         packs = [make_pack([self.prepared.examples[i] for i in row]) for row in rows]
-        with dropout(self.decoder, draw_seed(recipe.seed, progress.update + 1)):
-            loss = accumulate(self.decoder, packs)
-        self._stop_if_diverged(loss, lambda: where_it_broke(self.decoder, packs))
         rate = learning_rate(
             progress.update + 1,
             peak=recipe.learning_rate,
@@ -192,6 +195,11 @@ class _Run:
             warmup=self.course.warmup,
             total=self.course.updates,
         )
+        if recipe.optimizer.in_backward:
+            self.optimizer.begin(rate)
+        with dropout(self.decoder, draw_seed(recipe.seed, progress.update + 1)):
+            loss = accumulate(self.decoder, packs)
+        self._stop_if_diverged(loss, lambda: where_it_broke(self.decoder, packs))
         norm = self.optimizer.update(rate, recipe.clip_norm)
         if not math.isfinite(norm):
             self._diverged("a gradient is not finite")
@@ -256,7 +264,7 @@ class _Run:
             progress.evaluations_since_best += 1
         if self.recipe.patience is not None:
             if best:
-                self.checkpoints.save_best(self.optimizer.masters, progress.update)
+                self.checkpoints.save_best(self.optimizer.masters(), progress.update)
             progress.stopped_early = progress.evaluations_since_best >= self.recipe.patience
         log = EvaluationLog(progress.update, held_out, best)
         self._write("evaluation", log.summary())
@@ -271,15 +279,12 @@ class _Run:
         Measurements(self.prepared.held_out.digest, update, self.before, held_out).write(self.recipe.output)
 
     def _save(self) -> None:
-        self.checkpoints.save(self.progress, self.optimizer.masters, self.optimizer.state())
+        self.checkpoints.save(self.progress, self.optimizer.weights() | self.optimizer.state())
 
     def _finish(self) -> Tuned:
         progress = self.progress
         if self.recipe.patience is not None and progress.best_update != progress.update:
-            best = self.checkpoints.load_best(progress.best_update)
-            with torch.no_grad():
-                for name, parameter in self.optimizer.parameters.items():
-                    parameter.copy_(best[name])
+            self.checkpoints.load_best(self.optimizer.masters(), progress.best_update)
         tuned = Tuned(
             decoder=self.decoder,
             before=self.before,
@@ -291,6 +296,8 @@ class _Run:
             stopped_early=progress.stopped_early,
         )
         self._write_measurements(tuned.held_out, tuned.updates)
+        if self.decoder.dtype == torch.bfloat16 != self.prepared.stored_dtype:
+            self.optimizer.become_exact()  # the model is written in a finer dtype than passes had
         self.callbacks.on_finish(tuned)
         return tuned
 

@@ -1,21 +1,40 @@
-"""AdamW on fp32 masters: passes may be computed in bf16, updates are exact in fp32."""
+"""AdamW on exact fp32 weights, which a bf16 model has in two halves; the moments in 32, 16 or 8 bits."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib.util import find_spec
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from roslin.tune.adamw import plain
+from roslin.tune.adamw.moments import Kind, Moments
+from roslin.tune.adamw.noise import key_of
+from roslin.tune.adamw.plain import Held, Step
+from roslin.tune.adamw.shards import first_row, here, together
+from roslin.tune.adamw.split import join
+
 Tensors = Mapping[str, Tensor]
+Gradients = Literal["fp32", "bf16"]
 
 
 class MasterAdamW:
-    """Owns the fp32 master of every parameter that learns, its gradient sum, and AdamW's two moments.
+    """Owns what is behind every parameter that learns: the rest of its exact weight, its gradient sum, its moments.
 
-    A model in fp32 is its own master. A model in bf16 is written anew from the masters after each update, and each
-    pass's gradients are added up in fp32, so splitting an update into more passes loses nothing to bf16 sums. Such a
-    model takes 18 bytes a parameter: weight 2, master 4, gradient sum 4, moments 8.
+    A parameter in fp32 is its own master. One in bf16 is the high half of its master and the low half is kept here, so
+    an update is exact in fp32 and no second copy of the weights exists. Bytes a parameter of a bf16 model: weight 2,
+    low half 2, gradient 4 (`gradients="fp32"`: passes add up in fp32, so splitting an update into more passes loses
+    nothing to bf16 sums) or 2 (`"bf16"`) or none (`in_backward`), moments 8, 4 or 2.06.
+
+    With `in_backward` every tensor makes its step as soon as its gradient is there, and the gradient is dropped: call
+    `begin` before the one backward pass of an update, and `update` after it. A gradient that is not finite then leaves
+    its own tensor alone (weight, low half and moments), but other tensors have made their step by the time that
+    `update` returns the norm, which is not finite either: the state is then no longer that of any update, and what
+    goes on must go on from a checkpoint. Nothing is clipped, since the norm is known too late.
+
+    Parameters may be DTensors (FSDP2): each process works on its own rows and the norm is of all processes' gradients.
     """
 
     def __init__(
@@ -25,95 +44,185 @@ class MasterAdamW:
         betas: tuple[float, float],
         epsilon: float,
         weight_decay: float,
-        masters: Tensors | None = None,
+        moments: Kind = "fp32",
+        gradients: Gradients = "fp32",
+        in_backward: bool = False,
+        low: Tensors | None = None,
         fast_rows: Mapping[str, Sequence[int]] | None = None,
         fast_factor: float = 1.0,
+        seed: int = 0,
     ) -> None:
-        """Take over what learns of `model`; `masters` gives fp32 values where they are known, and is taken over too.
+        """Take over what learns of `model`.
 
-        `fast_rows` names rows of parameters whose learning rate is `fast_factor` times that of all others.
+        `low` gives int16 low halves of bf16 parameters, where the model was rounded from something finer, and is taken
+        over too. `fast_rows` names rows of parameters whose learning rate is `fast_factor` times that of all others.
+        `seed` is for the rounding of moments in 16 and 8 bits: the same seed, the same bits.
         """
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.masters = {name: self._master(name, p, masters) for name, p in self.parameters.items()}
-        self._adamw = torch.optim.AdamW(
-            self.masters.values(), lr=0.0, betas=betas, eps=epsilon, weight_decay=weight_decay, fused=True
-        )
-        self._fast_rows = {
-            name: torch.tensor(rows, device=self.masters[name].device) for name, rows in (fast_rows or {}).items()
+        self.sums: dict[str, Tensor] = {}
+        """fp32 sums of the passes' gradients, until `update` clears them."""
+        self._betas, self._epsilon, self._weight_decay, self._seed = betas, epsilon, weight_decay, seed
+        self._in_backward = in_backward
+        self._steps = torch.tensor(0)
+        self._rate = math.nan
+        self._norms: dict[str, Tensor] = {}
+        self._together = together(self.parameters.items())
+        self._low = {name: _low_half(here(p), (low or {}).get(name)) for name, p in self._rounded()}
+        self._moments = {name: Moments.zeros(moments, here(p)) for name, p in self.parameters.items()}
+        self._rate_factors = {
+            name: _rate_factors(self.parameters[name], rows, fast_factor) for name, rows in (fast_rows or {}).items()
         }
-        self._fast_factor = fast_factor
-        self._collect_by_itself()
-        self._publish()
-
-    @staticmethod
-    def _master(name: str, parameter: nn.Parameter, masters: Tensors | None) -> Tensor:
-        if parameter.dtype == torch.float32:
-            if masters is not None:
-                parameter.data.copy_(masters[name])
-            return parameter
-        if masters is None:
-            return parameter.detach().float()
-        return masters[name].to(parameter.device, torch.float32)
-
-    def _collect_by_itself(self) -> None:
-        """Have every finished gradient moved into its master's fp32 sum and freed, while backward still runs."""
         for name, parameter in self.parameters.items():
-            if self.masters[name] is not parameter:
-                hook = partial(_collect, self.masters[name])
-                parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+            if in_backward:
+                self._when_there_is_a_gradient(name, parameter, self._step_at_once)
+            elif gradients == "fp32" and parameter.dtype != torch.float32:
+                self._when_there_is_a_gradient(name, parameter, self._collect)
+
+    def _rounded(self) -> list[tuple[str, nn.Parameter]]:
+        return [(name, p) for name, p in self.parameters.items() if p.dtype == torch.bfloat16]
+
+    def _when_there_is_a_gradient(self, name: str, parameter: Tensor, work: Callable[[str, Tensor], None]) -> None:
+        """Have a finished gradient worked on and freed while backward still runs."""
+
+        @torch.no_grad()
+        def hook(parameter: Tensor) -> None:
+            if parameter.grad is not None:
+                work(name, here(parameter.grad))
+                parameter.grad = None
+
+        parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+
+    def _collect(self, name: str, gradient: Tensor) -> None:
+        if name in self.sums:
+            self.sums[name] += gradient
+        else:
+            self.sums[name] = gradient.float()
+
+    def begin(self, learning_rate: float) -> None:
+        """Before the backward pass of an update that is applied in it."""
+        self._rate = learning_rate
+        self._norms = {}
+        self._steps += 1
+
+    def _step_at_once(self, name: str, gradient: Tensor) -> None:
+        if math.isnan(self._rate) or name in self._norms:
+            raise RuntimeError(f"{name} has a gradient outside the one backward pass that begin() announces")
+        if not gradient.numel():  # a shard without rows
+            return
+        norm = torch.linalg.vector_norm(gradient, dtype=torch.float32)
+        self._norms[name] = norm
+        self._step(name, gradient, _factor(norm, None), self._rate)
 
     @torch.no_grad()
     def update(self, learning_rate: float, clip_norm: float | None) -> float:
-        """Clip, step, clear; the gradients' norm before clipping. Nothing is changed when the norm is not finite."""
-        gradients = [master.grad for master in self.masters.values() if master.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        if torch.isfinite(norm):
-            if clip_norm is not None:
-                nn.utils.clip_grads_with_norm_(list(self.masters.values()), clip_norm, norm)
-            for group in self._adamw.param_groups:
-                group["lr"] = learning_rate
-            with self._hastened():
-                self._adamw.step()
-            self._publish()
-        self._adamw.zero_grad(set_to_none=True)
-        return float(norm)
+        """Clip, step, clear; the gradients' norm before clipping. Nothing is changed when the norm is not finite.
 
-    @contextmanager
-    def _hastened(self) -> Iterator[None]:
-        """Lengthen what the step does to the fast rows: AdamW's step is proportional to the learning rate."""
-        before = {name: self.masters[name][rows] for name, rows in self._fast_rows.items()}
-        yield
-        for name, rows in self._fast_rows.items():
-            self.masters[name][rows] = before[name].lerp(self.masters[name][rows], self._fast_factor)
+        Where the steps are made in the backward pass, what is left is to give the norm: both arguments are ignored.
+        """
+        if self._in_backward:
+            self._rate = math.nan
+            return float(self._norm(self._norms))
+        gradients = self._gradients()
+        norms = torch._foreach_norm(list(gradients.values()), 2, torch.float32) if gradients else []
+        norm = self._norm(dict(zip(gradients, norms, strict=True)))
+        factor = _factor(norm, clip_norm)
+        self._steps += 1
+        for name, gradient in gradients.items():
+            self._step(name, gradient, factor, learning_rate)
+        self.sums = {}
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        found = float(norm)  # the device is waited for here, with all steps already on their way
+        if not math.isfinite(found):
+            self._steps -= 1
+        return found
 
-    @torch.no_grad()
-    def _publish(self) -> None:
-        for name, parameter in self.parameters.items():
-            if self.masters[name] is not parameter:
-                parameter.copy_(self.masters[name])
+    def _gradients(self) -> dict[str, Tensor]:
+        """By name, what this process has: a shard without rows may have none."""
+        found = {name: here(p.grad) for name, p in self.parameters.items() if p.grad is not None} | self.sums
+        return {name: found[name] for name in self.parameters if name in found and found[name].numel()}
+
+    def _norm(self, norms: Tensors) -> Tensor:
+        device = next(iter(self.parameters.values())).device
+        squares = [part.square_of_norm(norms, device) for part in self._together]
+        return torch.stack(squares).sum().sqrt().float()
+
+    def _step(self, name: str, gradient: Tensor, factor: Tensor, learning_rate: float) -> None:
+        number = int(self._steps)
+        told = Step(
+            learning_rate, self._betas, self._epsilon, self._weight_decay, number, key_of(self._seed, name, number)
+        )
+        parameter = self.parameters[name]
+        weight = here(parameter)
+        first = first_row(parameter) * (weight.numel() // max(1, len(weight)))
+        held = Held(weight, self._low.get(name), self._moments[name], self._rate_factors.get(name), first)
+        if weight.is_cuda and _has_triton():
+            from roslin.tune.adamw import kernel
+
+            kernel.step(held, gradient, factor, told)
+        else:
+            plain.step(held, gradient, factor, told)
+
+    def master(self, name: str) -> Tensor:
+        """The exact fp32 weight: of this process's rows, where the parameter is cut up."""
+        weight = here(self.parameters[name])
+        return join(weight, self._low[name]) if name in self._low else weight
+
+    def weights(self) -> dict[str, Tensor]:
+        """What passes are computed with, by name: of this process's rows. Not copies."""
+        return {name: here(p) for name, p in self.parameters.items()}
+
+    def masters(self) -> dict[str, Tensor]:
+        """The weights, and their low halves as `NAME/low` where they are in bf16: all that is exact. Not copies."""
+        return self.weights() | {f"{name}/low": half for name, half in self._low.items()}
+
+    def become_exact(self) -> None:
+        """Put every fp32 master in the place of its bf16 parameter and low half, which are as large as it is.
+
+        For a model that is to be written in a finer dtype, when all updates are done; not for parameters that are cut
+        up among processes.
+        """
+        for name in list(self._low):
+            self.parameters[name].data = self.master(name)
+            del self._low[name]
 
     def state(self) -> dict[str, Tensor]:
-        """The moments and step counts, by parameter name, for a checkpoint."""
-        found = {}
-        for name, master in self.masters.items():
-            for part, value in self._adamw.state.get(master, {}).items():
-                found[f"{name}/{part}"] = value
-        return found
+        """All but the weights, for a checkpoint: `NAME/low`, `NAME/exp_avg` and so on, and `step`. Not copies.
+
+        Every tensor but `step`, a number, has the first dimension of this process's part of its parameter. A checkpoint
+        may be read into these tensors and `weights` as they are.
+        """
+        found = {f"{name}/low": half for name, half in self._low.items()}
+        for name, moments in self._moments.items():
+            found |= {f"{name}/{part}": value for part, value in moments.parts().items()}
+        return found | {"step": self._steps}
 
     def load_state(self, state: Tensors) -> None:
         """Set what `state` gave."""
-        for name, master in self.masters.items():
-            parts = {key.rpartition("/")[2]: value for key, value in state.items() if key.rpartition("/")[0] == name}
-            if parts:
-                self._adamw.state[master] = {part: value.to(master.device, copy=True) for part, value in parts.items()}
+        for key, tensor in self.state().items():
+            tensor.copy_(state[key])
 
 
-@torch.no_grad()
-def _collect(master: Tensor, parameter: Tensor) -> None:
-    if parameter.grad is None:
-        return
-    if master.grad is None:
-        master.grad = parameter.grad.float()
-    else:
-        master.grad += parameter.grad
-    parameter.grad = None
+def _low_half(weight: Tensor, given: Tensor | None) -> Tensor:
+    if given is None:
+        return torch.zeros(weight.shape, dtype=torch.int16, device=weight.device)
+    return given.to(weight.device)
+
+
+def _rate_factors(parameter: Tensor, rows: Sequence[int], factor: float) -> Tensor:
+    """fp32, one for each row that is here."""
+    factors_R = torch.ones(parameter.shape[0])
+    factors_R[list(rows)] = factor
+    first, weight = first_row(parameter), here(parameter)
+    return factors_R[first : first + len(weight)].to(weight.device)
+
+
+def _factor(norm: Tensor, clip_norm: float | None) -> Tensor:
+    """What gradients are multiplied with, as torch clips them; NaN, which leaves a tensor alone, for no finite norm."""
+    clipped = torch.ones_like(norm) if clip_norm is None else (clip_norm / (norm + 1e-6)).clamp(max=1.0)
+    return torch.where(torch.isfinite(norm), clipped, math.nan)
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None

@@ -82,6 +82,19 @@ class Adapter(Settings):
         return [value] if isinstance(value, str) else value
 
 
+class Optimizer(Settings):
+    """How AdamW keeps what it needs. Updates are exact in fp32 whatever is chosen here."""
+
+    moments: Literal["auto", "fp32", "bf16", "8bit"] = "auto"
+    """Both moments take 8 bytes a parameter in fp32, 4 in bf16, 2.06 in 8 bits; the latter are rounded stochastically.
+    `auto` is fp32."""
+    gradients: Literal["auto", "fp32", "bf16"] = "auto"
+    """What the passes of an update add their gradients up in: 4 or 2 bytes a parameter. `auto` is fp32."""
+    in_backward: bool = False
+    """Update every matrix in the backward pass as soon as its gradient is there, and drop the gradient: those of the
+    whole model never exist. An update is then one pass, and nothing is clipped."""
+
+
 class Recipe(Settings):
     """What a tuning run is told. Defaults are those of Dolly's published runs."""
 
@@ -131,6 +144,7 @@ class Recipe(Settings):
     GPU, and one row on a CPU."""
     checkpointing: Literal["auto", "none", "all"] | NonNegativeInt = "auto"
     """How many layers keep their input alone and are run again in the backward pass: `auto` is as few as will fit."""
+    optimizer: Optimizer = Optimizer()
     fp8: bool = False
     """Take the blocks' matrix products in 8-bit floating point (H100 and newer); updates stay exact in fp32."""
 
@@ -198,7 +212,7 @@ class Recipe(Settings):
         return cls.model_validate(values)
 
 
-GROUPS: Mapping[str, type[Settings]] = {"held_out": HeldOut, "adapter": Adapter}
+GROUPS: Mapping[str, type[Settings]] = {"held_out": HeldOut, "adapter": Adapter, "optimizer": Optimizer}
 Fault = tuple[str, str]
 """A dotted key and what is wrong with it."""
 
@@ -253,6 +267,8 @@ def _combination_faults(kind: type[Recipe], values: Mapping[str, Any]) -> Iterat
         yield "betas", f"each must lie in [0, 1), not {recipe.betas}"
     if sound("trackers", "tensorboard") and recipe.tensorboard is False and "tensorboard" in recipe.named_trackers():
         yield "tensorboard", "false, and trackers names it; leave one of the two out"
+    if sound("optimizer", "clip_norm") and recipe.optimizer.in_backward:
+        yield from _in_backward_faults(recipe)
     if sound("device", "precision") and recipe.device == "cuda" and not _cuda_is_there():
         yield "device", "cuda is asked for, and this machine has no CUDA device. Use device=auto or device=cpu"
 
@@ -264,6 +280,17 @@ def _held_out_faults(held_out: HeldOut) -> Iterator[Fault]:
         yield "held_out.count", "a hash split keeps a fraction (a count would move old records when new ones come)"
     elif held_out.split == "dolly" and held_out.fraction:
         yield "held_out.fraction", "a dolly split keeps a count"
+
+
+def _in_backward_faults(recipe: Recipe) -> Iterator[Fault]:
+    if recipe.clip_norm is not None:
+        yield (
+            "optimizer.in_backward",
+            f"excludes clip_norm (now {recipe.clip_norm:g}): clipping needs all gradients at once, and here each is "
+            "used and dropped. Set clip_norm: null",
+        )
+    if recipe.optimizer.gradients == "fp32":
+        yield "optimizer.gradients", "fp32 sums are for several passes, and with in_backward an update is one pass"
 
 
 def _cuda_is_there() -> bool:

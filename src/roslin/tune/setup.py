@@ -15,6 +15,7 @@ from roslin.model.adapted import Lora, adapt, chosen_modules, quantize_blocks
 from roslin.model.adapter import is_adapter
 from roslin.records import Record
 from roslin.tokens import Example, Tokenizer
+from roslin.tune.adamw.split import split
 from roslin.tune.course import Course
 from roslin.tune.held_out import HeldOutSet, digest_of
 from roslin.tune.recipe import Adapter, Recipe
@@ -47,8 +48,8 @@ class Prepared:
     dropped: list[Dropped]
     rows_of_new_keys: Mapping[str, list[int]]
     """By parameter, the rows of the keys that the base did not have."""
-    masters: dict[str, torch.Tensor] | None
-    """fp32 weights, where the decoder holds them only rounded."""
+    low: dict[str, torch.Tensor] | None
+    """The low halves of fp32 weights, where the decoder holds them only rounded to bf16."""
     stored_dtype: torch.dtype
     """What the base's weights are stored in; the tuned model's will be too."""
     fingerprint: str
@@ -83,7 +84,7 @@ def prepare(recipe: Recipe) -> Prepared:
     stored_dtype, base, base_rows = decoder.dtype, base_digest(decoder), decoder.config.vocab_rows
     fit_vocabulary(decoder, tokenizer.size, new_ids, recipe.init_keys)
     precision = choose_precision(recipe, choose_device(recipe))
-    masters = None if lora else _to_precision(decoder, precision)
+    low = None if lora else _to_precision(decoder, precision)
     taught_ids = sorted({*new_ids, *range(base_rows, tokenizer.size)})
     if lora:
         _adapt(recipe, decoder, lora, precision, taught_ids)
@@ -96,7 +97,7 @@ def prepare(recipe: Recipe) -> Prepared:
         course=course,
         dropped=dropped + more_dropped,
         rows_of_new_keys=_rows_of_new_keys(decoder, new_ids, taught_ids if lora else None),
-        masters=masters,
+        low=low,
         stored_dtype=stored_dtype,
         fingerprint=fingerprint(recipe, precision, base, [*examples, *held_out_examples]),
         base_rows=base_rows,
@@ -245,8 +246,14 @@ def _rows_of_new_keys(
 
 
 def _to_precision(decoder: Decoder, precision: torch.dtype) -> dict[str, torch.Tensor] | None:
-    """Convert the decoder in place; the fp32 weights, when its own are about to be rounded from something finer."""
-    finer = precision == torch.bfloat16 and decoder.dtype != torch.bfloat16
-    masters = {name: parameter.detach().float() for name, parameter in decoder.named_parameters()} if finer else None
+    """Convert the decoder in place; what rounding to bf16 drops from weights that are finer, as int16 low halves.
+
+    One parameter at a time: never is more than one in fp32 beside the model.
+    """
+    low = {}
+    if precision == torch.bfloat16:
+        for name, parameter in decoder.named_parameters():
+            if parameter.dtype != torch.bfloat16:
+                parameter.data, low[name] = split(parameter.detach().float())
     decoder.to(precision)
-    return masters
+    return low or None
