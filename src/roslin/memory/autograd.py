@@ -1,0 +1,98 @@
+"""What torch's own autograd keeps of plain blocks, and what lives for a moment beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from roslin.memory.layers import (
+    NF4_UNPACKING,
+    RANK,
+    adapter_count,
+    largest_matrix,
+    matrices,
+    mlp_numbers,
+)
+
+if TYPE_CHECKING:
+    from roslin.memory.parts import Device, Method
+    from roslin.model import ModelConfig
+
+
+def activations(config: ModelConfig, method: Method, tokens: int, device: Device, recomputed_layers: int = 0) -> int:
+    """Bytes that a pass of `tokens` keeps for its backward pass: of recomputed layers what goes in alone."""
+    size = 4 if method == "fp32" else 2
+    whole = (config.layers - recomputed_layers) * block_keeps(config, method, device)
+    rounded_adapters = size * adapter_count(config) if method in ("lora", "qlora") else 0
+    kept = whole + recomputed_layers * size * config.width + around_blocks(config, size, _rms_bytes(method, device))
+    return tokens * kept + rounded_adapters
+
+
+def block_keeps(config: ModelConfig, method: Method, device: Device) -> int:
+    """Bytes a token that one block keeps."""
+    size = 4 if method == "fp32" else 2
+    adapted = method in ("lora", "qlora")
+    rms_bytes = _rms_bytes(method, device)
+    kept = _norms_keep(config, size, rms_bytes) + _attention_keeps(config, size, device, rms_bytes)
+    kept += size * mlp_numbers(config)
+    if adapted:
+        kept += size * RANK * len(matrices(config)) + _dropout_keeps(config, size, device)
+    return kept
+
+
+def around_blocks(config: ModelConfig, size: int, rms_bytes: int | None) -> int:
+    """Bytes a token outside the blocks: rotary tables, what the final norm keeps, ids and positions."""
+    a_number = rms_bytes if config.norm == "rms" and rms_bytes is not None else size
+    return 2 * size * config.rotary_dims + a_number * config.width + 16
+
+
+def _rms_bytes(method: Method, device: Device) -> int | None:
+    """Bytes that an RMSNorm keeps of a number, where torch makes it of several steps in fp32, as on a CPU.
+
+    It keeps what goes in and, to learn, what is normed.
+    """
+    return None if device == "cuda" else 4 if method in ("lora", "qlora") else 8
+
+
+def backward_workspace(config: ModelConfig, method: Method, tokens: int) -> int:
+    """A layer's gradients at its MLP, and one matrix's: its gradient, or itself unpacked.
+
+    Where the MLP is gated its gradients are widest when no matrix has one yet.
+    """
+    size = 4 if method == "fp32" else 2
+    matrix = {"lora": 0, "qlora": NF4_UNPACKING}.get(method, size) * largest_matrix(config)
+    if config.gated_mlp and method in ("fp32", "bf16"):
+        return max(tokens * size * config.up_rows, matrix)
+    return tokens * size * (config.width + config.up_rows) + matrix
+
+
+def _norms_keep(config: ModelConfig, size: int, rms_bytes: int | None) -> int:
+    """A layer's norms: their inputs and outputs, and per token a mean and a deviation."""
+    norms = 1 if config.shared_norm else 2
+    outputs = norms * size * config.width
+    if config.norm == "rms" and rms_bytes is not None:
+        return outputs + norms * (rms_bytes * config.width + 4)
+    inputs = 1 if config.parallel_residual else 2
+    return outputs + inputs * size * config.width + norms * 8
+
+
+def _attention_keeps(config: ModelConfig, size: int, device: Device, rms_bytes: int | None) -> int:
+    """Turned queries, keys and values, what was gathered, and its normalisers; with norms of heads, what goes in.
+
+    Runs of unlike lengths cost a copy of what was gathered on a CPU.
+    """
+    copied = config.query_rows if device == "cpu" else 0
+    kept = size * (config.qkv_rows + config.query_rows + copied) + 4 * config.heads
+    if not config.qk_norm:
+        return kept
+    turning = config.query_rows + config.key_rows
+    normed = size * config.qkv_rows if rms_bytes is None else rms_bytes * turning
+    return kept + normed + 4 * (config.heads + config.kv_heads)
+
+
+def _dropout_keeps(config: ModelConfig, size: int, device: Device) -> int:
+    """Adapters read copies of which some numbers were dropped: these are kept, and which were, instead of the whole."""
+    read = 2 * config.width + config.query_rows + config.inner
+    spared = (1 if config.shared_norm else 2) * config.width + config.inner
+    if device == "cpu":
+        return size * (read - spared - config.query_rows) + size * read
+    return size * (read - spared) + read

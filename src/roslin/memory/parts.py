@@ -1,0 +1,37 @@
+"""Bytes by part, and the words in which memory is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Literal
+
+Precision = Literal["fp32", "bf16", "nf4"]
+"""What weights are kept in to answer. bf16 is as large as fp16; nf4 is for the matrices of layers, beside bf16."""
+Method = Literal["fp32", "bf16", "lora", "qlora"]
+"""How a model is tuned: all weights in fp32 or in bf16, or adapters with dropout beside frozen ones in bf16 or nf4."""
+Device = Literal["cpu", "cuda"]
+
+GIB = 2**30
+
+
+class Parts:
+    """Bytes by part."""
+
+    def parts(self) -> dict[str, int]:
+        """Each part by its name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+
+    @property
+    def total(self) -> int:
+        """All parts together."""
+        return sum(self.parts().values())
+
+    def __str__(self) -> str:
+        said = [f"{gib(count)} {name.replace('_', ' ')}" for name, count in self.parts().items() if count]
+        return f"{' + '.join(said)} = {gib(self.total)} GiB"
+
+
+def gib(count: int) -> str:
+    """Bytes in GiB with three figures: 0.04, 5.17, 46.5, 345."""
+    value = count / GIB
+    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:,.0f}"

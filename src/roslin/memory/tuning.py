@@ -1,0 +1,178 @@
+"""What tuning takes, for a model, a method and settings, at the fullest moment of an update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from roslin.memory import autograd, passes
+from roslin.memory.layers import adapter_count, block_numbers, matrices, token_rows, weight_bytes
+from roslin.memory.parts import Parts
+
+if TYPE_CHECKING:
+    from roslin.memory.parts import Device, Method, Precision
+    from roslin.model import ModelConfig
+
+Moments = Literal["fp32", "bf16", "8bit"]
+"""What AdamW's two moments are kept in."""
+Gradients = Literal["fp32", "bf16"]
+"""What the gradients of an update's passes are added up in, where weights are in bf16."""
+
+LOSS_CHUNK, GPU_LOSS_CHUNK = 1024, 8192
+"""Answer tokens whose logits exist at one time, on a CPU and on a GPU."""
+MOMENT_BLOCK = 128
+"""Numbers of an 8-bit moment that share one fp32 scale; matrices whose rows are no multiple keep fp32 moments."""
+
+_BASE: dict[Method, Precision] = {"fp32": "fp32", "bf16": "bf16", "lora": "bf16", "qlora": "nf4"}
+_MOMENT_BYTES = {"fp32": 4, "bf16": 2}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What of memory a recipe can choose."""
+
+    moments: Moments = "fp32"
+    gradients: Gradients = "fp32"
+    in_backward: bool = False
+    """The optimizer is applied while the backward pass runs, and gradients are dropped as they come."""
+    recomputed_layers: int = 0
+    """Layers that keep their input alone and run again in the backward pass."""
+    one_pass: bool = False
+    """Whether every update is one pass: no gradients are there before its backward pass then."""
+    shards: int = 1
+    """Over how many GPUs weights, gradients and moments are spread."""
+
+
+@dataclass(frozen=True)
+class Tuning(Parts):
+    """Bytes that tuning takes on one device."""
+
+    weights: int
+    """Those that passes are computed with, adapters among them."""
+    masters: int
+    """What fp32 weights have beyond bf16 ones: their low halves."""
+    gradients: int
+    """Of an update, in the dtype that its passes are added up in."""
+    moments: int
+    """AdamW's two."""
+    activations: int
+    """What a pass keeps for its backward pass."""
+    workspace: int
+    """What lives for a moment: the loss's logits and the head's gradient, or a layer's backward pass."""
+    gathered: int
+    """Whole layers, where weights are spread over GPUs: one in use and one on its way, and their gradients."""
+
+
+def tuning(
+    config: ModelConfig,
+    method: Method,
+    tokens: int,
+    device: Device = "cuda",
+    settings: Settings | None = None,
+    answers: int | None = None,
+) -> Tuning:
+    """What tuning takes with passes of up to `tokens`, of which `answers` are answers' (all, where it is not said).
+
+    An update's fullest moment is the start of a backward pass, when all activations are there, or its end, when all
+    gradients are: they meet only where an update has several passes.
+    """
+    settings = settings or Settings()
+    adapters = adapter_count(config) if method in ("lora", "qlora") else 0
+    trained = adapters or config.parameter_count
+    gradients = _gradients(config, method, trained, settings) // settings.shards
+    kept = _activations(config, method, tokens, device, settings)
+    if settings.one_pass:
+        gradients, kept = _fuller_end(config, gradients, kept)
+    return Tuning(
+        weights=(weight_bytes(config, _BASE[method]) + 4 * adapters) // settings.shards,
+        masters=2 * trained // settings.shards if method == "bf16" else 0,
+        gradients=gradients,
+        moments=moment_bytes(config, method, settings.moments) // settings.shards,
+        activations=kept,
+        workspace=_workspace(config, method, tokens, tokens if answers is None else answers, device, settings),
+        gathered=_gathered(config, method) if settings.shards > 1 else 0,
+    )
+
+
+def moment_bytes(config: ModelConfig, method: Method, moments: Moments) -> int:
+    """Bytes of both moments. Adapters, vectors and matrices that do not divide into blocks keep fp32 ones."""
+    if method in ("lora", "qlora"):
+        return 8 * adapter_count(config)
+    if moments != "8bit":
+        return 2 * _MOMENT_BYTES[moments] * config.parameter_count
+    small = _numbers_in_blocks(config)
+    return 2 * small + 2 * small // MOMENT_BLOCK * 4 + 8 * (config.parameter_count - small)
+
+
+def _numbers_in_blocks(config: ModelConfig) -> int:
+    """Numbers of matrices whose last dimension divides into blocks."""
+    layer = sum(rows * columns for rows, columns in matrices(config) if columns % MOMENT_BLOCK == 0)
+    return config.layers * layer + (token_rows(config) if config.width % MOMENT_BLOCK == 0 else 0)
+
+
+def _gradients(config: ModelConfig, method: Method, trained: int, settings: Settings) -> int:
+    if settings.in_backward:
+        return 0
+    return trained * (2 if method == "bf16" and settings.gradients == "bf16" else 4)
+
+
+def _fuller_end(config: ModelConfig, gradients: int, kept: int) -> tuple[int, int]:
+    """Gradients and activations at the fuller end of a backward pass that is an update's only one."""
+    last_layer = kept // config.layers
+    return (0, kept) if kept > gradients + last_layer else (gradients, last_layer)
+
+
+def _activations(config: ModelConfig, method: Method, tokens: int, device: Device, settings: Settings) -> int:
+    if passes.written_out(config, method):
+        return passes.activations(config, _size(method), tokens, device, settings.recomputed_layers)
+    return autograd.activations(config, method, tokens, device, settings.recomputed_layers)
+
+
+def _workspace(
+    config: ModelConfig, method: Method, tokens: int, answers: int, device: Device, settings: Settings
+) -> int:
+    size = _size(method)
+    if passes.written_out(config, method):
+        apart = method == "bf16" and (settings.in_backward or settings.gradients == "fp32")
+        backward = passes.backward_workspace(config, size, tokens, device, apart)
+        whole = passes.block_keeps(config, size, device)
+    else:
+        backward = autograd.backward_workspace(config, method, tokens)
+        whole = autograd.block_keeps(config, method, device)
+    if settings.recomputed_layers == config.layers:
+        backward += tokens * (whole - size * config.width)  # run again, a layer is whole
+    if settings.one_pass and not settings.in_backward and method in ("fp32", "bf16"):
+        backward += size * config.vocab_rows * config.width  # the head's gradient, the first of all to be there
+    return max(_loss_workspace(config, method, answers, device), backward)
+
+
+def _size(method: Method) -> int:
+    """Bytes of a number in a pass."""
+    return 4 if method == "fp32" else 2
+
+
+def _loss_workspace(config: ModelConfig, method: Method, answers: int, device: Device) -> int:
+    """The hidden states of answer tokens, their gradients, the head's, and logits in chunks.
+
+    A GPU's kernel turns logits into their gradients in place; a CPU has fp32 copies beside them. The head's gradients
+    of several chunks are added up in fp32.
+    """
+    size, most = _size(method), LOSS_CHUNK if device == "cpu" else GPU_LOSS_CHUNK
+    chunk, next_chunk = min(answers, most), min(max(answers - most, 0), most)
+    hidden = 2 * size * answers * config.width
+    a_logit = size if device == "cuda" else size + 4 if size == 4 else size + 8
+    made = a_logit * chunk * config.vocab_rows
+    if method in ("lora", "qlora"):
+        return hidden + made
+    head, kept = config.vocab_rows * config.width, size * chunk * config.vocab_rows
+    if not next_chunk:
+        return hidden + max(made, kept + size * head)
+    both = kept + size * next_chunk * config.vocab_rows
+    return hidden + max(made, 4 * head + max(a_logit * next_chunk * config.vocab_rows, both, kept + size * head))
+
+
+def _gathered(config: ModelConfig, method: Method) -> int:
+    """Two layers and their gradients, and the embedding and the head with theirs, all whole."""
+    size = _size(method)
+    learning = 1 if method in ("lora", "qlora") else 2
+    return size * learning * (2 * block_numbers(config) + token_rows(config))

@@ -1,0 +1,70 @@
+"""Memory of answering by part, against what torch holds."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from allocations import bytes_of, peak_of, scaled
+from roslin import memory
+from roslin.engine import Engine, Request
+from roslin.engine.cache import KVCache
+from roslin.engine.engine import PROMPT_TOKENS_PER_PASS
+from roslin.engine.fused import fuse
+from roslin.engine.request import Sampling
+from roslin.memory import Device, Precision, answering
+from roslin.model import Decoder
+from roslin.model.nf4 import quantize_nf4
+from tiny_decoders import FAMILIES, tiny_decoder
+
+every_family = pytest.mark.parametrize("family", FAMILIES)
+plain_precisions = pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+
+
+@every_family
+@plain_precisions
+def test_weights_are_exact(family: str, precision: Precision, dtype: torch.dtype) -> None:
+    decoder = tiny_decoder(family).to(dtype)
+    assert answering(decoder.config, precision, 8, 1).weights == bytes_of(list(decoder.parameters()))
+
+
+@every_family
+def test_weights_in_nf4_are_exact(family: str) -> None:
+    decoder = tiny_decoder(family).to(torch.bfloat16)
+    matrices = [p for p in decoder.blocks.parameters() if p.dim() == 2]
+    packed = [quantize_nf4(matrix) for matrix in matrices]
+    rest = bytes_of(list(decoder.parameters())) - bytes_of(matrices)
+    assert answering(decoder.config, "nf4", 8, 1).weights == rest + sum(
+        weight.codes.nbytes + weight.absmax.nbytes for weight in packed
+    )
+
+
+@every_family
+@plain_precisions
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_keys_and_values_are_those_of_the_cache(
+    family: str, precision: Precision, dtype: torch.dtype, device: str
+) -> None:
+    config = tiny_decoder(family).config
+    cache = KVCache(config, dtype, torch.device(device), most_slots=5)
+    cache.ensure(5, 70, 70)
+    whose: Device = "cpu" if device == "cpu" else "cuda"
+    kept = [tensor for pair in cache.layers for tensor in pair]
+    assert answering(config, precision, 70, 5, whose).keys_and_values == bytes_of(kept)
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "gptj", "llama"])
+@pytest.mark.parametrize(("batch", "prompt"), [(1, 300), (8, 60), (8, 4)])
+def test_the_peak_of_answering(family: str, batch: int, prompt: int, tmp_path: Path) -> None:
+    """Drawn so warm that the nucleus is nearly the whole vocabulary."""
+    config = scaled(family, layers=2, vocab_rows=8192)
+    engine = Engine(fuse(Decoder(config)), 8192, max_batch=batch)
+    requests = [Request(range(prompt), 3, Sampling(temperature=100.0)) for _ in range(batch)]
+    predicted = answering(config, "fp32", prompt + 3, batch, "cpu")
+    peak = peak_of(lambda: engine.run(requests), tmp_path)
+    assert predicted.keys_and_values + predicted.workspace == pytest.approx(peak, rel=0.1)
+
+
+def test_constants_are_those_of_the_rooms_above() -> None:
+    assert memory.PROMPT_TOKENS == PROMPT_TOKENS_PER_PASS
+    assert quantize_nf4(torch.ones(2, 64)).block == memory.NF4_BLOCK
