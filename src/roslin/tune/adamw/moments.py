@@ -5,8 +5,9 @@ nearest, a second moment at beta2 = 0.999 would stand still: a step moves it by 
 place is a 256th to a 128th of a number, an 8-bit code's more.
 
 8 bits are a small float: a moment, divided by the largest of its block, has its exponent and the first four bits of its
-mantissa. A linear code would round a hundredth of a block's largest number by a quarter of itself, and everything below
-a 500th to zero, so that m / sqrt(v) would explode. This one's steps are a 32nd to a 16th of a number over a wide range:
+mantissa. In a real run half of a block's second moments are below a tenth of the largest, and up to a fifth of them (in
+the head) below a 256th. A linear code of 255 steps would round most of those by much of themselves, and the least to
+zero, so that m / sqrt(v) would explode. This one's steps are a 32nd to a 16th of a number over a wide range:
 
 * the second moment, which has no sign, has four bits of exponent: steps are that fine down to 2^-15 of the largest of
   the block, and equal steps of 2^-19 lead on to the least code, which is not zero. A positive second moment
