@@ -1,5 +1,7 @@
 """Products in fp8 against fp32, on the CPU."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from roslin.errors import InputError, MachineError
-from roslin.tune.passes import fp8_scaling
+from roslin.model import PackedAttention, load_decoder, packed_positions
+from roslin.tune.passes import fp8_scaling, speed_up
 from roslin.tune.passes.fp8 import Fp8Products
 from roslin.tune.passes.products import PlainProducts, Products
+from tiny import tiny_gpt_neox, tiny_gptj
 
 CPU = torch.device("cpu")
 BOUND, ONE_TOKEN = 0.04, 0.06
@@ -139,6 +143,25 @@ def test_a_network_learns_as_in_bf16() -> None:
     assert plain[-1] < plain[0] / 20
     assert ours[0] == pytest.approx(plain[0], rel=0.02)
     assert ours[-1] < plain[-1] + 0.01 * plain[0]
+
+
+@pytest.mark.parametrize(("make", "recomputed"), [(tiny_gpt_neox, 0), (tiny_gpt_neox, 2), (tiny_gptj, 0)])
+def test_gradients_of_a_whole_decoder_point_where_those_of_fp32_do(
+    tmp_path: Path, make: Callable[[Path], object], recomputed: int
+) -> None:
+    make(tmp_path)
+    exact, ours = (load_decoder(tmp_path, device=CPU) for _ in range(2))
+    ours.bfloat16()
+    speed_up(ours, products=Fp8Products(CPU), recomputed_layers=recomputed)
+    lengths = [23, 1, 17]
+    ids = torch.randint(0, 128, (sum(lengths),), generator=torch.Generator().manual_seed(0))
+    for decoder in (exact, ours):
+        logits = decoder(ids, packed_positions(lengths), PackedAttention(lengths))
+        nn.functional.cross_entropy(logits.float(), ids.roll(-1)).backward()
+    for (name, theirs), mine in zip(exact.named_parameters(), ours.parameters(), strict=True):
+        assert theirs.grad is not None and mine.grad is not None
+        alike = nn.functional.cosine_similarity(theirs.grad.flatten(), mine.grad.float().flatten(), 0)
+        assert alike > 0.95, name
 
 
 def test_devices_without_fp8_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

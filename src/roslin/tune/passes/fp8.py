@@ -1,8 +1,9 @@
 """Matrix products in fp8, for Hopper and later: every matrix gets one scale, from its own largest magnitude.
 
-Both sides of every product are e4m3 (three bits of mantissa), gradients too. e5m2 reaches 2^15 further down but rounds
-twice as coarsely (5 % against 2.6 % of a number); scaled by its own magnitude, a gradient has numbers to 2^-15 of the
-largest in e4m3's normal range and to 2^-18 in its subnormal one, and what lies below adds nothing to a sum.
+Both sides of every product are e4m3 (three bits of mantissa), gradients too. e5m2 reaches further down, but rounds
+twice as coarsely (5 % of a number in the mean, against 2.6 %), and nothing lies down there: of the gradients that the
+small base makes on dolly-15k, 1e-7 of the energy is below e4m3's normal range once the largest number is at its top,
+and the gradients of its weights are off by 15.6 % with e4m3, 16.4 % with e5m2 (nearly all from forward's rounding).
 
 What a layer of 6.9B costs beside its products (D = 4096, F = 4 D, N tokens), bytes read and written a number:
 - weights, 12 D² numbers: forward 2 (magnitude) + 2 + 1 (by rows), backward 2 + 1 (transposed; the magnitude is known)
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 FORMAT = torch.float8_e4m3fn
-GRADIENT_FORMAT = torch.float8_e4m3fn
+TOP = torch.finfo(FORMAT).max
 
 FAST_FORWARD = True
 """Sum inside the tensor cores only (about 14 bits) in forward products."""
@@ -80,9 +81,8 @@ class Operand:
 
     def _copy(self, transposed: bool, both: bool) -> Quantised:
         if transposed not in self._copies:
-            form = GRADIENT_FORMAT if both else FORMAT
             made = self._work.quantise(
-                self._x_ND, self.largest, form, torch.finfo(form).max, both or not transposed, both or transposed
+                self._x_ND, self.largest, FORMAT, TOP, both or not transposed, both or transposed
             )
             for kind, numbers in zip((False, True), made[:2], strict=True):
                 if numbers is not None:
