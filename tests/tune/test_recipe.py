@@ -131,6 +131,10 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
         "adapter={quantize: int8}",
         "adapter={merge: often}",
         "adapter=true",
+        "optimizer={moments: int8}",
+        "optimizer={gradients: fp16}",
+        "optimizer={in_backward: often}",
+        "optimizer={moments: yes}",
         "rope_scaling=yarn",
         "rope_scaling=4",
     ],
@@ -165,3 +169,24 @@ def test_faults_of_an_adapter_have_their_lines(tmp_path: Path) -> None:
     assert f"{path}:5: adapter.rank: input should be greater than 0" in text
     assert f"{path}:6: adapter.layers: unknown key. Known keys: rank, alpha, dropout" in text
     assert f"{path}:7: adapter.merge: input should be a valid boolean" in text
+
+
+def test_the_optimizer_is_a_group_of_settings(tmp_path: Path) -> None:
+    path = write(tmp_path, "model: base\nrecords: a\noutput: o\n")
+    plain = Recipe.load(path).optimizer
+    assert (plain.moments, plain.gradients, plain.in_backward) == ("auto", "auto", False)
+    words = ["optimizer.moments=8bit", "optimizer.in_backward=yes", "clip_norm=null"]
+    asked = Recipe.load(path, words).optimizer
+    assert (asked.moments, asked.gradients, asked.in_backward) == ("8bit", "auto", True)
+
+
+def test_steps_in_the_backward_pass_exclude_clipping_and_sums(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, "model: base\nrecords: a\noutput: o\noptimizer:\n  in_backward: true\n  gradients: fp32\n"
+    )
+    with pytest.raises(InputError) as raised:
+        Recipe.load(path)
+    text = str(raised.value)
+    assert f"{path}:5: optimizer.in_backward: excludes clip_norm (now 1)" in text
+    assert "Set clip_norm: null" in text
+    assert f"{path}:6: optimizer.gradients: fp32 sums are for several passes" in text
