@@ -181,9 +181,7 @@ def test_the_optimizer_is_a_group_of_settings(tmp_path: Path) -> None:
 
 
 def test_steps_in_the_backward_pass_exclude_clipping_and_sums(tmp_path: Path) -> None:
-    path = write(
-        tmp_path, "model: base\nrecords: a\noutput: o\noptimizer:\n  in_backward: true\n  gradients: fp32\n"
-    )
+    path = write(tmp_path, "model: base\nrecords: a\noutput: o\noptimizer:\n  in_backward: true\n  gradients: fp32\n")
     with pytest.raises(InputError) as raised:
         Recipe.load(path)
     text = str(raised.value)
