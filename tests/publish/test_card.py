@@ -37,7 +37,7 @@ def facts() -> CardFacts:
         versions={"roslin": "0.1.0", "torch": "2.13.0"},
         comparison=COMPARISON,
         comparison_without_end=replace(COMPARISON, change=Interval(-0.8, -0.9, -0.7)),
-        by_category={"open_qa": (3.8, 2.8)},
+        by_category={"open_qa": replace(COMPARISON, records=60)},
         chosen_on="Other records decided when tuning stopped.",
         notice="Attributed to somebody.",
     )
@@ -66,13 +66,23 @@ def test_every_figure_stands_in_it(facts: CardFacts) -> None:
         "82 held-out records",
         "3.900 [3.700, 4.100]",
         "-0.800 [-0.900, -0.700]",
-        "| open_qa | 3.800 | 2.800 |",
+        "| open_qa | 60 | 3.900 [3.700, 4.100] | 2.900 [2.700, 3.100] | -1.000 [-1.100, -0.900] |",
         "Other records decided when tuning stopped.",
         "epochs: 2",
         "torch 2.13.0",
         "Attributed to somebody.",
     ):
         assert figure in " ".join(text.split()), figure
+
+
+def test_categories_of_few_records_have_no_intervals(facts: CardFacts) -> None:
+    note = "Categories of fewer than 10 records have no intervals."
+    assert note not in render_card(facts)
+    text = render_card(
+        replace(facts, by_category={**facts.by_category, "summarization": replace(COMPARISON, records=9)})
+    )
+    assert "| summarization | 9 | 3.900 | 2.900 | -1.000 |" in text
+    assert note in text
 
 
 def test_small_models_are_said_to_know_nothing(facts: CardFacts) -> None:
@@ -113,7 +123,7 @@ def test_what_is_not_known_is_not_claimed(facts: CardFacts) -> None:
 
 def test_a_few_records_give_no_interval(facts: CardFacts) -> None:
     nine = replace(COMPARISON, records=9)
-    few = render_card(replace(facts, comparison=nine, comparison_without_end=nine))
+    few = render_card(replace(facts, comparison=nine, comparison_without_end=nine, by_category={"open_qa": nine}))
     assert "3.900 [3.700" not in few
     assert "| end key counted | 3.900 | 2.900 | -1.000 |" in few
     assert "too few" in few
@@ -137,7 +147,7 @@ def test_names_cannot_change_the_card(
             base=base,
             records_source=[source],
             records_by_category={category: 400},
-            by_category={category: (3.0, 2.0)},
+            by_category={category: COMPARISON},
             recipe_yaml=recipe_yaml,
         )
     )

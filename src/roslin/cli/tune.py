@@ -1,31 +1,63 @@
-"""`roslin tune`: a recipe in, a model folder out."""
+"""`roslin tune`: a recipe in, a model folder out; or two runs in, and where they part."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from roslin.cli.screen import progress_console
+from roslin.cli.run_comparison import show_comparison
+from roslin.cli.screen import progress_console, result_console
+from roslin.errors import UsageError
 
 
 def tune(
-    recipe: Annotated[Path, typer.Argument(help="A YAML recipe.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="A YAML recipe, or a run's folder: the recipe that it was run by.", metavar="RECIPE")
+    ],
     settings: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Settings that override the recipe, such as learning_rate=1e-5."),
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Check the recipe and its records, tune nothing.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Check the recipe and its records, tune nothing. With the folders of two runs (--check RUN RUN): "
+            "compare their curves; exit code 1 when these do not agree.",
+        ),
+    ] = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="Drop what an earlier run left in the output folder.")
     ] = False,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(min=0, help="With --check RUN RUN: the most that losses may differ by, in nats (default 1e-4)."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --check RUN RUN: print the comparison as JSON.")
+    ] = False,
 ) -> None:
-    """Tune a base model by a recipe. Interrupted, the same command goes on where it was."""
+    """Tune a base model by a recipe. Interrupted, the same command goes on where it was.
+
+    `roslin tune --check RUN RUN` compares two runs instead.
+    """
+    if check and settings and len(settings) == 1 and "=" not in settings[0]:
+        _compare(recipe, Path(settings[0]), tolerance, as_json)
+        return
+    if tolerance is not None or as_json:
+        raise UsageError("--tolerance and --json belong to --check RUN RUN, with the folders of two runs.")
+    _tune(recipe, settings or [], check, restart)
+
+
+def _tune(recipe: Path, settings: list[str], check: bool, restart: bool) -> None:
     from roslin.tune import Interrupted, Recipe
+    from roslin.workflows.run_folder import recipe_of
     from roslin.workflows.tune import check_run
     from roslin.workflows.tune import tune as run
 
     console = progress_console()
-    loaded = Recipe.load(recipe, settings or [])
+    loaded = Recipe.load(recipe_of(recipe), settings)
     if check:
         check_run(loaded, console)
         return
@@ -35,3 +67,15 @@ def tune(
         console.print("Stopped, and saved. The same command goes on from here.")
         raise typer.Exit(130) from None
     typer.echo(folder)
+
+
+def _compare(first: Path, second: Path, tolerance: float | None, as_json: bool) -> None:
+    from roslin.workflows.compare_runs import TOLERANCE, compare_runs
+
+    found = compare_runs(first, second, TOLERANCE if tolerance is None else tolerance)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), indent=1))
+    else:
+        show_comparison(found, result_console())
+    if not found.agrees:
+        raise typer.Exit(1)

@@ -75,8 +75,8 @@ class CardFacts:
     versions: Mapping[str, str]
     comparison: LossComparison
     comparison_without_end: LossComparison
-    by_category: Mapping[str, tuple[float, float]]
-    """Held-out loss before and after, by category."""
+    by_category: Mapping[str, LossComparison]
+    """Of each category's records, the end key counted."""
     chosen_on: str
     """Which records decided when tuning stopped, in words."""
     method: str = FULL
@@ -205,8 +205,11 @@ def _results(facts: CardFacts) -> str:
     table = "\n".join(f"| {' | '.join((name, *comparison.figures()))} |" for name, comparison in rows)
     sure = f"({TOO_FEW})" if facts.comparison.too_few else "with 95 % bootstrap intervals over records"
     categories = "\n".join(
-        f"| {plain(name)} | {before:.3f} | {after:.3f} |" for name, (before, after) in sorted(facts.by_category.items())
+        f"| {plain(name)} | {comparison.records:,} | {' | '.join(comparison.figures())} |"
+        for name, comparison in sorted(facts.by_category.items())
     )
+    too_few = any(comparison.too_few for comparison in facts.by_category.values())
+    without = f"\n\nCategories of fewer than {FEWEST_FOR_INTERVALS} records have no intervals." if too_few else ""
     return f"""## How well it does
 
 Loss on the responses of {facts.comparison.records} held-out records, in nats a token (lower is better),
@@ -216,9 +219,9 @@ Loss on the responses of {facts.comparison.records} held-out records, in nats a 
 |---|---|---|---|
 {table}
 
-| category | base | tuned |
-|---|---|---|
-{categories}
+| category | records | base | tuned | change |
+|---|---|---|---|---|
+{categories}{without}
 
 This is a loss, not a benchmark score: it says how well the model predicts people's answers, not how often it is
 right."""

@@ -114,13 +114,18 @@ class LogFile:
             raise write_failed(self._path, error) from error
 
     def lines(self) -> list[dict[str, Any]]:
-        """All lines so far, parsed; every one has a `kind` and an `update`."""
-        return [json.loads(line) for line in _whole_lines(self._path)]
+        """All lines so far."""
+        return read_log(self._path)
 
     def close(self) -> None:
         """Close the file; what could not be written was already told."""
         with suppress(OSError):
             self._file.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log.jsonl, parsed, each with its `kind` and `update`; one that a crash cut off is left out."""
+    return [json.loads(line) for line in _whole_lines(path) if math.isfinite(_update_of(line))]
 
 
 def _whole_lines(path: Path) -> Iterable[str]:

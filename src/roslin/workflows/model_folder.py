@@ -142,6 +142,12 @@ def compare(before: HeldOutLoss, after: HeldOutLoss, *, with_end: bool) -> LossC
     )
 
 
+def compare_by_category(before: HeldOutLoss, after: HeldOutLoss) -> dict[str, LossComparison]:
+    """The same for each category's records, the end key counted."""
+    was, now = before.parts(), after.parts()
+    return {name: compare(was[name], now[name], with_end=True) for name in now}
+
+
 def card_facts(
     recipe: Recipe,
     tuned: Tuned,
@@ -157,7 +163,6 @@ def card_facts(
     stated = text_source(find_model(recipe.model, recipe.revision)) / NOTICE
     notice = stated.read_text(encoding="utf-8") if stated.is_file() else ""
     parameters = tuned.decoder.config.parameter_count
-    was, now = before.by_category(), after.by_category()
     return CardFacts(
         name=name,
         base=_base_in_words(recipe.model),
@@ -177,7 +182,7 @@ def card_facts(
         versions={"roslin": roslin.__version__, "torch": torch.__version__},
         comparison=compare(before, after, with_end=True),
         comparison_without_end=compare(before, after, with_end=False),
-        by_category={category: (was[category], now[category]) for category in now},
+        by_category=compare_by_category(before, after),
         chosen_on=chosen_on,
         method=_method(recipe.adapter),
         notice=notice,

@@ -12,12 +12,33 @@ from roslin.errors import InputError, MachineError
 from roslin.model import find_model
 from roslin.model.adapter import base_of, is_adapter
 from roslin.tune import Recipe
-from roslin.workflows.machine import writing
+from roslin.tune.measurements import FILE as HELD_OUT
+from roslin.tune.whole import write_whole
 
 MODEL, ADAPTER = "model", "adapter"
-FOLDERS = ("checkpoints", "tensorboard", MODEL, f"{MODEL}.partial", ADAPTER, f"{ADAPTER}.partial")
+FOLDERS = (
+    "checkpoints",
+    "tensorboard",
+    "wandb",
+    "trackers",
+    MODEL,
+    f"{MODEL}.partial",
+    ADAPTER,
+    f"{ADAPTER}.partial",
+)
 RECIPE_COPY = "run.yaml"
-FILES = ("log.jsonl", "log.partial", RECIPE_COPY)
+LOG = "log.jsonl"
+FACTS = "facts.json"
+FILES = (
+    LOG,
+    "log.partial",
+    RECIPE_COPY,
+    f"{RECIPE_COPY}.partial",
+    FACTS,
+    f"{FACTS}.partial",
+    HELD_OUT,
+    f"{HELD_OUT}.partial",
+)
 LOCK = ".lock"
 """Held by the process that works in the folder; the system frees it when that process dies, however it dies."""
 
@@ -71,11 +92,18 @@ def _local_inputs(recipe: Recipe) -> Iterator[Path]:
         yield from Path(path.anchor).glob(str(path.relative_to(path.anchor)))
 
 
+def recipe_of(path: Path) -> Path:
+    """The recipe's file: of a run's folder, the run's own copy. Raises InputError for a folder that has none."""
+    if not path.is_dir():
+        return path
+    if not (path / RECIPE_COPY).is_file():
+        raise InputError(f"{path}: a folder without {RECIPE_COPY}. Give a recipe's file, or a run's folder.")
+    return path / RECIPE_COPY
+
+
 def write_recipe(recipe: Recipe) -> None:
     """Write the run's own copy of its recipe. Raises MachineError when it cannot be written."""
-    path = recipe.output / RECIPE_COPY
-    with writing(path):
-        path.write_text(recipe_yaml(recipe), encoding="utf-8")
+    write_whole(recipe.output / RECIPE_COPY, recipe_yaml(recipe))
 
 
 def recipe_yaml(recipe: Recipe) -> str:

@@ -24,8 +24,17 @@ from roslin.tune import (
     fit,
     prepare,
 )
+from roslin.workflows.loss_table import loss_table
 from roslin.workflows.machine import enough_memory, make_folder
-from roslin.workflows.model_folder import adapter_use, card_facts, compare, write_adapter_folder, write_model_folder
+from roslin.workflows.model_folder import (
+    adapter_use,
+    card_facts,
+    compare,
+    compare_by_category,
+    write_adapter_folder,
+    write_model_folder,
+)
+from roslin.workflows.run_facts import RunFacts
 from roslin.workflows.run_folder import ADAPTER, MODEL, alone_in, check_droppable, drop_run, write_recipe
 
 SHOWN_DROPPED = 5
@@ -62,8 +71,11 @@ def _tune(recipe: Recipe, restart: bool, console: Console) -> None:
     _say_what_is_tuned(recipe, prepared, console)
     if restart:
         drop_run(recipe.output)
-    tuned = fit(recipe, prepared, callbacks(recipe, prepared.tokenizer, console))
-    save(recipe, prepared, tuned)
+    facts = RunFacts(recipe, prepared)
+    with facts.ending():
+        tuned = fit(recipe, prepared, callbacks(recipe, prepared.tokenizer, facts, console), facts=facts.for_trackers)
+        save(recipe, prepared, tuned)
+        facts.finish(tuned)
     _say_result(recipe, tuned, console)
 
 
@@ -74,14 +86,16 @@ def check_run(recipe: Recipe, console: Console) -> None:
     console.print("The recipe and its records are sound.")
 
 
-def callbacks(recipe: Recipe, tokenizer: Tokenizer, console: Console) -> Callbacks:
+def callbacks(recipe: Recipe, tokenizer: Tokenizer, facts: RunFacts, console: Console) -> Callbacks:
     """Lines for the terminal: one an update, the held-out loss by category, and sample answers when they are due.
 
-    The run's copy of the recipe is written when tuning starts, after `fit` found that the folder holds no other run.
+    The run's copy of the recipe, and its facts, are written when tuning starts, after `fit` found that the folder holds
+    no other run.
     """
 
     def start(progress: Progress, updates: int) -> None:
         write_recipe(recipe)
+        facts.begin(progress.update)
         begun = f"goes on from update {progress.update}" if progress.update else "starts"
         console.print(f"Tuning {begun} of {updates} updates. Ctrl-C stops it; the same command goes on.")
 
@@ -95,7 +109,10 @@ def callbacks(recipe: Recipe, tokenizer: Tokenizer, console: Console) -> Callbac
         if recipe.sample_every and log.update % recipe.sample_every == 0:
             _show_samples(decoder, tokenizer, recipe.samples, recipe.seed, console)
 
-    return Callbacks(on_start=start, on_step=step, on_evaluate=evaluate)
+    def warn(text: str) -> None:
+        console.print(text, style="yellow", markup=False, highlight=False)
+
+    return Callbacks(on_start=start, on_step=step, on_evaluate=evaluate, on_warning=warn)
 
 
 def save(recipe: Recipe, prepared: Prepared, tuned: Tuned) -> None:
@@ -181,6 +198,8 @@ def _say_result(recipe: Recipe, tuned: Tuned, console: Console) -> None:
     whole = compare(tuned.before, tuned.held_out, with_end=True)
     was, now, change = whole.figures()
     few = f" ({TOO_FEW})" if whole.too_few else ""
+    by_category = compare_by_category(tuned.before, tuned.held_out)
+    console.print(loss_table("Held-out response loss", ("base", "tuned"), whole, by_category))
     early = " It was stopped when the held-out loss no longer fell." if tuned.stopped_early else ""
     console.print(
         f"Held-out response loss {was} before, {now} after; change {change}{few}.{early}\n"
