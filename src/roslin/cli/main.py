@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import roslin
-from roslin.cli import ask, demo, eval, harness, judge, models, records, serve, table, tune
+from roslin.cli import ask, demo, eval, harness, judge, models, plan, records, serve, table, tune
 from roslin.errors import RoslinError
 
 INTERRUPTED = 130
@@ -47,6 +47,7 @@ app.command()(demo.demo)
 app.add_typer(records.app, name="records", help="Check, count, split and clean instruction records.")
 app.command()(models.models)
 app.command()(tune.tune)
+app.command()(plan.plan)
 app.command()(ask.ask)
 app.command()(ask.chat)
 app.command()(serve.serve)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from roslin.memory.layers import (
     NF4_UNPACKING,
-    RANK,
     adapter_count,
     largest_matrix,
     matrices,
@@ -18,24 +17,26 @@ if TYPE_CHECKING:
     from roslin.model import ModelConfig
 
 
-def activations(config: ModelConfig, method: Method, tokens: int, device: Device, recomputed_layers: int = 0) -> int:
-    """Bytes that a pass of `tokens` keeps for its backward pass: of recomputed layers what goes in alone."""
-    size = 4 if method == "fp32" else 2
-    whole = (config.layers - recomputed_layers) * block_keeps(config, method, device)
-    rounded_adapters = size * adapter_count(config) if method in ("lora", "qlora") else 0
-    kept = whole + recomputed_layers * size * config.width + around_blocks(config, size, _rms_bytes(method, device))
-    return tokens * kept + rounded_adapters
+def activations(
+    config: ModelConfig, size: int, tokens: int, device: Device, recomputed_layers: int = 0, rank: int = 0
+) -> int:
+    """Bytes that a pass of `tokens` keeps for its backward pass: of recomputed layers what goes in alone.
+
+    `size` is the bytes of a number; `rank` is that of adapters, 0 where all weights learn.
+    """
+    whole = (config.layers - recomputed_layers) * block_keeps(config, size, device, rank)
+    around = around_blocks(config, size, _rms_bytes(rank, device))
+    rounded_adapters = size * adapter_count(config, rank) if size < 4 else 0
+    return tokens * (whole + recomputed_layers * size * config.width + around) + rounded_adapters
 
 
-def block_keeps(config: ModelConfig, method: Method, device: Device) -> int:
+def block_keeps(config: ModelConfig, size: int, device: Device, rank: int = 0) -> int:
     """Bytes a token that one block keeps."""
-    size = 4 if method == "fp32" else 2
-    adapted = method in ("lora", "qlora")
-    rms_bytes = _rms_bytes(method, device)
+    rms_bytes = _rms_bytes(rank, device)
     kept = _norms_keep(config, size, rms_bytes) + _attention_keeps(config, size, device, rms_bytes)
     kept += size * mlp_numbers(config)
-    if adapted:
-        kept += size * RANK * len(matrices(config)) + _dropout_keeps(config, size, device)
+    if rank:
+        kept += size * rank * len(matrices(config)) + _dropout_keeps(config, size, device)
     return kept
 
 
@@ -45,20 +46,19 @@ def around_blocks(config: ModelConfig, size: int, rms_bytes: int | None) -> int:
     return 2 * size * config.rotary_dims + a_number * config.width + 16
 
 
-def _rms_bytes(method: Method, device: Device) -> int | None:
+def _rms_bytes(rank: int, device: Device) -> int | None:
     """Bytes that an RMSNorm keeps of a number, where torch makes it of several steps in fp32, as on a CPU.
 
     It keeps what goes in and, to learn, what is normed.
     """
-    return None if device == "cuda" else 4 if method in ("lora", "qlora") else 8
+    return None if device == "cuda" else 4 if rank else 8
 
 
-def backward_workspace(config: ModelConfig, method: Method, tokens: int) -> int:
+def backward_workspace(config: ModelConfig, method: Method, size: int, tokens: int) -> int:
     """A layer's gradients at its MLP, and one matrix's: its gradient, or itself unpacked.
 
     Where the MLP is gated its gradients are widest when no matrix has one yet.
     """
-    size = 4 if method == "fp32" else 2
     matrix = {"lora": 0, "qlora": NF4_UNPACKING}.get(method, size) * largest_matrix(config)
     if config.gated_mlp and method in ("fp32", "bf16"):
         return max(tokens * size * config.up_rows, matrix)

@@ -51,12 +51,12 @@ def token_rows(config: ModelConfig) -> int:
     return config.vocab_rows * config.width * (1 if config.tied_head else 2)
 
 
-def weight_bytes(config: ModelConfig, precision: Precision) -> int:
-    """Bytes of all weights."""
+def weight_bytes(config: ModelConfig, precision: Precision, beside_nf4: int = 2) -> int:
+    """Bytes of all weights. Those that are not in nf4 beside weights that are take `beside_nf4` bytes a number."""
     if precision != "nf4":
         return config.parameter_count * WEIGHT_BYTES[precision]
     packed = config.layers * block_numbers(config)
-    return packed // 2 + packed // NF4_BLOCK * 4 + 2 * (config.parameter_count - packed)
+    return packed // 2 + packed // NF4_BLOCK * 4 + beside_nf4 * (config.parameter_count - packed)
 
 
 def largest_matrix(config: ModelConfig) -> int:

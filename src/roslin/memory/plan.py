@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from roslin.memory.gpus import GPUS
+from roslin.memory.layers import RANK
 from roslin.memory.speed import Work, update_seconds
 from roslin.memory.tuning import Gradients, Moments, Settings, Tuning, tuning
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from roslin.memory.parts import Device, Method
     from roslin.model import ModelConfig
 
-USABLE = 0.95
+USABLE = 0.94
 """Share of a device's memory that is planned with: the driver's context, gaps between tensors, and what the prediction
 may be wrong by take the rest."""
 STEP = 256
@@ -35,7 +36,11 @@ class Asked:
     in_backward: bool = False
     recomputed_layers: int | None = None
     tokens_per_pass: int | None = None
+    offload: bool = False
     fp8: bool = False
+    rank: int = RANK
+    """Of adapters."""
+    adapters_beside: Literal["fp32", "bf16"] = "bf16"
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,8 @@ class TuningPlan:
             "checkpointed_layers": self.checkpointed_layers,
             "tokens_per_pass": self.tokens_per_pass,
             "fp8": self.fp8,
-            "gpus": self.settings.shards,
+            "shards": self.settings.shards,
+            "update_seconds": self.update_seconds,
             "parts": self.parts,
             "total": self.total,
             "memory": self.memory,
@@ -121,6 +127,7 @@ class Choice:
     asked: Asked = field(default_factory=Asked)
     gpu: Gpu | None = None
     gpus: int = 1
+    shards: int = 1
     device: Device = "cuda"
 
     def plans(self) -> Iterator[TuningPlan]:
@@ -131,7 +138,10 @@ class Choice:
                     moments=moments,
                     in_backward=self.asked.in_backward,
                     recomputed_layers=layers,
-                    shards=self.gpus,
+                    shards=self.shards,
+                    offload=self.asked.offload,
+                    rank=self.asked.rank,
+                    adapters_beside=self.asked.adapters_beside,
                 )
                 yield from self._with_gradients(settings)
 
@@ -175,8 +185,9 @@ class Choice:
 
     def _plan(self, settings: Settings, tokens: int) -> TuningPlan:
         asked = self.asked
+        gpu = self.gpu or GPUS["h100"]
         seconds = update_seconds(
-            self.config, asked.method, settings, self.work, tokens, self.gpu or GPUS["h100"], fp8=asked.fp8
+            self.config, asked.method, settings, self.work, tokens, gpu, gpus=self.gpus, fp8=asked.fp8
         )
         answers = round(tokens * self.work.answer_share)
         needs = tuning(self.config, asked.method, tokens, self.device, settings, answers)
@@ -208,21 +219,21 @@ def choose_tuning(
     config: ModelConfig,
     *,
     memory_bytes: int,
-    longest_update_tokens: int,
-    mean_update_tokens: float,
-    row_length: int = 2048,
+    work: Work,
     asked: Asked | None = None,
     gpus: int = 1,
+    shards: int | None = None,
     gpu: Gpu | None = None,
     device: Device = "cuda",
-    work: Work | None = None,
 ) -> TuningPlan:
     """The settings to tune with in `memory_bytes` on each of `gpus` devices, keeping to what is asked.
+
+    Over `shards` of them weights, gradients and moments are spread (all, where it is not said). `gpu` says how fast
+    they are; without it settings are weighed as on an H100, and no time is given.
 
     Updates are exact where that fits and costs little: fp32 moments, and gradients that are added up in fp32 or come
     from one pass. Else moments are in bf16, then in 8 bits, with bf16 gradients. Passes are as long as fit, and where
     shorter ones cost more than that, or nothing fits without, as few layers as help are recomputed. The plan says
     whether it fits; where nothing does it is the leanest. Settings of in_backward are only chosen when asked for.
     """
-    work = work or Work(longest_update_tokens, mean_update_tokens, row_length)
-    return Choice(config, work, memory_bytes, asked or Asked(), gpu, gpus, device).best()
+    return Choice(config, work, memory_bytes, asked or Asked(), gpu, gpus, shards or gpus, device).best()

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from roslin.memory.gpus import COPY_REACH
 from roslin.memory.layers import adapter_count, block_numbers
 from roslin.memory.passes import written_out
+from roslin.memory.tuning import ADAPTERS, Settings, pass_bytes
 
 if TYPE_CHECKING:
     from roslin.memory.gpus import Gpu
     from roslin.memory.parts import Method
-    from roslin.memory.tuning import Settings
     from roslin.model import ModelConfig
 
 LEARNING, FROZEN, FORWARD = 6, 4, 2
@@ -30,6 +30,11 @@ PASS_TOKENS = 200
 """What each pass costs beyond its tokens, as tokens: launches, and products whose last tiles are not full; assumed."""
 FP8_GAIN = 1.6
 """How much faster products in fp8 are than in bf16, with the quantising that they need; assumed."""
+
+LINK_REACH = 0.7
+"""Share of a link's bandwidth between GPUs that gathering weights reaches; assumed."""
+OFFLOAD_LINK = 25e9
+"""Bytes a second between a GPU and the CPU's memory, which its other GPUs use too; assumed."""
 
 _UPDATE_BYTES = {"fp32": 26, "bf16": 18, "8bit": 14}
 """Bytes a parameter that the optimizer moves: weight, low half, moments in and out, and the gradient twice."""
@@ -64,30 +69,36 @@ def update_seconds(
     tokens_per_pass: int,
     gpu: Gpu,
     *,
+    gpus: int = 1,
     fp8: bool = False,
 ) -> float:
     """How long an average update takes on each of the GPUs that share it."""
-    passes = work.passes(tokens_per_pass)
-    tokens = work.mean_update / settings.shards + passes * PASS_TOKENS
-    reached = gpu.flops * gpu.reach
+    passes = work.passes(tokens_per_pass * gpus)
+    tokens = work.mean_update / gpus + passes * PASS_TOKENS
+    peak = gpu.fp32_flops if pass_bytes(method, settings) == 4 else gpu.flops
+    reached = peak * gpu.reach
     products = _block_flops(config, method, settings) * tokens / (reached * (FP8_GAIN if fp8 else 1))
     head = _head_flops(config, method) * tokens * work.answer_share / reached
-    attention = _attention_flops(config, settings, work.attended) * tokens / (gpu.flops * ATTENTION_REACH)
+    attention = _attention_flops(config, settings, work.attended) * tokens / (peak * ATTENTION_REACH)
     moved = _elementwise_bytes(config, method, settings) * tokens + _weight_traffic(config, method, settings, passes)
-    return products + head + attention + moved / (gpu.bandwidth * COPY_REACH)
+    on_device = products + head + attention + moved / (gpu.bandwidth * COPY_REACH)
+    crossing = _crossing_bytes(config, method, settings, passes) / (gpu.link * LINK_REACH)
+    offloaded = _offloaded_bytes(config, method, settings, passes) / OFFLOAD_LINK
+    return max(on_device, crossing) + offloaded
 
 
 def _block_flops(config: ModelConfig, method: Method, settings: Settings) -> float:
     """A token's, of the blocks' matrices; a recomputed block leaves out the products whose results nobody needs."""
     each = block_numbers(config)
-    if method in ("lora", "qlora"):
-        return each * (FROZEN * config.layers + FORWARD * settings.recomputed_layers) + LEARNING * adapter_count(config)
+    if method in ADAPTERS:
+        frozen = each * (FROZEN * config.layers + FORWARD * settings.recomputed_layers)
+        return frozen + LEARNING * adapter_count(config, settings.rank)
     spared = config.width * (config.query_rows + config.inner) if written_out(config, method) else 0
     return LEARNING * each * config.layers + FORWARD * (each - spared) * settings.recomputed_layers
 
 
 def _head_flops(config: ModelConfig, method: Method) -> float:
-    return config.vocab_rows * config.width * (FROZEN if method in ("lora", "qlora") else LEARNING)
+    return config.vocab_rows * config.width * (FROZEN if method in ADAPTERS else LEARNING)
 
 
 def _attention_flops(config: ModelConfig, settings: Settings, attended: float) -> float:
@@ -97,7 +108,7 @@ def _attention_flops(config: ModelConfig, settings: Settings, attended: float) -
 
 
 def _elementwise_bytes(config: ModelConfig, method: Method, settings: Settings) -> float:
-    size = 4 if method == "fp32" else 2
+    size = pass_bytes(method, settings)
     if not written_out(config, method):
         again = ELEMENTWISE_PLAIN / 3 * settings.recomputed_layers
         return size * config.width * (ELEMENTWISE_PLAIN * config.layers + again)
@@ -106,7 +117,21 @@ def _elementwise_bytes(config: ModelConfig, method: Method, settings: Settings) 
 
 def _weight_traffic(config: ModelConfig, method: Method, settings: Settings, passes: float) -> float:
     """Bytes an update: the optimizer's, and those of gradients that are added up over passes."""
-    if method in ("lora", "qlora"):
-        return 36 * adapter_count(config)
+    if method in ADAPTERS:
+        return 36 * adapter_count(config, settings.rank)
     added = passes * 10 if settings.gradients == "fp32" and method == "bf16" else (passes - 1) * 4
     return config.parameter_count * (_UPDATE_BYTES[settings.moments] + added) / settings.shards
+
+
+def _crossing_bytes(config: ModelConfig, method: Method, settings: Settings, passes: float) -> float:
+    """Bytes an update that each GPU receives: weights forward and backward, gradients in fp32."""
+    size = pass_bytes(method, settings)
+    return passes * (2 * size + 4) * config.parameter_count * (settings.shards - 1) / settings.shards
+
+
+def _offloaded_bytes(config: ModelConfig, method: Method, settings: Settings, passes: float) -> float:
+    """Bytes an update between a GPU and the CPU's memory: weights forward and backward, gradients, and the update's."""
+    if not settings.offload:
+        return 0
+    size = pass_bytes(method, settings)
+    return config.parameter_count * (passes * 3 * size + _UPDATE_BYTES[settings.moments]) / settings.shards

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from roslin.memory import autograd, passes
-from roslin.memory.layers import adapter_count, block_numbers, matrices, token_rows, weight_bytes
+from roslin.memory.layers import RANK, adapter_count, block_numbers, matrices, token_rows, weight_bytes
 from roslin.memory.parts import Parts
 
 if TYPE_CHECKING:
-    from roslin.memory.parts import Device, Method, Precision
+    from roslin.memory.parts import Device, Method
     from roslin.model import ModelConfig
 
 Moments = Literal["fp32", "bf16", "8bit"]
@@ -23,7 +23,8 @@ LOSS_CHUNK, GPU_LOSS_CHUNK = 1024, 8192
 MOMENT_BLOCK = 128
 """Numbers of an 8-bit moment that share one fp32 scale; matrices whose rows are no multiple keep fp32 moments."""
 
-_BASE: dict[Method, Precision] = {"fp32": "fp32", "bf16": "bf16", "lora": "bf16", "qlora": "nf4"}
+ADAPTERS: tuple[Method, ...] = ("lora", "qlora")
+
 _MOMENT_BYTES = {"fp32": 4, "bf16": 2}
 
 
@@ -41,6 +42,12 @@ class Settings:
     """Whether every update is one pass: no gradients are there before its backward pass then."""
     shards: int = 1
     """Over how many GPUs weights, gradients and moments are spread."""
+    offload: bool = False
+    """Weights, gradients and moments lie in the CPU's memory."""
+    rank: int = RANK
+    """Of adapters."""
+    adapters_beside: Literal["fp32", "bf16"] = "bf16"
+    """What passes are in where weights are frozen: fp32 on GPUs that lack bf16."""
 
 
 @dataclass(frozen=True)
@@ -77,27 +84,42 @@ def tuning(
     gradients are: they meet only where an update has several passes.
     """
     settings = settings or Settings()
-    adapters = adapter_count(config) if method in ("lora", "qlora") else 0
+    adapters = adapter_count(config, settings.rank) if method in ADAPTERS else 0
     trained = adapters or config.parameter_count
-    gradients = _gradients(config, method, trained, settings) // settings.shards
+    gradients = _here(_gradients(method, trained, settings), settings)
     kept = _activations(config, method, tokens, device, settings)
     if settings.one_pass:
         gradients, kept = _fuller_end(config, gradients, kept)
     return Tuning(
-        weights=(weight_bytes(config, _BASE[method]) + 4 * adapters) // settings.shards,
-        masters=2 * trained // settings.shards if method == "bf16" else 0,
+        weights=_here(_weights(config, method, settings) + 4 * adapters, settings),
+        masters=_here(2 * trained, settings) if method == "bf16" else 0,
         gradients=gradients,
-        moments=moment_bytes(config, method, settings.moments) // settings.shards,
+        moments=_here(8 * adapters or moment_bytes(config, settings.moments), settings),
         activations=kept,
         workspace=_workspace(config, method, tokens, tokens if answers is None else answers, device, settings),
-        gathered=_gathered(config, method) if settings.shards > 1 else 0,
+        gathered=_gathered(config, pass_bytes(method, settings)) if settings.shards > 1 else 0,
     )
 
 
-def moment_bytes(config: ModelConfig, method: Method, moments: Moments) -> int:
-    """Bytes of both moments. Adapters, vectors and matrices that do not divide into blocks keep fp32 ones."""
-    if method in ("lora", "qlora"):
-        return 8 * adapter_count(config)
+def _weights(config: ModelConfig, method: Method, settings: Settings) -> int:
+    if method == "qlora":
+        return weight_bytes(config, "nf4", pass_bytes(method, settings))
+    return pass_bytes(method, settings) * config.parameter_count
+
+
+def pass_bytes(method: Method, settings: Settings) -> int:
+    """Bytes of a number in a pass."""
+    precision = settings.adapters_beside if method in ADAPTERS else method
+    return 4 if precision == "fp32" else 2
+
+
+def _here(count: int, settings: Settings) -> int:
+    """Bytes on one GPU of what is spread over all."""
+    return 0 if settings.offload else count // settings.shards
+
+
+def moment_bytes(config: ModelConfig, moments: Moments) -> int:
+    """Bytes of both moments of all weights. Vectors, and matrices that do not divide into blocks, keep fp32 ones."""
     if moments != "8bit":
         return 2 * _MOMENT_BYTES[moments] * config.parameter_count
     small = _numbers_in_blocks(config)
@@ -110,7 +132,7 @@ def _numbers_in_blocks(config: ModelConfig) -> int:
     return config.layers * layer + (token_rows(config) if config.width % MOMENT_BLOCK == 0 else 0)
 
 
-def _gradients(config: ModelConfig, method: Method, trained: int, settings: Settings) -> int:
+def _gradients(method: Method, trained: int, settings: Settings) -> int:
     if settings.in_backward:
         return 0
     return trained * (2 if method == "bf16" and settings.gradients == "bf16" else 4)
@@ -123,46 +145,43 @@ def _fuller_end(config: ModelConfig, gradients: int, kept: int) -> tuple[int, in
 
 
 def _activations(config: ModelConfig, method: Method, tokens: int, device: Device, settings: Settings) -> int:
+    size, layers = pass_bytes(method, settings), settings.recomputed_layers
     if passes.written_out(config, method):
-        return passes.activations(config, _size(method), tokens, device, settings.recomputed_layers)
-    return autograd.activations(config, method, tokens, device, settings.recomputed_layers)
+        return passes.activations(config, size, tokens, device, layers)
+    rank = settings.rank if method in ADAPTERS else 0
+    return autograd.activations(config, size, tokens, device, layers, rank)
 
 
 def _workspace(
     config: ModelConfig, method: Method, tokens: int, answers: int, device: Device, settings: Settings
 ) -> int:
-    size = _size(method)
+    size = pass_bytes(method, settings)
     if passes.written_out(config, method):
         apart = method == "bf16" and (settings.in_backward or settings.gradients == "fp32")
         backward = passes.backward_workspace(config, size, tokens, device, apart)
         whole = passes.block_keeps(config, size, device)
     else:
-        backward = autograd.backward_workspace(config, method, tokens)
-        whole = autograd.block_keeps(config, method, device)
+        backward = autograd.backward_workspace(config, method, size, tokens)
+        whole = autograd.block_keeps(config, size, device, settings.rank if method in ADAPTERS else 0)
     if settings.recomputed_layers == config.layers:
         backward += tokens * (whole - size * config.width)  # run again, a layer is whole
-    if settings.one_pass and not settings.in_backward and method in ("fp32", "bf16"):
+    if settings.one_pass and not settings.in_backward and method not in ADAPTERS:
         backward += size * config.vocab_rows * config.width  # the head's gradient, the first of all to be there
-    return max(_loss_workspace(config, method, answers, device), backward)
+    return max(_loss_workspace(config, method, size, answers, device), backward)
 
 
-def _size(method: Method) -> int:
-    """Bytes of a number in a pass."""
-    return 4 if method == "fp32" else 2
-
-
-def _loss_workspace(config: ModelConfig, method: Method, answers: int, device: Device) -> int:
+def _loss_workspace(config: ModelConfig, method: Method, size: int, answers: int, device: Device) -> int:
     """The hidden states of answer tokens, their gradients, the head's, and logits in chunks.
 
     A GPU's kernel turns logits into their gradients in place; a CPU has fp32 copies beside them. The head's gradients
     of several chunks are added up in fp32.
     """
-    size, most = _size(method), LOSS_CHUNK if device == "cpu" else GPU_LOSS_CHUNK
+    most = LOSS_CHUNK if device == "cpu" else GPU_LOSS_CHUNK
     chunk, next_chunk = min(answers, most), min(max(answers - most, 0), most)
     hidden = 2 * size * answers * config.width
     a_logit = size if device == "cuda" else size + 4 if size == 4 else size + 8
     made = a_logit * chunk * config.vocab_rows
-    if method in ("lora", "qlora"):
+    if method in ADAPTERS:
         return hidden + made
     head, kept = config.vocab_rows * config.width, size * chunk * config.vocab_rows
     if not next_chunk:
@@ -171,8 +190,11 @@ def _loss_workspace(config: ModelConfig, method: Method, answers: int, device: D
     return hidden + max(made, 4 * head + max(a_logit * next_chunk * config.vocab_rows, both, kept + size * head))
 
 
-def _gathered(config: ModelConfig, method: Method) -> int:
-    """Two layers and their gradients, and the embedding and the head with theirs, all whole."""
-    size = _size(method)
-    learning = 1 if method in ("lora", "qlora") else 2
-    return size * learning * (2 * block_numbers(config) + token_rows(config))
+def _gathered(config: ModelConfig, size: int) -> int:
+    """What of weights and gradients is whole for a moment, where they are spread.
+
+    Two layers, one of them on its way; embedding and head all the time, with the head's gradient; and the gradients
+    that cross in fp32, beside themselves in the passes' dtype.
+    """
+    layers, rows = 2 * block_numbers(config), token_rows(config)
+    return size * (layers + rows) + size * rows + (size + 4) * max(layers, rows)

@@ -1,0 +1,126 @@
+"""Whether a recipe fits a machine, which GPUs would do for it, and what would make it fit those that do not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from roslin.memory import GPUS
+from roslin.tune.plan import gpus_of, plan_run
+from roslin.tune.recipe import Adapter
+from roslin.tune.setup import choose_precision
+from roslin.tune.work import work_before_tuning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from roslin.memory import Gpu, TuningPlan
+    from roslin.model import ModelConfig
+    from roslin.tune.plan import Machine
+    from roslin.tune.recipe import Recipe
+    from roslin.tune.work import Run
+
+COUNTS = (1, 2, 4, 8)
+"""GPUs in one machine."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run a recipe on a kind of GPU."""
+
+    machine: Machine
+    plan: TuningPlan
+    change: str
+    """What of the recipe is changed for it, in a recipe's words; empty where nothing is."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """All that is known of a recipe's run before it begins."""
+
+    recipe: Recipe
+    config: ModelConfig
+    machine: Machine
+    run: Run
+    source: str
+    """What the run's lengths were taken from."""
+    precision: str
+    """Of the passes."""
+    plan: TuningPlan
+    lacking: str | None
+    """What the machine lacks besides memory."""
+    ways: dict[str, list[Way]]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the run can begin."""
+        return self.plan.fits and self.lacking is None
+
+
+def look_ahead(recipe: Recipe, config: ModelConfig, folder: Path | None, machine: Machine) -> Outlook:
+    """Plan a recipe for a machine, and for all GPUs of the table. `folder` is the model's, where it is here."""
+    run, source = work_before_tuning(recipe, folder)
+    precision = precision_on(recipe, machine)
+    plan = plan_run(recipe, config, precision, run, machine)
+    lacks = None if machine.gpu is None else lacking(recipe, machine.gpu)
+    return Outlook(recipe, config, machine, run, source, precision, plan, lacks, ways(recipe, config, run))
+
+
+def precision_on(recipe: Recipe, machine: Machine) -> str:
+    """What passes are computed in on a machine: fp32 where it lacks bf16, unless the recipe insists."""
+    if recipe.precision != "auto":
+        return recipe.precision
+    if machine.gpu is not None:
+        return "bf16" if machine.gpu.bf16 else "fp32"
+    here = torch.device("cuda" if machine.on_gpu else "cpu")
+    return "bf16" if choose_precision(recipe, here) == torch.bfloat16 else "fp32"
+
+
+def lacking(recipe: Recipe, gpu: Gpu) -> str | None:
+    """What the recipe asks for and the GPU does not have, in words."""
+    if recipe.precision == "bf16" and not gpu.bf16:
+        return "has no bf16 (and this version tunes in no fp16)"
+    return "has no fp8" if recipe.fp8 and not gpu.fp8 else None
+
+
+def ways(recipe: Recipe, config: ModelConfig, run: Run) -> dict[str, list[Way]]:
+    """For every GPU of the table the ways that fit it: as the recipe is, on as few as will do, and changed, on one."""
+    return {name: list(_ways_on(gpu, recipe, config, run)) for name, gpu in GPUS.items()}
+
+
+def _ways_on(gpu: Gpu, recipe: Recipe, config: ModelConfig, run: Run) -> Iterator[Way]:
+    if lacking(recipe, gpu):
+        return
+    precision = precision_on(recipe, gpus_of(gpu.name))
+    for count in COUNTS if recipe.adapter is None else COUNTS[:1]:
+        machine = gpus_of(gpu.name, count)
+        plan = plan_run(recipe, config, precision, run, machine)
+        if plan.fits:
+            yield Way(machine, plan, "")
+            if count == 1:
+                return
+            break
+    machine = gpus_of(gpu.name)
+    for change, changed in _changed(recipe):
+        plan = plan_run(changed, config, precision, run, machine)
+        if plan.fits:
+            yield Way(machine, plan, change)
+            return
+
+
+def _changed(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
+    """The recipe with what needs less memory, the mildest change first."""
+    if recipe.adapter is None and not recipe.optimizer.in_backward:
+        optimizer = recipe.optimizer.model_copy(update={"in_backward": True, "gradients": "auto"})
+        yield (
+            "optimizer.in_backward=true clip_norm=null",
+            recipe.model_copy(update={"optimizer": optimizer, "clip_norm": None}),
+        )
+    for quantize in ("none", "nf4"):
+        if recipe.adapter is None or (recipe.adapter.quantize, quantize) == ("none", "nf4"):
+            adapter = (recipe.adapter or Adapter()).model_copy(update={"quantize": quantize})
+            word = "adapter.quantize=nf4" if quantize == "nf4" else "adapter={}"
+            yield word, recipe.model_copy(update={"adapter": adapter})

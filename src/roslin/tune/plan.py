@@ -1,0 +1,149 @@
+"""From a recipe to a plan: what of memory it fixes, what its records are as work, and what is chosen for the rest."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from roslin.errors import MachineError
+from roslin.memory import GPUS, Asked, Gpu, Method, Settings, TuningPlan, choose_tuning, gib, known_gpu
+
+if TYPE_CHECKING:
+    import torch
+
+    from roslin.model import ModelConfig
+    from roslin.tune.recipe import Recipe
+    from roslin.tune.work import Run
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run is planned for."""
+
+    memory: int
+    """Bytes of each device."""
+    gpu: Gpu | None = None
+    """What it is, where that is known; its speed follows from that."""
+    on_gpu: bool = True
+    count: int = 1
+    """How many devices share the run."""
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        if not self.on_gpu:
+            return "this machine's CPU"
+        one = self.gpu.title if self.gpu else f"a GPU of {gib(self.memory)} GiB"
+        return one if self.count == 1 else f"{self.count} × {one}"
+
+
+def machine_of(device: torch.device, count: int = 1) -> Machine:
+    """The machine of a device that is here; for a CPU, all memory that the system has."""
+    import torch
+
+    if device.type != "cuda":
+        return Machine(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), on_gpu=False, count=count)
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return Machine(memory, known_gpu(torch.cuda.get_device_name(device)), count=count)
+
+
+def gpus_of(name: str, count: int = 1) -> Machine:
+    """GPUs of the table that need not be here."""
+    gpu = GPUS[name]
+    return Machine(gpu.memory, gpu, count=count)
+
+
+def plan_run(recipe: Recipe, config: ModelConfig, precision: str, run: Run, machine: Machine) -> TuningPlan:
+    """The settings that a run on this machine takes, as far as its recipe leaves them open.
+
+    `precision` is that of the passes, fp32 or bf16. On a CPU nothing is chosen: passes are one row, and exact.
+    """
+    asked = asked_by(recipe, config, precision, machine)
+    shards = machine.count // (recipe.sharding.replicas or 1)
+    return choose_tuning(
+        config,
+        memory_bytes=machine.memory,
+        work=run.work,
+        asked=asked,
+        gpus=machine.count,
+        shards=shards,
+        gpu=machine.gpu,
+        device="cuda" if machine.on_gpu else "cpu",
+    )
+
+
+def asked_by(recipe: Recipe, config: ModelConfig, precision: str, machine: Machine) -> Asked:
+    """What a recipe fixes."""
+    optimizer = recipe.optimizer
+    free = machine.on_gpu
+    return Asked(
+        method=method_of(recipe, precision),
+        moments=_unless_auto(optimizer.moments, None if free else "fp32"),
+        gradients=_unless_auto(optimizer.gradients, None if free else "fp32"),
+        in_backward=optimizer.in_backward,
+        recomputed_layers=_layers(recipe, config, free),
+        tokens_per_pass=recipe.tokens_per_pass or (None if free or optimizer.in_backward else recipe.row_length),
+        offload=recipe.sharding.offload,
+        fp8=recipe.fp8,
+        rank=recipe.adapter.rank if recipe.adapter else 0,
+        adapters_beside="fp32" if precision == "fp32" else "bf16",
+    )
+
+
+def method_of(recipe: Recipe, precision: str) -> Method:
+    """How a recipe tunes."""
+    if recipe.adapter is None:
+        return "fp32" if precision == "fp32" else "bf16"
+    return "qlora" if recipe.adapter.quantize == "nf4" else "lora"
+
+
+def _unless_auto(value: Any, chosen: Any) -> Any:
+    return chosen if value == "auto" else value
+
+
+def _layers(recipe: Recipe, config: ModelConfig, free: bool) -> int | None:
+    if recipe.checkpointing == "auto":
+        return None if free else 0
+    if isinstance(recipe.checkpointing, int):
+        return min(recipe.checkpointing, config.layers)
+    return config.layers if recipe.checkpointing == "all" else 0
+
+
+def refuse_unless_it_fits(plan: TuningPlan, machine: Machine) -> None:
+    """Raise MachineError, with the plan and what would help, when a GPU's memory cannot suffice."""
+    if machine.on_gpu and not plan.fits:
+        raise MachineError(f"{too_little(plan, machine)} {advice(plan)}")
+
+
+def too_little(plan: TuningPlan, machine: Machine) -> str:
+    """How far the memory is from sufficing, in a sentence."""
+    return (
+        f"This does not fit {machine.name}: {plan.needs} at the least, and {gib(plan.usable)} of the "
+        f"{gib(plan.memory)} GiB can be planned with."
+    )
+
+
+def advice(plan: TuningPlan) -> str:
+    """What would make a run fit."""
+    means = []
+    if plan.method in ("fp32", "bf16"):
+        if not plan.in_backward:
+            means.append("optimizer.in_backward=true with clip_norm=null (no gradients of the whole model)")
+        means += ["an adapter instead of all weights (a LoRA)", "more GPUs (torchrun)"]
+        if plan.method == "fp32":
+            means.insert(0, "precision=bf16")
+    elif plan.method == "lora":
+        means.append("adapter.quantize=nf4 (QLoRA)")
+    means.append("a lower max_length and row_length")
+    if plan.in_backward:
+        means.append("fewer records_per_update, for every update is one pass")
+    return f"What helps: {'; '.join(means)}. `roslin plan` compares GPUs."
+
+
+def plan_words(settings: Settings, tokens_per_pass: int) -> str:
+    """Settings as they would stand in a recipe."""
+    words = [f"optimizer.moments={settings.moments}"]
+    words.append("optimizer.in_backward=true" if settings.in_backward else f"optimizer.gradients={settings.gradients}")
+    layers = settings.recomputed_layers
+    return " ".join([*words, f"checkpointing={layers or 'none'}", f"tokens_per_pass={tokens_per_pass}"])
