@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import resource
 import sys
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from roslin.errors import write_failed
+from roslin.memory import known_gpu
 from roslin.statistics import Interval
 from roslin.tune.held_out import HeldOutLoss
 
@@ -152,18 +152,12 @@ def memory_gib(device: torch.device) -> float:
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
-PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "A10": 125e12, "L4": 121e12, "V100": 125e12, "T4": 65e12}
-"""Dense 16-bit matrix products a second, from NVIDIA's datasheets (of the SXM part where there are two)."""
-
-
 def peak_flops(device: torch.device) -> float | None:
-    """The device's peak where it is known."""
+    """The device's peak of dense 16-bit products a second, where it is known."""
     if device.type != "cuda":
         return None
-    words = re.split(r"[\s-]+", torch.cuda.get_device_name(device))
-    if "H100" in words and "PCIe" in words:
-        return None
-    return next((PEAK_FLOPS[word] for word in words if word in PEAK_FLOPS), None)
+    gpu = known_gpu(torch.cuda.get_device_name(device))
+    return None if gpu is None else gpu.flops
 
 
 def clock(seconds: float) -> str:
