@@ -1,8 +1,8 @@
 """A block of the parallel-residual families with its backward pass written out: it keeps 9 D numbers a token.
 
 Attention and MLP read the same stream and add to it, so the passes need little: kept are the stream, the turned
-queries, keys and values, what attention gathered, and what goes into the activation. Norms and activation are made again
-in the backward pass by kernels that read those anyway. Any number of tokens runs, nothing is compiled for it.
+queries, keys and values, what attention gathered, and what goes into the activation. Norms and activation are made
+again in the backward pass by kernels that read those anyway. Any number of tokens runs, nothing is compiled for it.
 """
 
 from collections.abc import Callable
@@ -149,7 +149,7 @@ def _forward(
 ) -> tuple[Tensor, _Kept]:
     """The block's output and what is kept; with `keep_only` the output is the input, its products being left out."""
     work, products, config = how.elementwise, how.products, how.config
-    normed = work.norms(x_ND, _affines(block), config.norm_eps)
+    normed, _ = work.norms(x_ND, _affines(block), config.norm_eps)
     qkv_NR = products.forward(products.operand(normed[0]), block.qkv.weight, block.qkv.bias)
     heads = (config.heads, config.kv_heads, config.kv_heads)
     turned = work.turn(qkv_NR.view(len(x_ND), sum(heads), config.head_dim), turns)
@@ -176,7 +176,7 @@ def _backward(grad_ND: Tensor, kept: _Kept, block: Block, turns: Turns, how: How
         sums_D = work.column_sums(grad_ND)
         found.of_vector(block.out.bias, sums_D)
         found.of_vector(block.down.bias, sums_D)
-    normed = work.norms(kept.x_ND, _affines(block), config.norm_eps)
+    normed, statistics_N2 = work.norms(kept.x_ND, _affines(block), config.norm_eps)
 
     grad_active_NF = products.grad_input(grad, block.down.weight)
     active_NF, grad_up_NF, sums_F = work.activate_backward(kept.up_NF, grad_active_NF, config.activation)
@@ -207,7 +207,7 @@ def _backward(grad_ND: Tensor, kept: _Kept, block: Block, turns: Turns, how: How
     del grad_qkv, grad_qkv_NR
 
     grad_x_ND: Tensor
-    grad_x_ND, of_affines = work.norms_backward(kept.x_ND, grads_normed, _affines(block), config.norm_eps, grad_ND)
+    grad_x_ND, of_affines = work.norms_backward(kept.x_ND, statistics_N2, grads_normed, _affines(block), grad_ND)
     for norm, (gain, bias) in zip(_norms(block), of_affines, strict=True):
         found.of_vector(norm.weight, gain)
         found.of_vector(norm.bias, bias)

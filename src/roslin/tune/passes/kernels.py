@@ -19,22 +19,36 @@ TILE = (16, 256)
 """Tokens and columns that a program holds at one time."""
 NORM_PROGRAMS = 264
 """Programs of the norms' backward pass, two for each multiprocessor of an H100: each leaves sums of its own."""
+NORM_STAGES = 1
+"""Tokens that one of those has on their way from memory at one time."""
 VOCABULARY_TILE = 8192
 
 
-def norms(x_ND: Tensor, affines: tuple[Affine, ...], epsilon: float) -> list[Tensor]:
-    """Layer norms of one stream from one statistic, [N, D] for each pair of gain and bias."""
+def norms(x_ND: Tensor, affines: tuple[Affine, ...], epsilon: float) -> tuple[list[Tensor], Tensor]:
+    """Layer norms of one stream, [N, D] for each pair of gain and bias; and each token's mean and inverse deviation."""
     outs = [torch.empty_like(x_ND) for _ in affines]
     (gain1, bias1), (gain2, bias2) = affines[0], affines[-1]
     rows, width = x_ND.shape
+    statistics_N2 = x_ND.new_empty((rows, 2), dtype=torch.float32)
     kernel.norms[(rows,)](
-        x_ND, gain1, bias1, gain2, bias2, outs[0], outs[-1], width, epsilon, two=len(affines) == 2, **_row(width)
+        x_ND,
+        gain1,
+        bias1,
+        gain2,
+        bias2,
+        outs[0],
+        outs[-1],
+        statistics_N2,
+        width,
+        epsilon,
+        two=len(affines) == 2,
+        **_row(width),
     )
-    return outs
+    return outs, statistics_N2
 
 
 def norms_backward(
-    x_ND: Tensor, grads_ND: list[Tensor], affines: tuple[Affine, ...], epsilon: float, onto_ND: Tensor
+    x_ND: Tensor, statistics_N2: Tensor, grads_ND: list[Tensor], affines: tuple[Affine, ...], onto_ND: Tensor
 ) -> tuple[Tensor, list[Affine]]:
     """`onto` plus the gradient that `norms` gives its input; and the gradients of gains and biases.
 
@@ -43,9 +57,10 @@ def norms_backward(
     rows, width = x_ND.shape
     out_ND = torch.empty_like(x_ND)
     programs = min(rows, NORM_PROGRAMS)
-    sums = x_ND.new_zeros((4, programs, width), dtype=torch.float32)
+    sums = x_ND.new_empty((2 * len(affines), programs, width), dtype=torch.float32)
     kernel.norms_backward[(programs,)](
         x_ND,
+        statistics_N2,
         grads_ND[0],
         grads_ND[-1],
         onto_ND,
@@ -55,13 +70,13 @@ def norms_backward(
         sums,
         rows,
         width,
-        epsilon,
         two=len(affines) == 2,
         both=len(grads_ND) == 2,
+        stages=NORM_STAGES,
         **_row(width),
     )
-    gain1, bias1, gain2, bias2 = sums.sum(1).to(x_ND.dtype)
-    return out_ND, [(gain1, bias1), (gain2, bias2)][: len(affines)]
+    found = iter(sums.sum(1).to(x_ND.dtype))
+    return out_ND, list(zip(found, found, strict=True))
 
 
 def activate(up_NF: Tensor, activation: Activation) -> Tensor:

@@ -16,22 +16,22 @@ Affine = tuple[Tensor, Tensor]
 """Gain and bias of a norm, [D] each."""
 
 
-def norms(x_ND: Tensor, affines: tuple[Affine, ...], epsilon: float) -> list[Tensor]:
-    """Layer norms of one stream from one statistic, [N, D] for each pair of gain and bias."""
-    return [F.layer_norm(x_ND, x_ND.shape[-1:], gain, bias, epsilon) for gain, bias in affines]
+def norms(x_ND: Tensor, affines: tuple[Affine, ...], epsilon: float) -> tuple[list[Tensor], Tensor]:
+    """Layer norms of one stream, [N, D] for each pair of gain and bias; and each token's mean and inverse deviation."""
+    wide = _wide(x_ND)
+    statistics_N2 = torch.stack((wide.mean(-1), (wide.var(-1, correction=0) + epsilon).rsqrt()), -1)
+    return [F.layer_norm(x_ND, x_ND.shape[-1:], gain, bias, epsilon) for gain, bias in affines], statistics_N2
 
 
 def norms_backward(
-    x_ND: Tensor, grads_ND: list[Tensor], affines: tuple[Affine, ...], epsilon: float, onto_ND: Tensor
+    x_ND: Tensor, statistics_N2: Tensor, grads_ND: list[Tensor], affines: tuple[Affine, ...], onto_ND: Tensor
 ) -> tuple[Tensor, list[Affine]]:
     """`onto` plus the gradient that `norms` gives its input; and the gradients of gains and biases.
 
     More gradients than norms: the last norm's output was read more than once.
     """
-    x = _wide(x_ND)
-    centred = x - x.mean(-1, keepdim=True)
-    scale = (centred.square().mean(-1, keepdim=True) + epsilon).rsqrt()
-    normed = centred * scale
+    mean_N1, scale_N1 = statistics_N2[:, :1], statistics_N2[:, 1:]
+    normed = (_wide(x_ND) - mean_N1) * scale_N1
     total, of_affines = _wide(onto_ND), []
     for i, (gain, bias) in enumerate(affines):
         last = i == len(affines) - 1
@@ -39,7 +39,7 @@ def norms_backward(
         of_affines.append(((grad * normed).sum(0).to(gain.dtype), grad.sum(0).to(bias.dtype)))
         inner = grad * _wide(gain)
         mean, along = inner.mean(-1, keepdim=True), (inner * normed).mean(-1, keepdim=True)
-        total = total + scale * (inner - mean - normed * along)
+        total = total + scale_N1 * (inner - mean - normed * along)
     return total.to(x_ND.dtype), of_affines
 
 
