@@ -28,7 +28,8 @@ def check_on_gpu(tokens: int = 9216) -> None:
     """Print what is right and how long it takes. A part that fails prints its traceback, and the next begins."""
     print(f"fp8 products: {torch.cuda.get_device_name()}, torch {torch.__version__}, {tokens} tokens", flush=True)
     time_all = partial(time_products, tokens)
-    for part in (check_kernels, *(partial(check_products, count) for count in COUNTS), time_kernels, time_all):
+    of_products = [partial(check_products, count) for count in COUNTS]
+    for part in (check_kernels, *of_products, check_sums, time_kernels, time_all):
         attempt(part)
 
 
@@ -97,6 +98,17 @@ def check_products(count: int) -> None:
     }
     for name, (ours, exact) in pairs.items():
         attempt(partial(print_error, f"{count:5} tokens, {name:12}", ours, exact))
+
+
+def check_sums() -> None:
+    """What summing inside the tensor cores alone adds, on the longest contraction: against fp32 sums of the factors."""
+    products = Fp8Products(torch.device("cuda"))
+    for name, x in (("of both signs", draw(2048, 16384)), ("all positive", draw(2048, 16384).abs())):
+        left, right = (products.operand(each).by_rows() for each in (x, draw(2048, 16384).abs()))
+        exact = (left.numbers_RK.float() * left.descale) @ (right.numbers_RK.float() * right.descale).T
+        for fast in (True, False):
+            what = f"sums {name:13} {'fast' if fast else 'exact':5}"
+            attempt(partial(print_error, what, partial(product, left, right, None, fast=fast), exact))
 
 
 def print_error(what: str, ours: Callable[[], Tensor], exact: Tensor) -> None:
