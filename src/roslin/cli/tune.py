@@ -1,8 +1,10 @@
 """`roslin tune`: a recipe in, a model folder out; or two runs in, and where they part."""
 
 import json
+import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -52,21 +54,37 @@ def tune(
 
 def _tune(recipe: Path, settings: list[str], check: bool, restart: bool) -> None:
     from roslin.tune import Interrupted, Recipe
+    from roslin.tune.processes import LostProcess, Told, rank_here
     from roslin.workflows.run_folder import recipe_of
     from roslin.workflows.tune import check_run
     from roslin.workflows.tune import tune as run
 
-    console = progress_console()
+    console, is_first = progress_console(), rank_here() == 0
+    console.quiet = not is_first
     loaded = Recipe.load(recipe_of(recipe), settings)
     if check:
-        check_run(loaded, console)
+        if is_first:
+            check_run(loaded, console)
         return
     try:
         folder = run(loaded, restart=restart, console=console)
     except Interrupted:
         console.print("Stopped, and saved. The same command goes on from here.")
         raise typer.Exit(130) from None
-    typer.echo(folder)
+    except Told as error:
+        _leave(error.exit_code)
+    except LostProcess as error:
+        print(f"roslin: {error}", file=sys.stderr)
+        _leave(error.exit_code)
+    if is_first:
+        typer.echo(folder)
+
+
+def _leave(code: int) -> NoReturn:
+    """End at once: what still waits for a process that is gone would keep this one from ending."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _compare(first: Path, second: Path, tolerance: float | None, as_json: bool) -> None:

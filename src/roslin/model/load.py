@@ -62,7 +62,7 @@ def load_decoder(
     config = config or load_config(path)
     with torch.device("meta"):
         decoder = Decoder(config)
-    parts = _checked_parts(path, decoder)
+    parts = checked_parts(path, decoder)
     everything = [part for its in parts.values() for part in its]
     dtype = dtype or reduce(torch.promote_types, (part.dtype for part in everything))
     place = partial(_placed, decoder, parts, dtype, device)
@@ -74,7 +74,7 @@ def load_decoder(
     return decoder
 
 
-def _checked_parts(path: Path, decoder: Decoder) -> dict[str, list[Stored]]:
+def checked_parts(path: Path, decoder: Decoder) -> dict[str, list[Stored]]:
     """What each of the decoder's parameters is made of, each part there and of its shape."""
     family = FAMILIES[decoder.config.family]
     stored = stored_weights(path, family)

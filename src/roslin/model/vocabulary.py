@@ -34,8 +34,7 @@ def fit_vocabulary(
     the head and the head's bias. The parameters are replaced: call this before making an optimizer.
     """
     rows = decoder.config.vocab_rows
-    used = torch.ones(min(rows, tokenizer_size), dtype=torch.bool, device=decoder.device)
-    used[[token for token in new_ids if token < len(used)]] = False
+    used = used_rows(rows, tokenizer_size, new_ids).to(decoder.device)
     grown = fitting_rows(rows, tokenizer_size)
     reset = list(new_ids) if init == "mean" else []
     decoder.embedding.weight = _fitted(decoder.embedding.weight, used, grown, reset)
@@ -48,8 +47,25 @@ def fit_vocabulary(
     decoder.tie()
 
 
+def used_rows(rows: int, tokenizer_size: int, new_ids: Sequence[int]) -> Tensor:
+    """Which of a base's first rows belong to tokens that it knows, as booleans."""
+    used = torch.ones(min(rows, tokenizer_size), dtype=torch.bool)
+    used[[token for token in new_ids if token < len(used)]] = False
+    return used
+
+
+def rows_of_mean(rows: int, grown: int, reset: Sequence[int]) -> list[int]:
+    """The rows that become the mean of the used ones: those added, and those set anew."""
+    return sorted({*range(rows, grown), *reset})
+
+
+def mean_row(weight: Tensor, used: Tensor) -> Tensor:
+    """The mean of a matrix's used rows, or of a vector's used numbers."""
+    return weight[: len(used)][used].mean(0, dtype=torch.float32).to(weight.dtype)
+
+
 def _fitted(weight: Tensor, used: Tensor, rows: int, reset: Sequence[int]) -> nn.Parameter:
-    mean = weight[: len(used)][used].mean(0, dtype=torch.float32).to(weight.dtype)
+    mean = mean_row(weight, used)
     added = mean.expand(rows - len(weight), *weight.shape[1:])
     fitted = torch.cat([weight, added]) if len(added) else weight.detach()
     fitted[list(reset)] = mean

@@ -1,18 +1,22 @@
 """Held-out loss: what a model makes of records that it was not tuned on, record by record."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from roslin.model import Decoder, PackedAttention, packed_positions
 from roslin.model.finite import find_fault
 from roslin.statistics import FEWEST_FOR_INTERVALS, RESAMPLES, Interval, ratio_interval
 from roslin.tokens import Example
+from roslin.tune.dealing import padded
 from roslin.tune.loss import answer_nll
 from roslin.tune.packing import Pack, best_fit, make_pack
+from roslin.tune.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -88,19 +92,33 @@ class HeldOutSet:
     def __len__(self) -> int:
         return len(self._counts)
 
-    def where_it_broke(self, decoder: Decoder) -> str:
+    def where_it_broke(self, decoder: Decoder, processes: Processes = ALONE) -> str:
         """The layer at which the numbers of a measurement stop being finite, in words."""
-        return where_it_broke(decoder, self._packs)
+        return where_it_broke(decoder, self._share(self._packs, processes), processes)
 
-    @torch.inference_mode()
-    def measure(self, decoder: Decoder) -> HeldOutLoss:
-        """The loss of every record under `decoder` as it is now."""
+    @torch.no_grad()
+    def measure(self, decoder: Decoder, processes: Processes = ALONE) -> HeldOutLoss:
+        """The loss of every record under `decoder` as it is now; each process measures a part, and all get it all."""
+        rows, packs = processes.part(self._rows), self._share(self._packs, processes)
+        found = [pack_nll(decoder, pack).cpu().double().numpy() for pack in packs]
+        release(decoder)
         nll, end_nll = np.zeros(len(self)), np.zeros(len(self))
-        for row, pack in zip(self._rows, self._packs, strict=True):
-            losses = pack_nll(decoder, pack).cpu().double().numpy()
-            for index, part in zip(row, np.split(losses, np.cumsum([self._counts[i] for i in row])[:-1]), strict=True):
-                nll[index], end_nll[index] = part.sum(), part[-1]
+        for index, losses in chain(*processes.collected(list(self._by_record(rows, found)))):
+            nll[index], end_nll[index] = losses
         return HeldOutLoss(nll.tolist(), end_nll.tolist(), self._counts, self.categories)
+
+    @staticmethod
+    def _share(packs: Sequence[Pack], processes: Processes) -> list[Pack]:
+        return padded(processes.part(packs), -(-len(packs) // processes.count))
+
+    def _by_record(
+        self, rows: Sequence[list[int]], found: Sequence[NDArray[np.float64]]
+    ) -> Iterator[tuple[int, tuple[float, float]]]:
+        """Each record's place, and the losses of its whole answer and of its end key."""
+        for row, losses in zip(rows, found[: len(rows)], strict=True):
+            ends = np.cumsum([self._counts[i] for i in row])
+            for index, part in zip(row, np.split(losses, ends[:-1]), strict=True):
+                yield index, (float(part.sum()), float(part[-1]))
 
 
 def digest_of(examples: Sequence[Example]) -> str:
@@ -123,13 +141,23 @@ def _stream(decoder: Decoder, pack: Pack) -> tuple[torch.Tensor, torch.Tensor, P
 
 
 @torch.no_grad()
-def where_it_broke(decoder: Decoder, packs: Sequence[Pack]) -> str:
-    """The layer at which the numbers of the first pack whose loss is no number stop being finite, in words."""
-    for pack in packs:
-        if not pack_nll(decoder, pack).isfinite().all():
-            stream = _stream(decoder, pack)
-            return find_fault(decoder, *stream, decoder.hidden(*stream))
-    return "in the sum over the update"
+def where_it_broke(decoder: Decoder, packs: Sequence[Pack], processes: Processes = ALONE) -> str:
+    """The layer at which the numbers of the first pack whose loss is no number stop being finite, in words.
+
+    `packs` are this process's, as many as every other's, and all of them get the words of the first that has any.
+    """
+    broken = [pack for pack in packs if not pack_nll(decoder, pack).isfinite().all()]
+    stream = _stream(decoder, (broken or list(packs))[0])
+    words = find_fault(decoder, *stream, decoder.hidden(*stream))
+    release(decoder)
+    found = [words for words in processes.collected(words if broken else None) if words]
+    return found[0] if found else "in the sum over the update"
+
+
+def release(decoder: Decoder) -> None:
+    """After passes without a backward one: give up what a decoder in shards has gathered, before weights change."""
+    if reshard := getattr(decoder, "reshard", None):
+        reshard()
 
 
 def pack_nll(decoder: Decoder, pack: Pack) -> torch.Tensor:

@@ -1,84 +1,37 @@
 """The loop: updates over packed rows, evaluations, checkpoints; resumable at any moment, exact when resumed."""
 
 import math
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from types import FrameType
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from roslin.errors import InputError
 from roslin.model import Decoder
+from roslin.tune.adamw.shards import as_parts, part_of
+from roslin.tune.dealing import deal, padded
 from roslin.tune.flops import flops_a_token, flops_an_answer_token
 from roslin.tune.held_out import HeldOutLoss, where_it_broke
-from roslin.tune.log import (
-    EvaluationLog,
-    LogFile,
-    UpdateLog,
-    memory_gib,
-    peak_flops,
-)
-from roslin.tune.measurements import Measurements
+from roslin.tune.log import EvaluationLog, UpdateLog, memory_gib, peak_flops
 from roslin.tune.optimizer import MasterAdamW
-from roslin.tune.packing import make_pack
+from roslin.tune.packing import Pack, join_rows, make_pack
 from roslin.tune.recipe import Recipe
+from roslin.tune.reports import Callbacks, Reports, Tuned
 from roslin.tune.schedule import learning_rate
-from roslin.tune.setup import Prepared
+from roslin.tune.setup import Prepared, choose_device
 from roslin.tune.state import Checkpoints, Progress
 from roslin.tune.step import accumulate, draw_seed, dropout
-from roslin.tune.trackers import Kind, Outcome, TrackedRun, Trackers, dotted, points_of
+from roslin.tune.stopping import Interrupted, stop_requests
 
-
-class Interrupted(Exception):
-    """The run was asked to stop (Ctrl-C, SIGTERM) and has saved where it is."""
+if TYPE_CHECKING:
+    from roslin.tune.trackers import Outcome
 
 
 class Diverged(InputError):
     """The loss or a gradient is not finite, or the loss has exploded."""
-
-
-def _nothing(*_: object) -> None:
-    """Do nothing: what a callback is when none is given."""
-
-
-@dataclass(frozen=True)
-class Callbacks:
-    """What a run tells while it goes on."""
-
-    on_start: Callable[["Progress", int], None] = _nothing
-    """Progress at the start (update 0, or a checkpoint's), and the number of updates in all."""
-    on_step: Callable[[UpdateLog], None] = _nothing
-    on_evaluate: Callable[[EvaluationLog, Decoder], None] = _nothing
-    """After each measurement, with the model as it is now, to be used and not changed."""
-    on_finish: Callable[["Tuned"], None] = _nothing
-    on_warning: Callable[[str], None] = _nothing
-    """What went wrong beside the run, which goes on; from any thread."""
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """A finished run; the decoder holds the final weights (the best ones, when the recipe has patience).
-
-    They are in fp32, exact, where the base is stored in something finer than the bf16 of the passes.
-    """
-
-    decoder: Decoder
-    before: HeldOutLoss
-    """Of the base, its keys in place, before the first update."""
-    held_out: HeldOutLoss
-    """Of the final weights."""
-    updates: int
-    """Updates behind the final weights."""
-    updates_in_all: int
-    """Updates that the recipe's epochs come to."""
-    tokens: int
-    seconds: float
-    stopped_early: bool
 
 
 def fit(
@@ -90,53 +43,46 @@ def fit(
 ) -> Tuned:
     """Tune `prepared.decoder` by the recipe, from the newest checkpoint in its output folder if there is one.
 
-    `facts` of machine, packages and records are handed on to the recipe's trackers.
-    Raises Interrupted (state saved), Diverged (last good checkpoint kept), InputError for a checkpoint of another
-    run, MachineError when the disk is full.
+    `facts` of machine, packages and records are handed on to the recipe's trackers. Where `prepared` is one of many
+    processes, all of them call this. Raises Interrupted (state saved), Diverged (last good checkpoint kept), InputError
+    for a checkpoint of another run, MachineError when the disk is full.
     """
     return _Run(recipe, prepared, callbacks or Callbacks(), facts or {}).go()
 
 
 class _Run:
     def __init__(self, recipe: Recipe, prepared: Prepared, callbacks: Callbacks, facts: Mapping[str, Any]) -> None:
-        self.recipe, self.prepared, self.callbacks, self.facts = recipe, prepared, callbacks, facts
-        self.decoder = prepared.decoder
+        self.recipe, self.prepared = recipe, prepared
+        self.decoder, self.processes = prepared.decoder, prepared.processes
         self.course = prepared.course
-        self.checkpoints = Checkpoints(recipe.output / "checkpoints", recipe.keep_checkpoints)
-        self.before = prepared.held_out.measure(self.decoder)
+        self.lengths = [len(example.ids) for example in prepared.examples]
+        self._check_one_pass()
+        self.device = choose_device(recipe)
+        self.checkpoints = Checkpoints(recipe.output / "checkpoints", recipe.keep_checkpoints, self.processes)
+        self.before = self._measured()
         self.progress, self.optimizer = self._restore()
-        self.peak = peak_flops(self.decoder.device)
+        self.peak = peak_flops(self.device)
         self.flops_a_token = flops_a_token(self.decoder)
         self.flops_an_answer_token = flops_an_answer_token(self.decoder)
+        # A run that starts anew starts its log anew.
+        told = (recipe, prepared, callbacks, facts, self.progress.update or -1)
+        self.reports = Reports(*told) if self.processes.is_first else None
 
     def go(self) -> Tuned:
-        keep_until = self.progress.update or -1  # a run that starts anew starts its log anew
-        self.log = LogFile(self.recipe.output / "log.jsonl", keep_until=keep_until)
-        self.trackers = Trackers.of(self.recipe, self.callbacks.on_warning)
         outcome: Outcome = "failed"
         try:
-            self.callbacks.on_start(self.progress, self.course.updates)
-            self._start_trackers(keep_until)
-            with _stop_requests() as stop_requested:
+            if self.reports:
+                self.reports.start(self.progress, self.course.updates)
+            with stop_requests(echoes=self.processes.count > 1) as stop_requested:
                 self._updates(stop_requested)
             outcome = "finished"
         except Interrupted:
             outcome = "stopped"
             raise
         finally:
-            self.log.close()
-            self.trackers.close(outcome)
+            if self.reports:
+                self.reports.close(outcome)
         return self._finish()
-
-    def _start_trackers(self, keep_until: int) -> None:
-        run = TrackedRun(
-            folder=self.recipe.output,
-            settings=dotted(self.recipe.model_dump(mode="json")),
-            facts=dotted(self.facts),
-            fingerprint=self.prepared.fingerprint,
-            goes_on_from=keep_until,
-        )
-        self.trackers.start(run, (points_of(line["kind"], line) for line in self.log.lines()))
 
     def _restore(self) -> tuple[Progress, MasterAdamW]:
         recipe = self.recipe
@@ -145,9 +91,9 @@ class _Run:
             betas=recipe.betas,
             epsilon=recipe.epsilon,
             weight_decay=recipe.weight_decay,
-            moments="fp32" if recipe.optimizer.moments == "auto" else recipe.optimizer.moments,
-            gradients="fp32" if recipe.optimizer.gradients == "auto" else recipe.optimizer.gradients,
-            in_backward=recipe.optimizer.in_backward,
+            moments=self.prepared.plan.moments,
+            gradients=self.prepared.plan.gradients,
+            in_backward=self.prepared.plan.in_backward,
             low=self.prepared.low,
             fast_rows=self.prepared.rows_of_new_keys,
             fast_factor=recipe.new_keys_rate,
@@ -162,7 +108,7 @@ class _Run:
                 f"{recipe.output} holds a run with another recipe, another base or other records. "
                 "Give another output=…, or --restart to drop that run."
             )
-        self.checkpoints.load(newest, optimizer.weights() | optimizer.state())
+        self.checkpoints.load(newest, as_parts(optimizer.parameters, optimizer.weights() | optimizer.state()))
         return progress, optimizer
 
     def _updates(self, stop_requested: threading.Event) -> None:
@@ -174,8 +120,8 @@ class _Run:
                 return
             self._update(rows)
             if self._is_due(self.recipe.evaluate_every):
-                self._take(self.prepared.held_out.measure(self.decoder))
-            stop = stop_requested.is_set()
+                self._take(self._measured())
+            stop = self.processes.any(stop_requested.is_set())
             if stop or self.progress.stopped_early or self._is_due(self.recipe.checkpoint_every):
                 self._save()
             if stop:
@@ -187,7 +133,9 @@ class _Run:
     def _update(self, rows: list[list[int]]) -> None:
         progress, recipe = self.progress, self.recipe
         started = time.monotonic()
-        packs = [make_pack([self.prepared.examples[i] for i in row]) for row in rows]
+        packs = self._passes(rows)
+        examples = [self.prepared.examples[i] for row in rows for i in row]
+        answers = sum(example.answer_count for example in examples)
         rate = learning_rate(
             progress.update + 1,
             peak=recipe.learning_rate,
@@ -197,18 +145,44 @@ class _Run:
         )
         if recipe.optimizer.in_backward:
             self.optimizer.begin(rate)
-        with dropout(self.decoder, draw_seed(recipe.seed, progress.update + 1)):
-            loss = accumulate(self.decoder, packs)
-        self._stop_if_diverged(loss, lambda: where_it_broke(self.decoder, packs))
+        with dropout(self.decoder, draw_seed(recipe.seed, progress.update + 1, self.processes.rank)):
+            loss = self.processes.total(accumulate(self.decoder, packs, answers))
+        self._stop_if_diverged(loss, lambda: where_it_broke(self.decoder, packs, self.processes))
         norm = self.optimizer.update(rate, recipe.clip_norm)
         if not math.isfinite(norm):
             self._diverged("a gradient is not finite")
         progress.update += 1
-        tokens = sum(pack.token_count for pack in packs)
+        tokens = sum(len(example.ids) for example in examples)
         progress.tokens += tokens
-        progress.answer_tokens += sum(pack.answer_count for pack in packs)
+        progress.answer_tokens += answers
         progress.seconds += time.monotonic() - started
-        self._report(loss, rate, norm, sum(map(len, rows)), tokens)
+        self._report(loss, rate, norm, len(examples), tokens)
+
+    def _passes(self, rows: list[list[int]]) -> list[Pack]:
+        """This process's passes of an update, as many as every other's."""
+        passes = [self._joined(part) for part in deal(rows, self.lengths, self.processes.count)]
+        packs = [make_pack([self.prepared.examples[i] for i in row]) for row in passes[self.processes.rank]]
+        return padded(packs, max(map(len, passes)))
+
+    def _check_one_pass(self) -> None:
+        """Raises InputError when updates are to be applied in the backward pass, and some take several passes."""
+        if not self.recipe.optimizer.in_backward:
+            return
+        dealt = [part for rows in self.course.after(0) for part in deal(rows, self.lengths, self.processes.count)]
+        if any(len(self._joined(part)) > 1 for part in dealt):
+            largest = max(sum(self.lengths[i] for row in part for i in row) for part in dealt)
+            needed = max(largest, self.recipe.row_length)
+            raise InputError(
+                f"optimizer.in_backward is for updates of one pass, and the largest here has {largest:,} tokens: "
+                f"set tokens_per_pass={needed}, or fewer records_per_update, or optimizer.in_backward=false."
+            )
+
+    def _joined(self, rows: list[list[int]]) -> list[list[int]]:
+        most = self.prepared.plan.tokens_per_pass
+        return rows if most <= self.recipe.row_length else join_rows(rows, self.lengths, most)
+
+    def _measured(self) -> HeldOutLoss:
+        return self.prepared.held_out.measure(self.decoder, self.processes)
 
     def _stop_if_diverged(self, loss: float, where: Callable[[], str]) -> None:
         if not math.isfinite(loss):
@@ -226,6 +200,8 @@ class _Run:
         )
 
     def _report(self, loss: float, rate: float, norm: float, records: int, tokens: int) -> None:
+        if self.reports is None:
+            return
         progress, seconds = self.progress, self.progress.seconds - self.at_start.seconds
         log = UpdateLog(
             update=progress.update,
@@ -238,12 +214,11 @@ class _Run:
             records=records,
             tokens=tokens,
             tokens_per_second=(progress.tokens - self.at_start.tokens) / seconds,
-            mfu=self._flops() / seconds / self.peak if self.peak else None,
-            memory_gib=memory_gib(self.decoder.device),
+            mfu=self._flops() / seconds / self.peak / self.processes.count if self.peak else None,
+            memory_gib=memory_gib(self.device),
             seconds_left=progress.seconds / progress.update * (self.course.updates - progress.update),
         )
-        self._write("update", asdict(log))
-        self.callbacks.on_step(log)
+        self.reports.update(log)
 
     def _flops(self) -> float:
         """Of the matrix products since the start."""
@@ -254,7 +229,8 @@ class _Run:
     def _take(self, held_out: HeldOutLoss) -> None:
         """Note a measurement of the weights as they are now."""
         progress = self.progress
-        self._stop_if_diverged(held_out.loss, lambda: self.prepared.held_out.where_it_broke(self.decoder))
+        broken = self.prepared.held_out.where_it_broke
+        self._stop_if_diverged(held_out.loss, lambda: broken(self.decoder, self.processes))
         progress.held_out = held_out.loss
         best = progress.best_held_out is None or held_out.loss < progress.best_held_out
         if best:
@@ -264,60 +240,53 @@ class _Run:
             progress.evaluations_since_best += 1
         if self.recipe.patience is not None:
             if best:
-                self.checkpoints.save_best(self.optimizer.masters(), progress.update)
+                self.checkpoints.save_best(self._exact(), progress.update)
             progress.stopped_early = progress.evaluations_since_best >= self.recipe.patience
-        log = EvaluationLog(progress.update, held_out, best)
-        self._write("evaluation", log.summary())
-        self._write_measurements(held_out, progress.update)
-        self.callbacks.on_evaluate(log, self.decoder)
-
-    def _write(self, kind: Kind, values: dict[str, Any]) -> None:
-        self.log.write(kind, values)
-        self.trackers.add(kind, values)
-
-    def _write_measurements(self, held_out: HeldOutLoss, update: int) -> None:
-        Measurements(self.prepared.held_out.digest, update, self.before, held_out).write(self.recipe.output)
+        samples_are_due = self.recipe.sample_every and progress.update % self.recipe.sample_every == 0
+        decoder = self._whole() if samples_are_due else self.decoder
+        if self.reports:
+            self.reports.evaluation(EvaluationLog(progress.update, held_out, best), self.before, decoder)
 
     def _save(self) -> None:
-        self.checkpoints.save(self.progress, self.optimizer.weights() | self.optimizer.state())
+        tensors = self.optimizer.weights() | self.optimizer.state()
+        self.checkpoints.save(self.progress, as_parts(self.optimizer.parameters, tensors))
+
+    def _exact(self) -> dict[str, torch.Tensor]:
+        """All that is behind the weights as they are, and nothing of how they go on."""
+        return as_parts(self.optimizer.parameters, self.optimizer.masters())
+
+    def _whole(self, *, exact: bool = False) -> Decoder:
+        """The decoder as one process can use it, on request in fp32; the other processes keep their shards."""
+        optimizer = self.optimizer
+        if self.processes.count == 1:
+            if exact:
+                optimizer.become_exact()
+            return self.decoder
+        from roslin.tune.sharding import gathered
+
+        def part(name: str) -> torch.Tensor:
+            parameter = optimizer.parameters[name]
+            return part_of(parameter, optimizer.master(name)) if exact else parameter.detach()
+
+        return gathered(self.decoder, part, keep=self.processes.is_first) or self.decoder
 
     def _finish(self) -> Tuned:
         progress = self.progress
         if self.recipe.patience is not None and progress.best_update != progress.update:
-            self.checkpoints.load_best(self.optimizer.masters(), progress.best_update)
+            self.checkpoints.load_best(self._exact(), progress.best_update)
+        held_out = self._measured()
+        # The model is written in a finer dtype than its passes had.
+        is_finer = self.decoder.dtype == torch.bfloat16 != self.prepared.stored_dtype
         tuned = Tuned(
-            decoder=self.decoder,
+            decoder=self._whole(exact=is_finer),
             before=self.before,
-            held_out=self.prepared.held_out.measure(self.decoder),
+            held_out=held_out,
             updates=progress.best_update if self.recipe.patience is not None else progress.update,
             updates_in_all=self.course.updates,
             tokens=progress.tokens,
             seconds=progress.seconds,
             stopped_early=progress.stopped_early,
         )
-        self._write_measurements(tuned.held_out, tuned.updates)
-        if self.decoder.dtype == torch.bfloat16 != self.prepared.stored_dtype:
-            self.optimizer.become_exact()  # the model is written in a finer dtype than passes had
-        self.callbacks.on_finish(tuned)
+        if self.reports:
+            self.reports.finish(tuned)
         return tuned
-
-
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; a second stops at once. Never set outside the main thread."""
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if requested.is_set():
-            raise KeyboardInterrupt
-        requested.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield requested
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -95,6 +95,18 @@ class Optimizer(Settings):
     whole model never exist. An update is then one pass, and nothing is clipped."""
 
 
+class Sharding(Settings):
+    """How the processes that torchrun starts share a model between them."""
+
+    replicas: PositiveInt | None = None
+    """How many copies of the model there are, each cut up among as many processes as come out even (hybrid sharding):
+    one a machine, say, so that weights cross between machines no more. One copy in all when not given."""
+    offload: bool = False
+    """Keep weights, gradients and the optimizer's state in the CPU's memory, and update there."""
+    timeout_seconds: PositiveFloat = 600
+    """How long all may wait for one that lives: a pass, a checkpoint or the sample answers must be done by then."""
+
+
 class Recipe(Settings):
     """What a tuning run is told. Defaults are those of Dolly's published runs."""
 
@@ -112,6 +124,7 @@ class Recipe(Settings):
     held_out: HeldOut = HeldOut()
     adapter: Adapter | None = None
     """Train a LoRA; when it is absent, all weights are tuned."""
+    sharding: Sharding = Sharding()
 
     epochs: float = Field(2, gt=0, le=1000)
     records_per_update: PositiveInt = 48
@@ -212,7 +225,12 @@ class Recipe(Settings):
         return cls.model_validate(values)
 
 
-GROUPS: Mapping[str, type[Settings]] = {"held_out": HeldOut, "adapter": Adapter, "optimizer": Optimizer}
+GROUPS: Mapping[str, type[Settings]] = {
+    "held_out": HeldOut,
+    "adapter": Adapter,
+    "optimizer": Optimizer,
+    "sharding": Sharding,
+}
 Fault = tuple[str, str]
 """A dotted key and what is wrong with it."""
 

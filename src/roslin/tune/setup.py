@@ -10,17 +10,22 @@ import torch
 
 from roslin import prompt, records
 from roslin.errors import InputError
-from roslin.model import Decoder, find_model, fit_vocabulary, load_config, load_decoder, scaled, text_source
+from roslin.memory import TuningPlan
+from roslin.model import Decoder, ModelConfig, find_model, load_config, scaled, text_source
 from roslin.model.adapted import Lora, adapt, chosen_modules, quantize_blocks
 from roslin.model.adapter import is_adapter
 from roslin.records import Record
 from roslin.tokens import Example, Tokenizer
-from roslin.tune.adamw.split import split
+from roslin.tune.base import Base, Vocabulary, load_base
 from roslin.tune.course import Course
+from roslin.tune.faster import set_passes
 from roslin.tune.held_out import HeldOutSet, digest_of
+from roslin.tune.plan import as_planned, machine_of, plan_run, refuse_unless_it_fits
+from roslin.tune.processes import ALONE, Processes
 from roslin.tune.recipe import Adapter, Recipe
 from roslin.tune.step import draw_seed
 from roslin.tune.trackers import check_installed
+from roslin.tune.work import Run, run_of, sizes_of
 
 PARTS_WITH_A_ROW_A_TOKEN = ("embedding.weight", "head.weight", "head.bias")
 PARTS_WITH_A_TAUGHT_ROW = ("embedding.rows_KD", "head.rows_KD", "head.biases_K")
@@ -57,15 +62,22 @@ class Prepared:
     """Rows of the base's embedding, before it was fitted to the tokenizer."""
     lora: Lora | None
     """What the decoder's adapter is made of, if the run trains one."""
+    plan: TuningPlan
+    """What of memory the run takes, and the settings that its recipe leaves open."""
+    processes: Processes = ALONE
+    """Among which the decoder is cut up."""
 
 
-def prepare(recipe: Recipe) -> Prepared:
+def prepare(recipe: Recipe, processes: Processes = ALONE) -> Prepared:
     """Read, check and tokenize the records, then load the model: faults of the data show before the weights move.
 
-    Raises InputError for bad records, for a model that cannot be found, for modules that an adapter cannot be added to,
-    for trackers that are not installed, and when nothing is left to train on.
+    Of many processes each does so, and loads its shards of the model. Raises InputError for bad records, for a model
+    that cannot be found, for modules that an adapter cannot be added to, for trackers that are not installed, and when
+    nothing is left to train on; MachineError, with the plan, when it cannot fit the GPU.
     """
     check_installed(recipe)
+    if recipe.adapter and processes.count > 1:
+        raise InputError("An adapter is trained by one process: many cut up a model whose weights all learn.")
     folder = find_model(recipe.model, recipe.revision)
     lora = None if recipe.adapter is None else _lora(recipe.adapter, folder)
     tokenizer = Tokenizer.load(text_source(folder))
@@ -80,29 +92,39 @@ def prepare(recipe: Recipe) -> Prepared:
         )
     examples, held_out_examples = tokenizer.examples(train), tokenizer.examples(held_out)
     course = Course(recipe, [len(example.ids) for example in examples])
-    decoder = _load(recipe, folder)
-    stored_dtype, base, base_rows = decoder.dtype, base_digest(decoder), decoder.config.vocab_rows
-    fit_vocabulary(decoder, tokenizer.size, new_ids, recipe.init_keys)
+    config = _config(recipe, folder)
     precision = choose_precision(recipe, choose_device(recipe))
-    low = None if lora else _to_precision(decoder, precision)
-    taught_ids = sorted({*new_ids, *range(base_rows, tokenizer.size)})
+    plan = _plan(recipe, config, precision, run_of(course, sizes_of(examples), recipe.row_length), processes)
+    base = _load(recipe, folder, config, Vocabulary(tokenizer.size, new_ids, recipe.init_keys), precision, processes)
+    taught_ids = sorted({*new_ids, *range(config.vocab_rows, tokenizer.size)})
     if lora:
-        _adapt(recipe, decoder, lora, precision, taught_ids)
+        _adapt(recipe, base.decoder, lora, precision, taught_ids)
+    set_passes(base.decoder, plan)
     return Prepared(
-        decoder=decoder,
+        decoder=base.decoder,
         tokenizer=tokenizer,
         train=train,
         examples=examples,
         held_out=HeldOutSet(held_out_examples, [record.category for record in held_out], recipe.row_length),
         course=course,
         dropped=dropped + more_dropped,
-        rows_of_new_keys=_rows_of_new_keys(decoder, new_ids, taught_ids if lora else None),
-        low=low,
-        stored_dtype=stored_dtype,
-        fingerprint=fingerprint(recipe, precision, base, [*examples, *held_out_examples]),
-        base_rows=base_rows,
+        rows_of_new_keys=_rows_of_new_keys(base.decoder, new_ids, taught_ids if lora else None),
+        low=base.low,
+        stored_dtype=base.stored_dtype,
+        fingerprint=fingerprint(as_planned(recipe, plan), precision, base.digest, [*examples, *held_out_examples]),
+        base_rows=config.vocab_rows,
         lora=lora,
+        plan=plan,
+        processes=processes,
     )
+
+
+def _plan(recipe: Recipe, config: ModelConfig, precision: torch.dtype, run: Run, processes: Processes) -> TuningPlan:
+    """The run's plan. Raises MachineError when a GPU's memory cannot suffice."""
+    machine = machine_of(choose_device(recipe), processes.count)
+    plan = plan_run(recipe, config, "fp32" if precision == torch.float32 else "bf16", run, machine)
+    refuse_unless_it_fits(plan, machine)
+    return plan
 
 
 def _lora(adapter: Adapter, folder: Path) -> Lora:
@@ -172,23 +194,6 @@ def _has_bf16(device: torch.device) -> bool:
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
-@torch.no_grad()
-def base_digest(decoder: Decoder) -> bytes:
-    """A checksum of a model's configuration and of its weights' bits.
-
-    Matrices go in by the sums over their rows and over their columns, which a pass at memory speed gives: that tells a
-    base from another, or from itself retrained, and does not resist somebody who forges one. Vectors go in whole.
-    """
-    digest = hashlib.sha256(repr(decoder.config).encode())
-    for name, parameter in decoder.named_parameters():
-        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-        bits = parameter.view(torch.int32 if parameter.itemsize == 4 else torch.int16)
-        sums = [bits] if bits.dim() == 1 else [bits.sum(dim, dtype=torch.int64) for dim in range(bits.dim())]
-        for part in sums:
-            digest.update(part.cpu().numpy().tobytes())
-    return digest.digest()
-
-
 def fingerprint(recipe: Recipe, precision: torch.dtype, base: bytes, examples: Sequence[Example]) -> str:
     """Hash of what decides a run's numbers: a checkpoint continues only such a run.
 
@@ -196,14 +201,17 @@ def fingerprint(recipe: Recipe, precision: torch.dtype, base: bytes, examples: S
     its digest; records and held-out records by their ids, in order, wherever they lie.
     """
     free = {
+        "checkpointing",
         "explosion",
         "output",
         "keep_checkpoints",
         "checkpoint_every",
         "sample_every",
         "samples",
+        "sharding",
         "trackers",
         "tensorboard",
+        "tokens_per_pass",
     }
     by_content = {"model", "revision", "records", "mapping", "held_out", "precision", "device"}
     exclude: dict[str, Any] = dict.fromkeys(free | by_content, True) | {"adapter": {"merge"}}
@@ -211,7 +219,7 @@ def fingerprint(recipe: Recipe, precision: torch.dtype, base: bytes, examples: S
     return hashlib.sha256(f"{said} {precision} {digest_of(examples)}".encode() + base).hexdigest()
 
 
-def _load(recipe: Recipe, folder: Path) -> Decoder:
+def _config(recipe: Recipe, folder: Path) -> ModelConfig:
     config = load_config(folder)
     if recipe.rope_scaling is not None:
         config = scaled(config, recipe.rope_scaling)
@@ -220,8 +228,32 @@ def _load(recipe: Recipe, folder: Path) -> Decoder:
             f"max_length {recipe.max_length} is beyond the {config.positions} positions of {recipe.model}. "
             f"Set max_length={config.positions}, or stretch them (rope_scaling: yarn:4, say)."
         )
-    device = torch.device("cpu") if _is_quantized(recipe) else choose_device(recipe)
-    return load_decoder(folder, device=device, config=config)
+    return config
+
+
+def _load(
+    recipe: Recipe,
+    folder: Path,
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    precision: torch.dtype,
+    processes: Processes,
+) -> Base:
+    device = choose_device(recipe)
+    if processes.count == 1:
+        place = torch.device("cpu") if _is_quantized(recipe) else device
+        return load_base(folder, config, vocabulary, device=place, precision=None if recipe.adapter else precision)
+    from roslin.tune.shard_loading import load_in_shards
+
+    return load_in_shards(
+        folder,
+        config,
+        vocabulary,
+        device=device,
+        precision=precision,
+        sharding=recipe.sharding,
+        processes=processes,
+    )
 
 
 def _is_quantized(recipe: Recipe) -> bool:
@@ -243,17 +275,3 @@ def _rows_of_new_keys(
     parts = PARTS_WITH_A_ROW_A_TOKEN if taught_ids is None else PARTS_WITH_A_TAUGHT_ROW
     rows = list(new_ids) if taught_ids is None else [taught_ids.index(token) for token in new_ids]
     return {name: rows for name, _ in decoder.named_parameters() if name in parts and rows}
-
-
-def _to_precision(decoder: Decoder, precision: torch.dtype) -> dict[str, torch.Tensor] | None:
-    """Convert the decoder in place; what rounding to bf16 drops from weights that are finer, as int16 low halves.
-
-    One parameter at a time: never is more than one in fp32 beside the model.
-    """
-    low = {}
-    if precision == torch.bfloat16:
-        for name, parameter in decoder.named_parameters():
-            if parameter.dtype != torch.bfloat16:
-                parameter.data, low[name] = split(parameter.detach().float())
-    decoder.to(precision)
-    return low or None

@@ -1,20 +1,24 @@
-"""Checkpoints: the whole state of a run, written so that a kill at any moment leaves the last good one."""
+"""Checkpoints: the whole state of a run, written so that a kill at any moment leaves the last good one.
+
+Tensors are in torch's distributed format: however many processes write one, any number of them reads it.
+"""
 
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from roslin.errors import InputError, write_failed
+from roslin.tune.processes import ALONE, Processes
+from roslin.tune.tensor_files import Unreadable, Unwritable, read_tensors, write_tensors
 
 _PARTIAL = ".partial"
+_PROGRESS = "progress.json"
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -39,61 +43,95 @@ class Progress:
 
 
 class Checkpoints:
-    """The checkpoints of one run, newest last, in `folder`; and the best weights by held-out loss."""
+    """The checkpoints of one run, newest last, in `folder`; and the best weights by held-out loss.
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    Every process of the run has one and calls it at the same time. Each writes its own parts, which is why many
+    machines need a folder that they share; the first one gives a checkpoint its name once all of it is there.
+    """
+
+    def __init__(self, folder: Path, keep: int, processes: Processes = ALONE) -> None:
         """Use `folder`, which need not exist; what an interrupted write left there is removed."""
         self.folder = folder
         self._keep = keep
+        self._processes = processes
         self._best_of_newest: str | None = None
-        for left in folder.glob(f"*{_PARTIAL}"):
-            shutil.rmtree(left)
+        processes.first_does(self._clear)
 
-    def save(self, progress: Progress, masters: Tensors, moments: Tensors) -> None:
+    def save(self, progress: Progress, tensors: Tensors) -> None:
         """Write one checkpoint and drop the oldest beyond those kept. Raises MachineError when the disk is full."""
-        with _written_whole(self.folder / f"update-{progress.update:06d}") as partial:
-            save_file(_plain(masters), partial / "masters.safetensors")
-            save_file(_plain(moments), partial / "moments.safetensors")
-            (partial / "progress.json").write_text(json.dumps(asdict(progress), indent=1), encoding="utf-8")
-        for old in self._all()[: -self._keep]:
-            shutil.rmtree(old)
+        values = json.dumps(asdict(progress), indent=1)
+        self._write(self.folder / f"update-{progress.update:06d}", tensors, values)
+        self._processes.first_does(self._drop_old)
         self._best_of_newest = _best_name(progress.best_update)
 
-    def save_best(self, masters: Tensors, update: int) -> None:
-        """Keep the masters of the lowest held-out loss so far, beside those that the newest checkpoint speaks of."""
-        with _written_whole(self.folder / _best_name(update)) as partial:
-            save_file(_plain(masters), partial / "masters.safetensors")
-        for old in self.folder.glob("best-*"):
-            if old.name not in (_best_name(update), self._best_of_newest):
-                shutil.rmtree(old)
+    def save_best(self, weights: Tensors, update: int) -> None:
+        """Keep the weights of the lowest held-out loss so far, beside those that the newest checkpoint speaks of."""
+        self._write(self.folder / _best_name(update), weights)
+        self._processes.first_does(lambda: self._drop_old_best(update))
 
-    def load_best(self, update: int) -> dict[str, torch.Tensor]:
-        """The masters that `save_best` kept at `update`."""
-        return _load(self.folder / _best_name(update) / "masters.safetensors")
+    def load_best(self, weights: Tensors, update: int) -> None:
+        """Read the weights that `save_best` kept at `update` into those given."""
+        self._read(self.folder / _best_name(update), weights)
 
     def newest(self) -> Path | None:
         """Folder of the newest whole checkpoint."""
         found = self._all()
-        return found[-1] if found else None
+        newest, *_ = self._processes.collected(found[-1] if found else None)
+        return newest
 
-    def load(self, checkpoint: Path) -> tuple[Progress, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Progress, masters and moments of a checkpoint."""
+    def progress(self, checkpoint: Path) -> Progress:
+        """Where the run stood. Raises InputError for a checkpoint that cannot be read."""
         try:
-            progress = Progress(**json.loads((checkpoint / "progress.json").read_text(encoding="utf-8")))
+            progress = Progress(**json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
-            raise _unreadable(checkpoint / "progress.json", error) from None
+            raise _unreadable(checkpoint / _PROGRESS, error) from None
         self._best_of_newest = _best_name(progress.best_update)
-        return progress, _load(checkpoint / "masters.safetensors"), _load(checkpoint / "moments.safetensors")
+        return progress
+
+    def load(self, checkpoint: Path, tensors: Tensors) -> None:
+        """Read a checkpoint into the tensors given, which have the names and shapes of those that were saved."""
+        self._read(checkpoint, tensors)
 
     def drop(self, update: int) -> None:
         """Remove the checkpoint of an update that turned out to be bad."""
-        for path in self._all():
-            if _number(path) == update:
-                shutil.rmtree(path)
+        self._processes.first_does(lambda: self._remove(path for path in self._all() if _number(path) == update))
 
     def _all(self) -> list[Path]:
         found = [path for path in self.folder.glob("update-*") if not path.name.endswith(_PARTIAL)]
         return sorted(found, key=_number)
+
+    def _clear(self) -> None:
+        self._remove(self.folder.glob(f"*{_PARTIAL}"))
+
+    def _drop_old(self) -> None:
+        self._remove(self._all()[: -self._keep])
+
+    def _drop_old_best(self, update: int) -> None:
+        kept = (_best_name(update), self._best_of_newest)
+        self._remove(old for old in self.folder.glob("best-*") if old.name not in kept)
+
+    @staticmethod
+    def _remove(folders: Iterable[Path]) -> None:
+        for folder in list(folders):
+            shutil.rmtree(folder)
+
+    def _write(self, target: Path, tensors: Tensors, progress: str | None = None) -> None:
+        """Write a folder that takes the name `target` only when all of it is on the disk."""
+        partial = target.with_name(target.name + _PARTIAL)
+        self._processes.first_does(lambda: _make_empty(partial, target))
+        try:
+            write_tensors(tensors, partial, self._processes)
+        except Unwritable as error:
+            if self._processes.is_first:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise write_failed(target, error.cause) from error
+        self._processes.first_does(lambda: _finish(partial, target, progress))
+
+    def _read(self, checkpoint: Path, tensors: Tensors) -> None:
+        try:
+            read_tensors(checkpoint, tensors, self._processes)
+        except Unreadable as error:
+            raise _unreadable(checkpoint, error.cause) from error
 
 
 def _number(checkpoint: Path) -> int:
@@ -104,43 +142,38 @@ def _best_name(update: int) -> str:
     return f"best-{update:06d}"
 
 
-def _plain(tensors: Tensors) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-
-
-def _load(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        tensors: dict[str, torch.Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise _unreadable(path, error) from None
-    return tensors
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
+def _unreadable(path: Path, error: BaseException) -> InputError:
+    folder = path.parent if path.name == _PROGRESS else path
     return InputError(
-        f"{path}: cannot be read ({error}). Remove {path.parent}: the run goes on from an earlier checkpoint if there "
+        f"{path}: cannot be read ({error}). Remove {folder}: the run goes on from an earlier checkpoint if there "
         "is one, else from its start."
     )
 
 
-@contextmanager
-def _written_whole(target: Path) -> Iterator[Path]:
-    """A folder to write into that takes the name `target` only when all of it is on the disk."""
-    partial = target.with_name(target.name + _PARTIAL)
-    try:
+def _make_empty(partial: Path, target: Path) -> None:
+    with _saying_what_failed(target):
         if partial.exists():
             shutil.rmtree(partial)
         partial.mkdir(parents=True)
-        yield partial
-        for path in partial.iterdir():
+
+
+def _finish(partial: Path, target: Path, progress: str | None) -> None:
+    with _saying_what_failed(target):
+        if progress is not None:
+            (partial / _PROGRESS).write_text(progress, encoding="utf-8")
+        for path in [*partial.iterdir(), partial]:
             flush(path)
-        flush(partial)
         if target.exists():
             shutil.rmtree(target)
         partial.rename(target)
         flush(target.parent)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _saying_what_failed(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
         raise write_failed(target, error) from error
 
 

@@ -14,22 +14,22 @@ from roslin.tune.loss import TaughtRows, answer_loss
 from roslin.tune.packing import Pack
 
 
-def accumulate(decoder: Decoder, packs: Sequence[Pack]) -> float:
+def accumulate(decoder: Decoder, packs: Sequence[Pack], answers: int | None = None) -> float:
     """Add the gradients of an update's rows to the parameters; its loss in nats an answer token.
 
     Every row is scaled by the answer tokens of the whole update, so neither loss nor gradient depends on how its
-    records are cut into rows.
+    records are cut into rows. `answers` says how many those are where other processes work on other rows of it.
     """
-    scale = 1.0 / sum(pack.answer_count for pack in packs)
-    total = 0.0
+    scale = 1.0 / (answers or sum(pack.answer_count for pack in packs))
+    losses = [torch.zeros((), device=decoder.device)]
     for pack in packs:
         hidden_MD = hidden_of_answers(decoder, pack)
         target_M = pack.target_M.to(hidden_MD.device)
         head = decoder.head
         loss = answer_loss(hidden_MD, head.weight, head.bias, target_M, scale, _taught_rows(head))
         loss.backward()  # type: ignore[no-untyped-call]
-        total += float(loss.detach())
-    return total
+        losses.append(loss.detach())
+    return float(torch.stack(losses).sum())  # read once an update: until then the device is never waited for
 
 
 def _taught_rows(head: nn.Module) -> TaughtRows | None:
@@ -49,6 +49,10 @@ def dropout(decoder: Decoder, seed: int) -> Iterator[None]:
             decoder.eval()
 
 
-def draw_seed(seed: int, update: int) -> int:
-    """torch's seed for an update, from its number and the run's seed of any size; update 0 is the start of the run."""
-    return int(np.random.SeedSequence([seed, update]).generate_state(1, np.uint64)[0])
+def draw_seed(seed: int, update: int, rank: int = 0) -> int:
+    """torch's seed for an update, from its number and the run's seed of any size; update 0 is the start of the run.
+
+    Every process of a run draws its own.
+    """
+    entropy = [seed, update, rank] if rank else [seed, update]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])

@@ -1,6 +1,7 @@
 """Tuning from a recipe to a model's folder or an adapter's: progress on the terminal, sample answers, the card."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from roslin.tune import (
     fit,
     prepare,
 )
+from roslin.tune.processes import Processes, is_restarted, joined
+from roslin.tune.setup import choose_device
 from roslin.workflows.loss_table import loss_table
 from roslin.workflows.machine import enough_memory, make_folder
 from roslin.workflows.model_folder import (
@@ -45,19 +48,27 @@ SAMPLE_TOKENS = 128
 def tune(recipe: Recipe, *, restart: bool, console: Console) -> Path:
     """Run a recipe and write `output/model`, or `output/adapter`, or both; returns the folder that was written last.
 
+    Of many processes that torchrun started, all call this: the first one writes, and has the console that is shown.
     Goes on from the newest checkpoint in the output folder; `restart` drops it once the recipe and its
     records are known to be sound. Raises what `prepare` and `fit` raise; InputError or MachineError for a folder that
     cannot be written to.
     """
     folder = _result(recipe)
+    restart = restart and not is_restarted()
+    with joined(choose_device(recipe), recipe.sharding.timeout_seconds) as processes, ExitStack() as held:
+        processes.first_does(lambda: _take_folder(recipe, folder, restart, held))
+        _tune(recipe, restart, console, processes)
+    return folder
+
+
+def _take_folder(recipe: Recipe, folder: Path, restart: bool, held: ExitStack) -> None:
+    """See that the run can work in its output folder, and keep others out of it for as long as `held` is."""
     if restart:
         check_droppable(recipe)
     elif folder.exists():
         raise InputError(f"{folder} is already there: this run is finished. Give another output=…, or --restart.")
     make_folder(recipe.output)
-    with alone_in(recipe.output):
-        _tune(recipe, restart, console)
-    return folder
+    held.enter_context(alone_in(recipe.output))
 
 
 def _result(recipe: Recipe) -> Path:
@@ -65,17 +76,18 @@ def _result(recipe: Recipe) -> Path:
     return recipe.output / (MODEL if recipe.adapter is None or recipe.adapter.merge else ADAPTER)
 
 
-def _tune(recipe: Recipe, restart: bool, console: Console) -> None:
+def _tune(recipe: Recipe, restart: bool, console: Console, processes: Processes) -> None:
     console.print("Checking records and loading the model …")
-    prepared = prepare(recipe)
+    prepared = prepare(recipe, processes)
     _say_what_is_tuned(recipe, prepared, console)
     if restart:
-        drop_run(recipe.output)
+        processes.first_does(lambda: drop_run(recipe.output))
     facts = RunFacts(recipe, prepared)
     with facts.ending():
         tuned = fit(recipe, prepared, callbacks(recipe, prepared.tokenizer, facts, console), facts=facts.for_trackers)
-        save(recipe, prepared, tuned)
-        facts.finish(tuned)
+        if processes.is_first:
+            save(recipe, prepared, tuned)
+            facts.finish(tuned)
     _say_result(recipe, tuned, console)
 
 

@@ -34,6 +34,26 @@ def here(tensor: Tensor) -> Tensor:
     return part
 
 
+def part_of(parameter: Tensor, part: Tensor) -> Tensor:
+    """What goes with this process's rows of a parameter, as its part of a tensor that is cut up as the parameter is."""
+    if not _is_sharded(parameter):
+        return part
+    from torch.distributed.tensor import DTensor
+
+    whole: Any = parameter
+    shape = torch.Size((len(parameter), *part.shape[1:]))
+    stride = torch.empty(shape, device="meta").stride()
+    return DTensor.from_local(part, whole.device_mesh, whole.placements, run_check=False, shape=shape, stride=stride)
+
+
+def as_parts(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors called as their parameter is, or `PARAMETER/what`, as parts of whole ones; others as they are."""
+    of = {key: parameters.get(key.partition("/")[0]) for key in tensors}
+    return {
+        key: tensor if (parameter := of[key]) is None else part_of(parameter, tensor) for key, tensor in tensors.items()
+    }
+
+
 def first_row(parameter: Tensor) -> int:
     """Which row of the whole parameter is the first that lies here."""
     if not _is_sharded(parameter):

@@ -1,0 +1,152 @@
+"""The processes of one run: one by itself, or several that torchrun has started, which know and hear each other."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
+
+from roslin.errors import MachineError, RoslinError, UsageError, out_of_memory
+from roslin.tune.heartbeats import Heartbeats
+from roslin.tune.stopping import Interrupted
+
+T = TypeVar("T")
+
+AFTER_US = 60.0
+"""Seconds by which torch's own time limit comes after ours, which can name who is late."""
+
+
+class LostProcess(MachineError):
+    """Another process of the run has died, hangs or was ended by an error of its own."""
+
+
+class Told(RoslinError):
+    """An error that another process of the run has told already."""
+
+    def __init__(self, error: RoslinError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code
+
+
+@dataclass(frozen=True)
+class Processes:
+    """All processes of a run, as one of them sees them. One alone asks nobody."""
+
+    rank: int = 0
+    count: int = 1
+    group: "dist.ProcessGroup | None" = None
+    """For what is small and lies in ordinary memory: gloo, whatever the GPUs speak."""
+    heartbeats: Heartbeats | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that prints and writes."""
+        return self.rank == 0
+
+    def step(self) -> None:
+        """Note that this process goes on: to be called wherever all of them come by."""
+        if self.heartbeats:
+            self.heartbeats.step()
+
+    def collected(self, value: T) -> list[T]:
+        """Every process's value, in the order of ranks."""
+        if self.count == 1:
+            return [value]
+        values: list[T | None] = [None] * self.count
+        dist.all_gather_object(values, value, group=self.group)
+        return values  # type: ignore[return-value]
+
+    def total(self, value: float) -> float:
+        """The sum over all processes, in the order of ranks: the same number to the last bit on each."""
+        return sum(self.collected(value))
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so on any of them."""
+        return any(self.collected(flag))
+
+    def first_does(self, work: Callable[[], None]) -> None:
+        """Have the first process do something while the others wait. A RoslinError of it is raised on all."""
+        error = None
+        if self.is_first:
+            try:
+                work()
+            except RoslinError as caught:
+                error = caught
+        [failed, *_] = self.collected(error)
+        if failed is not None:
+            raise failed
+
+    def part(self, items: Sequence[T]) -> list[T]:
+        """This process's share of what is dealt out one by one."""
+        return list(items[self.rank :: self.count])
+
+
+ALONE = Processes()
+
+
+def rank_here() -> int:
+    """The rank that torchrun gave this process; 0 where it did not start it."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_restarted() -> bool:
+    """Whether torchrun has started this process again after one was lost."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+@contextmanager
+def joined(device: torch.device, limit: float) -> Iterator[Processes]:
+    """Join the other processes that torchrun started, if there are any, on a device of this type.
+
+    `limit` is how long (seconds) all may wait for one. Raises LostProcess naming the process by which an exchange
+    failed, UsageError where there are more processes on the machine than GPUs, and Told instead of a RoslinError that
+    more than one process meets: the first one raises that itself.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    if device.type == "cuda":
+        _take_gpu()
+    store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=limit)))
+    heartbeats = Heartbeats(PrefixStore("heartbeats", store.clone()), rank, count, limit)
+    heartbeats.start()
+    try:
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        patience = timedelta(seconds=limit + AFTER_US)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=patience)
+        yield Processes(rank, count, dist.new_group(backend="gloo", timeout=patience), heartbeats)
+    except Interrupted:
+        heartbeats.end()
+        raise
+    except BaseException as error:
+        lost = heartbeats.find_lost() if _is_about_others(error) else None
+        told = LostProcess(lost) if lost else error
+        is_new = not isinstance(told, RoslinError) or heartbeats.first_to_tell(str(told))
+        heartbeats.end(_first_line(told))
+        if isinstance(told, RoslinError):
+            raise (told if is_new else Told(told)) from error
+        raise
+    heartbeats.end()
+    dist.destroy_process_group()
+
+
+def _is_about_others(error: BaseException) -> bool:
+    """Whether an exchange between processes may have failed by the fault of another one."""
+    return isinstance(error, RuntimeError) and not out_of_memory(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _take_gpu() -> None:
+    local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local >= there:
+        raise UsageError(f"torchrun started more processes here than there are GPUs: --nproc-per-node {there} at most.")
+    torch.cuda.set_device(local)
