@@ -154,19 +154,20 @@ class Choice:
         """In one pass bf16 gradients lose nothing; of several, fp32 moments go with fp32 sums."""
         whole = replace(settings, gradients=self.asked.gradients or "bf16", one_pass=True)
         one = self._plan(whole, self._longest)
-        if self._may_be(self._longest) and (one.fits or settings.in_backward):
-            yield one
         if settings.in_backward:
+            yield one
             return
+        if self._may_be(self._longest) and one.fits:
+            yield one
         usual: Gradients = "fp32" if settings.moments == "fp32" else "bf16"
         several = replace(settings, gradients=self.asked.gradients or usual)
         yield self._plan(several, self._most_tokens(several))
 
     @property
     def _longest(self) -> int:
-        """Tokens of the longest update on one GPU: rows are dealt out whole."""
-        rows = -(-self.work.longest_update // self.work.row_length)
-        return min(-(-rows // self.gpus) * self.work.row_length, self.work.longest_update)
+        """Tokens of the longest update on one GPU, which may have a row more than its share."""
+        longest = self.work.longest_update
+        return min(-(-longest // self.gpus) + self.work.row_length, longest) if self.gpus > 1 else longest
 
     def _may_be(self, tokens: int) -> bool:
         return self.asked.tokens_per_pass is None or self.asked.tokens_per_pass >= tokens

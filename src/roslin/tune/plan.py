@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from roslin.errors import MachineError
+from roslin.errors import InputError, MachineError
 from roslin.memory import GPUS, Asked, Gpu, Method, Settings, TuningPlan, choose_tuning, gib, known_gpu
 
 if TYPE_CHECKING:
@@ -57,8 +57,10 @@ def gpus_of(name: str, count: int = 1) -> Machine:
 def plan_run(recipe: Recipe, config: ModelConfig, precision: str, run: Run, machine: Machine) -> TuningPlan:
     """The settings that a run on this machine takes, as far as its recipe leaves them open.
 
-    `precision` is that of the passes, fp32 or bf16. On a CPU nothing is chosen: passes are one row, and exact.
+    `precision` is that of the passes, fp32 or bf16. On a CPU nothing is chosen: passes are one row, and exact. Raises
+    InputError for a recipe that wants an update in one pass and passes shorter than that.
     """
+    _refuse_two_limits(recipe, run)
     asked = asked_by(recipe, config, precision, machine)
     shards = machine.count // (recipe.sharding.replicas or 1)
     return choose_tuning(
@@ -71,6 +73,15 @@ def plan_run(recipe: Recipe, config: ModelConfig, precision: str, run: Run, mach
         gpu=machine.gpu,
         device="cuda" if machine.on_gpu else "cpu",
     )
+
+
+def _refuse_two_limits(recipe: Recipe, run: Run) -> None:
+    most, longest = recipe.tokens_per_pass, run.work.longest_update
+    if recipe.optimizer.in_backward and most is not None and most < longest:
+        raise InputError(
+            f"tokens_per_pass is {most}, and with optimizer.in_backward every update is one pass, the longest of "
+            f"{longest} tokens. Leave tokens_per_pass out, or lower records_per_update ({recipe.records_per_update})."
+        )
 
 
 def asked_by(recipe: Recipe, config: ModelConfig, precision: str, machine: Machine) -> Asked:
@@ -108,6 +119,12 @@ def _layers(recipe: Recipe, config: ModelConfig, free: bool) -> int | None:
     if isinstance(recipe.checkpointing, int):
         return min(recipe.checkpointing, config.layers)
     return config.layers if recipe.checkpointing == "all" else 0
+
+
+def as_planned(recipe: Recipe, plan: TuningPlan) -> Recipe:
+    """The recipe with what a plan chose of that which decides a run's numbers."""
+    chosen = {"moments": plan.moments, "gradients": plan.gradients}
+    return recipe.model_copy(update={"optimizer": recipe.optimizer.model_copy(update=chosen)})
 
 
 def refuse_unless_it_fits(plan: TuningPlan, machine: Machine) -> None:

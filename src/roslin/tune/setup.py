@@ -64,6 +64,8 @@ class Prepared:
     """What the decoder's adapter is made of, if the run trains one."""
     plan: TuningPlan
     """What of memory the run takes, and the settings that its recipe leaves open."""
+    run: Run
+    """Its updates, by their tokens."""
     processes: Processes = ALONE
     """Among which the decoder is cut up."""
 
@@ -94,7 +96,8 @@ def prepare(recipe: Recipe, processes: Processes = ALONE) -> Prepared:
     course = Course(recipe, [len(example.ids) for example in examples])
     config = _config(recipe, folder)
     precision = choose_precision(recipe, choose_device(recipe))
-    plan = _plan(recipe, config, precision, run_of(course, sizes_of(examples), recipe.row_length), processes)
+    run = run_of(course, sizes_of(examples), recipe.row_length)
+    plan = _plan(recipe, config, precision, run, processes)
     base = _load(recipe, folder, config, Vocabulary(tokenizer.size, new_ids, recipe.init_keys), precision, processes)
     taught_ids = sorted({*new_ids, *range(config.vocab_rows, tokenizer.size)})
     if lora:
@@ -115,6 +118,7 @@ def prepare(recipe: Recipe, processes: Processes = ALONE) -> Prepared:
         base_rows=config.vocab_rows,
         lora=lora,
         plan=plan,
+        run=run,
         processes=processes,
     )
 

@@ -17,6 +17,7 @@ from roslin.tune.course import Course
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from roslin.tokens import Example
     from roslin.tune.recipe import HeldOut, Recipe
 
 Size = tuple[int, int]
@@ -47,6 +48,11 @@ def run_of(course: Course, sizes: Sequence[Size], row_length: int) -> Run:
     return Run(work, len(updates), sum(updates))
 
 
+def sizes_of(examples: Sequence[Example]) -> list[Size]:
+    """The sizes of examples."""
+    return [(len(example.ids), example.answer_count) for example in examples]
+
+
 def work_before_tuning(recipe: Recipe, model: Path | None) -> tuple[Run, str]:
     """The work of a recipe whose model and records need not be here, and in words what it was reckoned from.
 
@@ -70,7 +76,7 @@ def _sizes(recipe: Recipe, model: Path | None) -> tuple[list[Size], str]:
     tokenizer = Tokenizer.load(text_source(folder))
     tokenizer.add_keys()
     found = records.load(recipe.records, mapping=recipe.mapping, keys=prompt.FORBIDDEN_IN_RECORDS)
-    sizes = [(len(example.ids), example.answer_count) for example in tokenizer.examples(found)]
+    sizes = sizes_of(tokenizer.examples(found))
     by = (
         ""
         if model

@@ -29,6 +29,7 @@ FOLDERS = (
 RECIPE_COPY = "run.yaml"
 LOG = "log.jsonl"
 FACTS = "facts.json"
+PLAN = "plan.json"
 FILES = (
     LOG,
     "log.partial",
@@ -36,6 +37,8 @@ FILES = (
     f"{RECIPE_COPY}.partial",
     FACTS,
     f"{FACTS}.partial",
+    PLAN,
+    f"{PLAN}.partial",
     HELD_OUT,
     f"{HELD_OUT}.partial",
 )

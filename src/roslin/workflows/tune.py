@@ -25,6 +25,7 @@ from roslin.tune import (
     fit,
     prepare,
 )
+from roslin.tune.plan import plan_words
 from roslin.tune.processes import Processes, is_restarted, joined
 from roslin.tune.setup import choose_device
 from roslin.workflows.loss_table import loss_table
@@ -37,6 +38,7 @@ from roslin.workflows.model_folder import (
     write_adapter_folder,
     write_model_folder,
 )
+from roslin.workflows.plan_file import as_begun, finish_plan, write_plan
 from roslin.workflows.run_facts import RunFacts
 from roslin.workflows.run_folder import ADAPTER, MODEL, alone_in, check_droppable, drop_run, write_recipe
 
@@ -78,14 +80,15 @@ def _result(recipe: Recipe) -> Path:
 
 def _tune(recipe: Recipe, restart: bool, console: Console, processes: Processes) -> None:
     console.print("Checking records and loading the model …")
-    prepared = prepare(recipe, processes)
+    prepared = prepare(recipe if restart else as_begun(recipe), processes)
     _say_what_is_tuned(recipe, prepared, console)
     if restart:
         processes.first_does(lambda: drop_run(recipe.output))
     facts = RunFacts(recipe, prepared)
     with facts.ending():
-        tuned = fit(recipe, prepared, callbacks(recipe, prepared.tokenizer, facts, console), facts=facts.for_trackers)
+        tuned = fit(recipe, prepared, callbacks(recipe, prepared, facts, console), facts=facts.for_trackers)
         if processes.is_first:
+            console.print(finish_plan(recipe, prepared, tuned), markup=False, highlight=False)
             save(recipe, prepared, tuned)
             facts.finish(tuned)
     _say_result(recipe, tuned, console)
@@ -98,15 +101,16 @@ def check_run(recipe: Recipe, console: Console) -> None:
     console.print("The recipe and its records are sound.")
 
 
-def callbacks(recipe: Recipe, tokenizer: Tokenizer, facts: RunFacts, console: Console) -> Callbacks:
+def callbacks(recipe: Recipe, prepared: Prepared, facts: RunFacts, console: Console) -> Callbacks:
     """Lines for the terminal: one an update, the held-out loss by category, and sample answers when they are due.
 
-    The run's copy of the recipe, and its facts, are written when tuning starts, after `fit` found that the folder holds
-    no other run.
+    The run's copy of the recipe, its plan and its facts are written when tuning starts, after `fit` found that the
+    folder holds no other run.
     """
 
     def start(progress: Progress, updates: int) -> None:
         write_recipe(recipe)
+        write_plan(recipe, prepared)
         facts.begin(progress.update)
         begun = f"goes on from update {progress.update}" if progress.update else "starts"
         console.print(f"Tuning {begun} of {updates} updates. Ctrl-C stops it; the same command goes on.")
@@ -119,7 +123,7 @@ def callbacks(recipe: Recipe, tokenizer: Tokenizer, facts: RunFacts, console: Co
         mark = " (lowest so far)" if log.best else ""
         console.print(f"held-out loss {log.held_out.loss:.3f}{mark}: {by_category}", markup=False, highlight=False)
         if recipe.sample_every and log.update % recipe.sample_every == 0:
-            _show_samples(decoder, tokenizer, recipe.samples, recipe.seed, console)
+            _show_samples(decoder, prepared.tokenizer, recipe.samples, recipe.seed, console)
 
     def warn(text: str) -> None:
         console.print(text, style="yellow", markup=False, highlight=False)
@@ -190,6 +194,10 @@ def _say_what_is_tuned(recipe: Recipe, prepared: Prepared, console: Console) -> 
         f"{len(prepared.held_out):,} held out.",
         markup=False,
         highlight=False,
+    )
+    plan = prepared.plan
+    console.print(
+        f"Planned: {plan.needs}; {plan_words(plan.settings, plan.tokens_per_pass)}.", markup=False, highlight=False
     )
     if recipe.adapter is not None:
         learning = sum(p.numel() for p in prepared.decoder.parameters() if p.requires_grad)
