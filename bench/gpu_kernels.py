@@ -11,14 +11,16 @@ from __future__ import annotations
 import argparse
 import traceback
 from collections.abc import Callable, Iterable
+from functools import partial
+from types import ModuleType
 
 import torch
 from triton.testing import do_bench
 
-from gpu_tune import config_of
+from gpu_tune import config_of, real_updates
 from roslin.model import packed_positions
 from roslin.model.attention import PackedAttention
-from roslin.model.rotary import Rotary
+from roslin.model.rotary import Rotary, Turns
 from roslin.tune.adamw import kernel as adamw_kernel
 from roslin.tune.adamw import plain as adamw_plain
 from roslin.tune.adamw.moments import Moments
@@ -107,19 +109,44 @@ def passes(tokens: int) -> None:
     report("cross-entropy, with a copy", 5 * logits.numel() * 2, lambda: loss(kernels), lambda: loss(plain))
 
 
-def attention(tokens: int) -> None:
-    """Attention over packs alone, forward and backward."""
-    config = config_of("6.9b")
-    lengths = [tokens // 48] * 48
-    attend = PackedAttention(lengths)
-    q, k, v = (draw(sum(lengths), config.heads, config.head_dim).requires_grad_() for _ in range(3))
-    out = attend(0, q, k, v)
-    grad = torch.randn_like(out)
-    forward = do_bench(lambda: attend(0, q, k, v), warmup=5, rep=20, return_mode="median")
-    backward = do_bench(
-        lambda: torch.autograd.grad(out, (q, k, v), grad, retain_graph=True), warmup=5, rep=20, return_mode="median"
-    )
-    print(f"  attention over 48 records: forward {forward:.3f} ms, backward {backward:.3f} ms", flush=True)
+def attention() -> None:
+    """Attention over an update's records with the turn back, beside torch's own kernel for runs of unlike lengths."""
+    for shape in ("6.9b", "2.8b"):
+        config = config_of(shape)
+        lengths = [len(example.ids) for row in real_updates(1)[0] for example in row]
+        positions = packed_positions(lengths).cuda()
+        attend = PackedAttention(lengths)
+        turns = Rotary(config).turns(positions, torch.bfloat16, attend)
+        heads = (config.heads,) * 3
+        qkv = draw(sum(lengths), 3 * config.heads, config.head_dim)
+        grad = draw(sum(lengths), config.heads, config.head_dim)
+        units = 2 * grad.numel()
+
+        def passes(
+            work: ModuleType,
+            qkv: torch.Tensor = qkv,
+            attend: PackedAttention = attend,
+            heads: tuple[int, int, int] = heads,
+            grad: torch.Tensor = grad,
+            turns: Turns = turns,
+        ) -> list[torch.Tensor]:
+            kept = work.attend(qkv, attend, 0, heads)
+            return [kept.gathered_NHK.detach(), *work.attend_backward(kept, grad, turns)]
+
+        def forward(
+            work: ModuleType,
+            qkv: torch.Tensor = qkv,
+            attend: PackedAttention = attend,
+            heads: tuple[int, int, int] = heads,
+        ) -> torch.Tensor:
+            gathered: torch.Tensor = work.attend(qkv, attend, 0, heads).gathered_NHK.detach()
+            return gathered
+
+        name = f"attention, {len(lengths)} records, {sum(lengths)} tokens, heads of {config.head_dim}"
+        report(f"{name}, forward", 4 * units, partial(forward, kernels), partial(forward, plain))
+        report("  the same, torch's", 4 * units, partial(forward, plain), partial(forward, plain))
+        report("  and backward", 16 * units, partial(passes, kernels), partial(passes, plain))
+        report("  the same, torch's", 16 * units, partial(passes, plain), partial(passes, plain))
 
 
 def adamw() -> None:
@@ -184,7 +211,7 @@ def main() -> None:
     asked = parser.parse_args()
     ceilings()
     passes(asked.tokens)
-    attention(asked.tokens)
+    attention()
     adamw()
 
 

@@ -46,6 +46,27 @@ class PackedAttention:
         self._longest = max(self.lengths, default=0)
         self._window = window if window is not None and window < self._longest else None
         self._starts: Tensor | None = None
+        self._tiles: dict[int, Tensor] = {}
+
+    @property
+    def window(self) -> int | None:
+        """How far back a token sees, where that is less than the longest run."""
+        return self._window
+
+    def tiles(self, size: int, device: torch.device) -> Tensor:
+        """The stream cut into tiles of at most `size` tokens of one run: their first token, their run's first and end.
+
+        [tiles, 3], int32.
+        """
+        if size not in self._tiles:
+            ends = torch.tensor(self.lengths).cumsum(0).tolist()
+            table = [
+                (first, end - length, end)
+                for length, end in zip(self.lengths, ends, strict=True)
+                for first in range(end - length, end, size)
+            ]
+            self._tiles[size] = torch.tensor(table, dtype=torch.int32).to(device)
+        return self._tiles[size]
 
     def __call__(self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> Tensor:
         """What each token gathers from its run, [N, H, K]."""

@@ -88,7 +88,7 @@ def _kept_numbers(node: object) -> int:
         kept = getattr(current, "kept", None)
         tensors = [kept] if isinstance(kept, torch.Tensor) else []
         if kept is not None and not tensors:
-            tensors = [kept.x_ND, *kept.heads, kept.attended_NHK, kept.up_NF]
+            tensors = [kept.x_ND, *kept.attended.heads, kept.attended.gathered_NHK, kept.up_NF]
         for tensor in tensors:
             storage = tensor.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes() // tensor.itemsize

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from roslin.model.attention import PackedAttention
 from roslin.model.rotary import Turns
 from roslin.tune.passes import kernels, plain
 
@@ -103,3 +104,36 @@ def test_cross_entropy(width: int) -> None:
     assert float(theirs[0]) == pytest.approx(
         float(torch.nn.functional.cross_entropy(logits[:1].double(), target[:1])), rel=1e-5
     )
+
+
+RUNS = [70, 1, 131, 16, 64]
+
+
+@pytest.mark.parametrize("head_dim", [16, 64, 80, 96, 128, 256, 12])
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_attention_and_its_backward(head_dim: int, interleaved: bool) -> None:
+    """Runs shorter, longer and as long as a tile; against torch's attention on each run by itself."""
+    heads, dims = 2, head_dim // 4 * 2
+    how = turns(sum(RUNS), dims, 2 * heads, interleaved)
+    qkv = 2 * draw(sum(RUNS), 3 * heads, head_dim)
+    grad = draw(sum(RUNS), heads, head_dim, seed=3)
+    ours = kernels.attend(qkv.clone(), PackedAttention(RUNS), 0, (heads,) * 3)
+    theirs = plain.attend(qkv.clone(), PackedAttention(RUNS), 0, (heads,) * 3)
+    assert isinstance(ours, kernels.Attended)
+    close(ours.gathered_NHK, theirs.gathered_NHK.detach())
+    for mine, its in zip(
+        kernels.attend_backward(ours, grad, how), plain.attend_backward(theirs, grad, how), strict=True
+    ):
+        torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("heads", "window"), [((4, 2, 2), None), ((2, 2, 2), 9)])
+def test_windows_and_grouped_heads_go_to_torchs_attention(heads: tuple[int, int, int], window: int | None) -> None:
+    how = turns(sum(RUNS), 8, heads[0] + heads[1], False)
+    qkv, grad = draw(sum(RUNS), sum(heads), 16), draw(sum(RUNS), heads[0], 16, seed=3)
+    ours, theirs = (work.attend(qkv.clone(), PackedAttention(RUNS, window), 0, heads) for work in (kernels, plain))
+    close(ours.gathered_NHK.detach(), theirs.gathered_NHK.detach())
+    for mine, its in zip(
+        kernels.attend_backward(ours, grad, how), plain.attend_backward(theirs, grad, how), strict=True
+    ):
+        torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-4)

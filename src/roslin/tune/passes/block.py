@@ -86,10 +86,8 @@ class _Kept:
     """What a forward pass leaves for its backward pass."""
 
     x_ND: Tensor
-    heads: list[Tensor]
-    """Turned queries, keys and values."""
-    attended_NHK: Tensor
-    """With the graph of attention alone behind it."""
+    attended: Any
+    """As `attend` of the elementwise work left it: with `gathered_NHK`, and what else its backward needs."""
     up_NF: Tensor
 
 
@@ -153,15 +151,13 @@ def _forward(
     qkv_NR = products.forward(products.operand(normed[0]), block.qkv.weight, block.qkv.bias)
     heads = (config.heads, config.kv_heads, config.kv_heads)
     turned = work.turn(qkv_NR.view(len(x_ND), sum(heads), config.head_dim), turns)
-    with torch.enable_grad():
-        q_k_v = [part.detach().requires_grad_() for part in turned.split_with_sizes(heads, 1)]
-        attended_NHK = attend(block.layer, *q_k_v)
+    attended = work.attend(turned, attend, block.layer, heads)
     up_NF = products.forward(products.operand(normed[-1]), block.up.weight, block.up.bias)
-    kept = _Kept(x_ND, q_k_v, attended_NHK, up_NF)
+    kept = _Kept(x_ND, attended, up_NF)
     if keep_only:
         return x_ND, kept
     del normed
-    gathered_ND = attended_NHK.detach().flatten(1)
+    gathered_ND = attended.gathered_NHK.detach().flatten(1)
     out_ND = products.forward(products.operand(gathered_ND), block.out.weight, block.out.bias)
     active_NF = work.activate(up_NF, config.activation)
     down_ND = products.forward(products.operand(active_NF), block.down.weight, block.down.bias)
@@ -190,15 +186,14 @@ def _backward(grad_ND: Tensor, kept: _Kept, block: Block, turns: Turns, how: How
     grads_normed = [products.grad_input(grad_up, block.up.weight)]
     del grad_up, grad_up_NF
 
-    gathered = products.operand(kept.attended_NHK.detach().flatten(1))
+    gathered = products.operand(kept.attended.gathered_NHK.detach().flatten(1))
     found.of_matrix(block.out.weight, products, grad, gathered)
     grad_gathered_ND = products.grad_input(grad, block.out.weight)
     del grad, gathered
-    grads = torch.autograd.grad(kept.attended_NHK, kept.heads, grad_gathered_ND.view_as(kept.attended_NHK))
-    kept.heads.clear()
+    grad_qkv_NR, sums_R = work.attend_backward(
+        kept.attended, grad_gathered_ND.view_as(kept.attended.gathered_NHK), turns
+    )
     del grad_gathered_ND
-    grad_qkv_NR, sums_R = work.turn_back(*grads, turns)
-    del grads
     found.of_vector(block.qkv.bias, sums_R)
     grad_qkv = products.operand(grad_qkv_NR)
     found.of_matrix(block.qkv.weight, products, grad_qkv, products.operand(normed[0]))

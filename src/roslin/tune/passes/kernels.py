@@ -4,23 +4,33 @@ All is memory-bound. Arithmetic is in fp32 and rounded once. Sums over tokens ar
 parts are added up by torch, so their order does not change from run to run.
 """
 
+import math
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 import triton
 from torch import Tensor
 
+from roslin.model.attention import Attend, PackedAttention
 from roslin.model.config import Activation
 from roslin.model.rotary import Turns
+from roslin.tune.passes import attention_kernels as attention_kernel
+from roslin.tune.passes import plain
 from roslin.tune.passes import triton_kernels as kernel
 from roslin.tune.passes.plain import Affine
 
 ROWS_A_PART = 128
 """Tokens whose sum over columns one program takes."""
 TILE = (16, 256)
-"""Tokens and columns that a program holds at one time."""
-NORM_PROGRAMS = 264
-"""Programs of the norms' backward pass, two for each multiprocessor of an H100: each leaves sums of its own."""
-NORM_STAGES = 1
-"""Tokens that one of those has on their way from memory at one time."""
+"""Tokens and columns that a program of column sums holds at one time."""
+ACTIVATION_PART, ACTIVATION_TILE = 64, (8, 512)
+"""The same for the activation's backward pass."""
+NORM_PROGRAMS = 132
+"""Programs of the norms' backward pass, one for each multiprocessor of an H100: each leaves sums of its own."""
+ATTENTION_TILE = 64
+"""Tokens that a program of attention works on, and that it looks at in one step."""
+ATTENTION_STAGES = 2
 VOCABULARY_TILE = 8192
 
 
@@ -72,7 +82,6 @@ def norms_backward(
         width,
         two=len(affines) == 2,
         both=len(grads_ND) == 2,
-        stages=NORM_STAGES,
         **_row(width),
     )
     found = iter(sums.sum(1).to(x_ND.dtype))
@@ -91,10 +100,10 @@ def activate_backward(up_NF: Tensor, grad_NF: Tensor, activation: Activation) ->
     """The activation once more, the gradient of what went into it (in the place of `grad`), and its sums [F]."""
     rows, width = up_NF.shape
     out_NF = torch.empty_like(up_NF)
-    parts = triton.cdiv(rows, ROWS_A_PART)
+    parts, (tile_rows, tile) = triton.cdiv(rows, ACTIVATION_PART), ACTIVATION_TILE
     sums = up_NF.new_empty((parts, width), dtype=torch.float32)
-    kernel.activate_backward[(triton.cdiv(width, TILE[1]), parts)](
-        up_NF, grad_NF, out_NF, sums, rows, width, kind=activation, part=ROWS_A_PART, tile_rows=TILE[0], tile=TILE[1]
+    kernel.activate_backward[(triton.cdiv(width, tile), parts)](
+        up_NF, grad_NF, out_NF, sums, rows, width, kind=activation, part=ACTIVATION_PART, tile_rows=tile_rows, tile=tile
     )
     return out_NF, grad_NF, sums.sum(0)
 
@@ -112,6 +121,10 @@ def column_sums(x_NC: Tensor) -> Tensor:
 
 def turn(qkv_NGK: Tensor, turns: Turns) -> Tensor:
     """Queries and keys turned to their positions, in place."""
+    return _turn(qkv_NGK, turns, 1)
+
+
+def _turn(qkv_NGK: Tensor, turns: Turns, sign: int) -> Tensor:
     rows, heads, head_dim = qkv_NGK.shape
     half = turns.cos.shape[-2] * turns.cos.shape[-1] // 2
     kernel.turn[(rows,)](
@@ -122,11 +135,75 @@ def turn(qkv_NGK: Tensor, turns: Turns) -> Tensor:
         turns.turning,
         head_dim,
         half,
+        sign=sign,
         interleaved=turns.interleaved,
         heads_block=triton.next_power_of_2(turns.turning),
         half_block=triton.next_power_of_2(half),
     )
     return qkv_NGK
+
+
+@dataclass
+class Attended:
+    """Attention as the kernels keep it."""
+
+    gathered_NHK: Tensor
+    qkv_NGK: Tensor
+    """Turned queries, keys and values, side by side."""
+    log_sums_HN: Tensor
+    """Base-2 logarithms of each query's sum of exponentials, fp32."""
+    tiles: Tensor
+
+
+def attend(qkv_NGK: Tensor, attend: Attend, layer: int, heads: tuple[int, int, int]) -> Attended | plain.Attended:
+    """Attention over turned queries, keys and values that lie side by side; `heads` are how many each of them are.
+
+    Windows and grouped heads go to torch's kernels.
+    """
+    if not isinstance(attend, PackedAttention) or attend.window is not None or len(set(heads)) > 1:
+        return plain.attend(qkv_NGK, attend, layer, heads)
+    tokens, head_dim = len(qkv_NGK), qkv_NGK.shape[-1]
+    gathered_NHK = qkv_NGK.new_empty((tokens, heads[0], head_dim))
+    log_sums_HN = qkv_NGK.new_empty((heads[0], tokens), dtype=torch.float32)
+    tiles = attend.tiles(ATTENTION_TILE, qkv_NGK.device)
+    numbers, how = _of_attention(qkv_NGK, heads[0])
+    attention_kernel.forward[(len(tiles), heads[0])](qkv_NGK, gathered_NHK, log_sums_HN, tiles, *numbers, **how)
+    return Attended(gathered_NHK, qkv_NGK, log_sums_HN, tiles)
+
+
+def attend_backward(kept: Attended | plain.Attended, grad_NHK: Tensor, turns: Turns) -> tuple[Tensor, Tensor]:
+    """Gradients of queries, keys and values before the turn, side by side [N, (H + 2 G)·K], and their sums.
+
+    What was kept is free afterwards.
+    """
+    if isinstance(kept, plain.Attended):
+        q_NHK, k_NGK, v_NGK = torch.autograd.grad(kept.gathered_NHK, kept.heads, grad_NHK)
+        kept.heads.clear()
+        return turn_back(q_NHK, k_NGK, v_NGK, turns)
+    qkv_NGK, heads = kept.qkv_NGK, kept.gathered_NHK.shape[1]
+    numbers, how = _of_attention(qkv_NGK, heads)
+    grad_qkv_NGK = torch.empty_like(qkv_NGK)
+    products_HN = torch.empty_like(kept.log_sums_HN)
+    grid = (len(kept.tiles), heads)
+    grad_NHK = grad_NHK.contiguous()
+    attention_kernel.backward_queries[grid](
+        qkv_NGK, kept.gathered_NHK, grad_NHK, kept.log_sums_HN, products_HN, grad_qkv_NGK, kept.tiles, *numbers, **how
+    )
+    attention_kernel.backward_keys[grid](
+        qkv_NGK, grad_NHK, kept.log_sums_HN, products_HN, grad_qkv_NGK, kept.tiles, *numbers, **how
+    )
+    kept.qkv_NGK = qkv_NGK.new_empty(0)
+    grad_qkv_NR = _turn(grad_qkv_NGK, turns, -1).flatten(1)
+    return grad_qkv_NR, column_sums(grad_qkv_NR)
+
+
+def _of_attention(qkv_NGK: Tensor, heads: int) -> tuple[tuple[int | float, ...], dict[str, Any]]:
+    """The sizes that every kernel of attention is told, and how it is to be compiled."""
+    tokens, all_heads, head_dim = qkv_NGK.shape
+    dims = max(16, triton.next_power_of_2(head_dim))
+    numbers = (tokens, heads, head_dim, all_heads * head_dim, math.log2(math.e) / math.sqrt(head_dim))
+    how = {"tile": ATTENTION_TILE, "dims": dims, "num_warps": 4 if dims <= 128 else 8, "num_stages": ATTENTION_STAGES}
+    return numbers, how | {"precision": "ieee" if qkv_NGK.dtype == torch.float32 else "tf32"}
 
 
 def turn_back(q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, turns: Turns) -> tuple[Tensor, Tensor]:

@@ -4,11 +4,13 @@ Everything is computed in fp32, or in fp64 where the tensors are, and rounded on
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from roslin.model.attention import Attend
 from roslin.model.config import Activation
 from roslin.model.rotary import Turns
 
@@ -71,6 +73,32 @@ def column_sums(x_NC: Tensor) -> Tensor:
 def turn(qkv_NGK: Tensor, turns: Turns) -> Tensor:
     """Queries and keys turned to their positions, in place."""
     return turns.apply(qkv_NGK)
+
+
+@dataclass
+class Attended:
+    """Attention as autograd keeps it: what was gathered, with the graph of attention alone behind it."""
+
+    gathered_NHK: Tensor
+    heads: list[Tensor]
+    """Turned queries, keys and values, the leaves of that graph."""
+
+
+def attend(qkv_NGK: Tensor, attend: Attend, layer: int, heads: tuple[int, int, int]) -> Attended:
+    """Attention over turned queries, keys and values that lie side by side; `heads` are how many each of them are."""
+    with torch.enable_grad():
+        q_k_v = [part.detach().requires_grad_() for part in qkv_NGK.split_with_sizes(heads, 1)]
+        return Attended(attend(layer, *q_k_v), q_k_v)
+
+
+def attend_backward(kept: Attended, grad_NHK: Tensor, turns: Turns) -> tuple[Tensor, Tensor]:
+    """Gradients of queries, keys and values before the turn, side by side [N, (H + 2 G)·K], and their sums.
+
+    What was kept is free afterwards.
+    """
+    q_NHK, k_NGK, v_NGK = torch.autograd.grad(kept.gathered_NHK, kept.heads, grad_NHK)
+    kept.heads.clear()
+    return turn_back(q_NHK, k_NGK, v_NGK, turns)
 
 
 def turn_back(q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, turns: Turns) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,7 @@ def _both_sums(a1, b1, a2, b2):
 @triton.jit(do_not_specialize=["rows"])
 def norms_backward(
     x, statistics, grad1, grad2, onto, gain1, gain2, out, sums, rows, width,
-    two: tl.constexpr, both: tl.constexpr, block: tl.constexpr, stages: tl.constexpr,
+    two: tl.constexpr, both: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Some tokens, and their sums for the gains and biases."""
     program, programs = tl.program_id(0), tl.num_programs(0)
@@ -51,7 +51,7 @@ def norms_backward(
     sum_bias1 = tl.zeros((block,), tl.float32)
     sum_gain2 = tl.zeros((block,), tl.float32)
     sum_bias2 = tl.zeros((block,), tl.float32)
-    for token in tl.range(program, rows, programs, num_stages=stages):
+    for token in range(program, rows, programs):
         start = tl.cast(token, tl.int64) * width
         mean = tl.load(statistics + 2 * token)
         scale = tl.load(statistics + 2 * token + 1)
@@ -158,9 +158,9 @@ def column_sums(x, sums, rows, width, part: tl.constexpr, tile_rows: tl.constexp
 @triton.jit
 def turn(
     qkv, cos, sin, row_width, turning, head_dim, half,
-    interleaved: tl.constexpr, heads_block: tl.constexpr, half_block: tl.constexpr,
+    sign: tl.constexpr, interleaved: tl.constexpr, heads_block: tl.constexpr, half_block: tl.constexpr,
 ):  # fmt: skip
-    """One token: all heads that turn."""
+    """One token: all heads that turn, or turn back where `sign` is -1."""
     row = tl.program_id(0).to(tl.int64)
     pair = tl.arange(0, half_block)
     head = tl.arange(0, heads_block)
@@ -174,8 +174,8 @@ def turn(
     start = qkv + row * row_width + head[:, None] * head_dim
     a = tl.load(start + first[None, :], mask=inside, other=0.0).to(tl.float32)
     b = tl.load(start + second[None, :], mask=inside, other=0.0).to(tl.float32)
-    tl.store(start + first[None, :], a * by_cos - b * by_sin, mask=inside)
-    tl.store(start + second[None, :], b * by_cos + a * by_sin, mask=inside)
+    tl.store(start + first[None, :], a * by_cos - sign * b * by_sin, mask=inside)
+    tl.store(start + second[None, :], b * by_cos + sign * a * by_sin, mask=inside)
 
 
 @triton.jit(do_not_specialize=["rows"])
