@@ -193,6 +193,20 @@ def test_a_run_that_was_lost_goes_on_in_its_wandb_run(recipe: Recipe, monkeypatc
     assert held_out == [(update, line["held_out"]) for update, line in log_of(tracked, "evaluation").items()]
 
 
+def test_a_run_that_was_lost_goes_on_in_its_tensorboard_curves(recipe: Recipe) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tracked = changed(recipe, tensorboard=None, trackers=["tensorboard"], epochs=2)
+    with pytest.raises(Lost):
+        fit(tracked, prepare(tracked), lost_at(7))
+    fit(tracked, prepare(tracked))
+    events = EventAccumulator(str(tracked.output / "tensorboard")).Reload()
+    losses = [(point.step, point.value) for point in events.Scalars("tune/loss")]
+    assert losses == [(update, pytest.approx(line["loss"])) for update, line in log_of(tracked, "update").items()]
+    held_out = [point.step for point in events.Scalars("held_out/loss")]
+    assert held_out == list(log_of(tracked, "evaluation"))
+
+
 class Slow:
     name = "slow"
 

@@ -6,7 +6,7 @@ from queue import SimpleQueue
 
 from roslin.tune.trackers.tracker import Kind, Outcome, Points, TrackedRun, Tracker
 
-PATIENCE = 60.0
+PATIENCE = 30.0
 """Seconds that the end of a run waits for a tracker to take what is left."""
 
 
