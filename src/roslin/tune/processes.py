@@ -14,7 +14,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from roslin.errors import MachineError, RoslinError, UsageError, out_of_memory
 from roslin.tune.heartbeats import Heartbeats
-from roslin.tune.stopping import Interrupted
+from roslin.tune.stopping import TERMINATED, Interrupted, termination
 
 T = TypeVar("T")
 
@@ -95,9 +95,9 @@ def rank_here() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def is_restarted() -> bool:
-    """Whether torchrun has started this process again after one was lost."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def restarts() -> int:
+    """How often torchrun has started the processes again after one was lost."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 @contextmanager
@@ -113,31 +113,43 @@ def joined(device: torch.device, limit: float) -> Iterator[Processes]:
         return
     if device.type == "cuda":
         _take_gpu()
-    store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=limit)))
+    meeting_place, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=limit)))
+    store = PrefixStore(f"attempt-{restarts()}", meeting_place)  # it may know the addresses of processes long gone
     heartbeats = Heartbeats(PrefixStore("heartbeats", store.clone()), rank, count, limit)
     heartbeats.start()
-    try:
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        patience = timedelta(seconds=limit + AFTER_US)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=patience)
-        yield Processes(rank, count, dist.new_group(backend="gloo", timeout=patience), heartbeats)
-    except Interrupted:
+    with termination() as ignore_it:
+        try:
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            patience = timedelta(seconds=limit + AFTER_US)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=patience)
+            yield Processes(rank, count, dist.new_group(backend="gloo", timeout=patience), heartbeats)
+        except Interrupted:
+            heartbeats.end()
+            raise
+        except BaseException as error:
+            ignore_it()
+            _explain(error, heartbeats)
+            raise
         heartbeats.end()
-        raise
-    except BaseException as error:
-        lost = heartbeats.find_lost() if _is_about_others(error) else None
-        told = LostProcess(lost) if lost else error
-        is_new = not isinstance(told, RoslinError) or heartbeats.first_to_tell(str(told))
-        heartbeats.end(_first_line(told))
-        if isinstance(told, RoslinError):
-            raise (told if is_new else Told(told)) from error
-        raise
-    heartbeats.end()
     dist.destroy_process_group()
 
 
+def _explain(error: BaseException, heartbeats: Heartbeats) -> None:
+    """Tell the other processes, and raise LostProcess or Told where one of them is behind the error or has met it."""
+    lost = heartbeats.find_lost() if _is_about_others(error) else None
+    told = LostProcess(lost) if lost else error
+    is_known = isinstance(told, RoslinError) and not heartbeats.first_to_tell(str(told))
+    heartbeats.end(_first_line(told))
+    if isinstance(told, RoslinError) and is_known:
+        raise Told(told) from error
+    if lost:
+        raise told from error
+
+
 def _is_about_others(error: BaseException) -> bool:
-    """Whether an exchange between processes may have failed by the fault of another one."""
+    """Whether another process may be behind it: an exchange has failed, or torchrun ends all of them."""
+    if isinstance(error, SystemExit):
+        return error.code == TERMINATED
     return isinstance(error, RuntimeError) and not out_of_memory(error)
 
 

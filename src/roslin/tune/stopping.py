@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -11,8 +11,35 @@ ONE_WISH = 3.0
 """Seconds within which a second signal is the first one's echo: torchrun hands on what the terminal sent already."""
 
 
+TERMINATED = 128 + signal.SIGTERM
+"""Exit code after SIGTERM, as shells have it."""
+
+
 class Interrupted(Exception):
     """The run was asked to stop (Ctrl-C, SIGTERM) and has saved where it is."""
+
+
+@contextmanager
+def termination() -> Iterator[Callable[[], None]]:
+    """Have SIGTERM raise SystemExit, until what this gives is called: from then on it is ignored.
+
+    torchrun sends it to all processes as soon as one has died, and they are about to say which.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(TERMINATED)
+
+    def ignore() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield ignore
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from roslin.tune import (
     prepare,
 )
 from roslin.tune.plan import plan_words
-from roslin.tune.processes import Processes, is_restarted, joined
+from roslin.tune.processes import Processes, joined, restarts
 from roslin.tune.setup import choose_device
 from roslin.workflows.loss_table import loss_table
 from roslin.workflows.machine import enough_memory, make_folder
@@ -56,7 +56,7 @@ def tune(recipe: Recipe, *, restart: bool, console: Console) -> Path:
     cannot be written to.
     """
     folder = _result(recipe)
-    restart = restart and not is_restarted()
+    restart = restart and not restarts()  # torchrun has started it again: what it dropped is dropped
     with joined(choose_device(recipe), recipe.sharding.timeout_seconds) as processes, ExitStack() as held:
         processes.first_does(lambda: _take_folder(recipe, folder, restart, held))
         _tune(recipe, restart, console, processes)
