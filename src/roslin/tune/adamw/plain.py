@@ -7,10 +7,10 @@ from torch import Tensor
 
 from roslin.tune.adamw.moments import Moments
 from roslin.tune.adamw.noise import bits_of
-from roslin.tune.adamw.split import join, split
+from roslin.tune.adamw.split import join, split_into
 
-PIECE = 1 << 16
-"""Numbers of a piece, unless a row has more: its temporaries stay in a core's cache."""
+PIECE = 1 << 20
+"""Numbers of a piece, unless a row has more: temporaries stay small, and threads need not meet too often."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,7 @@ def step(held: Held, gradient: Tensor, factor: Tensor, told: Step) -> None:
         exact_RC = weight_RC[piece] if low_RC is None else join(weight_RC[piece], low_RC)
         _step_of_piece(exact_RC, gradient_RC[piece].float() * factor, moments, bits, rates_R, told)
         if low_RC is not None:
-            for half, new in zip((weight_RC[piece], low_RC), split(exact_RC), strict=True):
-                half.copy_(new)
+            split_into(exact_RC, weight_RC[piece], low_RC)
 
 
 def _step_of_piece(
