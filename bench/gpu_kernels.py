@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import argparse
 import traceback
-from collections.abc import Callable, Iterable
 from functools import partial
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from triton.testing import do_bench
@@ -26,6 +25,10 @@ from roslin.tune.adamw import plain as adamw_plain
 from roslin.tune.adamw.moments import Moments
 from roslin.tune.adamw.plain import Held, Step
 from roslin.tune.passes import kernels, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import ModuleType
 
 WIDTH = 4096
 
@@ -168,7 +171,10 @@ def adamw() -> None:
             for number in (1, 2, 3):
                 step(adamw_kernel, held[0], number)
                 step(adamw_plain, held[1], number)
-            unlike = [float((a != b).float().mean()) for a, b in zip(_state(held[0]), _state(held[1]), strict=True)]
+            unlike = {
+                name: f"{float((mine != its).float().mean()):.0e}"
+                for (name, mine), its in zip(_state(held[0]).items(), _state(held[1]).values(), strict=True)
+            }
             milliseconds = do_bench(lambda h=held[0]: step(adamw_kernel, h), warmup=5, rep=20, return_mode="median")
             moved = gradient.numel() * size
             print(

@@ -30,7 +30,8 @@ NORM_PROGRAMS = 132
 """Programs of the norms' backward pass, one for each multiprocessor of an H100: each leaves sums of its own."""
 ATTENTION_TILE = 64
 """Tokens that a program of attention works on, and that it looks at in one step."""
-ATTENTION_STAGES = 2
+ATTENTION_STAGES = {"forward": 3, "queries": 2, "keys": 1}
+"""Steps that each of its kernels has on their way from memory at one time: the fastest on a Hopper GPU."""
 VOCABULARY_TILE = 8192
 
 
@@ -167,7 +168,9 @@ def attend(qkv_NGK: Tensor, attend: Attend, layer: int, heads: tuple[int, int, i
     log_sums_HN = qkv_NGK.new_empty((heads[0], tokens), dtype=torch.float32)
     tiles = attend.tiles(ATTENTION_TILE, qkv_NGK.device)
     numbers, how = _of_attention(qkv_NGK, heads[0])
-    attention_kernel.forward[(len(tiles), heads[0])](qkv_NGK, gathered_NHK, log_sums_HN, tiles, *numbers, **how)
+    attention_kernel.forward[(len(tiles), heads[0])](
+        qkv_NGK, gathered_NHK, log_sums_HN, tiles, *numbers, **how, num_stages=ATTENTION_STAGES["forward"]
+    )
     return Attended(gathered_NHK, qkv_NGK, log_sums_HN, tiles)
 
 
@@ -187,10 +190,27 @@ def attend_backward(kept: Attended | plain.Attended, grad_NHK: Tensor, turns: Tu
     grid = (len(kept.tiles), heads)
     grad_NHK = grad_NHK.contiguous()
     attention_kernel.backward_queries[grid](
-        qkv_NGK, kept.gathered_NHK, grad_NHK, kept.log_sums_HN, products_HN, grad_qkv_NGK, kept.tiles, *numbers, **how
+        qkv_NGK,
+        kept.gathered_NHK,
+        grad_NHK,
+        kept.log_sums_HN,
+        products_HN,
+        grad_qkv_NGK,
+        kept.tiles,
+        *numbers,
+        **how,
+        num_stages=ATTENTION_STAGES["queries"],
     )
     attention_kernel.backward_keys[grid](
-        qkv_NGK, grad_NHK, kept.log_sums_HN, products_HN, grad_qkv_NGK, kept.tiles, *numbers, **how
+        qkv_NGK,
+        grad_NHK,
+        kept.log_sums_HN,
+        products_HN,
+        grad_qkv_NGK,
+        kept.tiles,
+        *numbers,
+        **how,
+        num_stages=ATTENTION_STAGES["keys"],
     )
     kept.qkv_NGK = qkv_NGK.new_empty(0)
     grad_qkv_NR = _turn(grad_qkv_NGK, turns, -1).flatten(1)
@@ -202,7 +222,7 @@ def _of_attention(qkv_NGK: Tensor, heads: int) -> tuple[tuple[int | float, ...],
     tokens, all_heads, head_dim = qkv_NGK.shape
     dims = max(16, triton.next_power_of_2(head_dim))
     numbers = (tokens, heads, head_dim, all_heads * head_dim, math.log2(math.e) / math.sqrt(head_dim))
-    how = {"tile": ATTENTION_TILE, "dims": dims, "num_warps": 4 if dims <= 128 else 8, "num_stages": ATTENTION_STAGES}
+    how = {"tile": ATTENTION_TILE, "dims": dims, "num_warps": 4 if dims <= 128 else 8}
     return numbers, how | {"precision": "ieee" if qkv_NGK.dtype == torch.float32 else "tf32"}
 
 
