@@ -34,7 +34,8 @@ class MasterAdamW:
     `update` returns the norm, which is not finite either: the state is then no longer that of any update, and what
     goes on must go on from a checkpoint. Nothing is clipped, since the norm is known too late.
 
-    Parameters may be DTensors (FSDP2): each process works on its own rows and the norm is of all processes' gradients.
+    Parameters may be DTensors (FSDP2): each process works on its own rows, which are then what a gradient that is not
+    finite leaves alone, and the norm is of all processes' gradients.
     """
 
     def __init__(
