@@ -143,7 +143,7 @@ class _Run:
             warmup=self.course.warmup,
             total=self.course.updates,
         )
-        if recipe.optimizer.in_backward:
+        if self.prepared.plan.in_backward:
             self.optimizer.begin(rate)
         with dropout(self.decoder, draw_seed(recipe.seed, progress.update + 1, self.processes.rank)):
             loss = self.processes.total(accumulate(self.decoder, packs, answers))

@@ -14,6 +14,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from roslin.errors import MachineError, RoslinError, UsageError, out_of_memory
 from roslin.tune.heartbeats import Heartbeats
+from roslin.tune.meeting import meet
 from roslin.tune.stopping import TERMINATED, Interrupted, termination
 
 T = TypeVar("T")
@@ -113,9 +114,10 @@ def joined(device: torch.device, limit: float) -> Iterator[Processes]:
         return
     if device.type == "cuda":
         _take_gpu()
-    meeting_place, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=limit)))
-    store = PrefixStore(f"attempt-{restarts()}", meeting_place)  # it may know the addresses of processes long gone
-    heartbeats = Heartbeats(PrefixStore("heartbeats", store.clone()), rank, count, limit)
+    shared, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=limit)))
+    store = meet(shared, rank, count, limit)
+    own_store = store.clone()  # type: ignore[attr-defined]  # a thread needs one of its own
+    heartbeats = Heartbeats(PrefixStore("heartbeats", own_store), rank, count, limit)
     heartbeats.start()
     with termination() as ignore_it:
         try:

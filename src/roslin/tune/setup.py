@@ -124,11 +124,12 @@ def prepare(recipe: Recipe, processes: Processes = ALONE) -> Prepared:
 
 
 def _plan(recipe: Recipe, config: ModelConfig, precision: torch.dtype, run: Run, processes: Processes) -> TuningPlan:
-    """The run's plan. Raises MachineError when a GPU's memory cannot suffice."""
+    """The run's plan, of many processes the first one's. Raises MachineError when a GPU's memory cannot suffice."""
     machine = machine_of(choose_device(recipe), processes.count)
     plan = plan_run(recipe, config, "fp32" if precision == torch.float32 else "bf16", run, machine)
     refuse_unless_it_fits(plan, machine)
-    return plan
+    first, *_ = processes.collected(plan)  # machines may differ; what all do together may not
+    return first
 
 
 def _lora(adapter: Adapter, folder: Path) -> Lora:

@@ -56,8 +56,8 @@ def tune(recipe: Recipe, *, restart: bool, console: Console) -> Path:
     cannot be written to.
     """
     folder = _result(recipe)
-    restart = restart and not restarts()  # torchrun has started it again: what it dropped is dropped
     with joined(choose_device(recipe), recipe.sharding.timeout_seconds) as processes, ExitStack() as held:
+        restart = restart and not processes.any(restarts() > 0)  # what was to be dropped is dropped already
         processes.first_does(lambda: _take_folder(recipe, folder, restart, held))
         _tune(recipe, restart, console, processes)
     return folder
