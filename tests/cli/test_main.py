@@ -117,7 +117,7 @@ def test_a_demo_that_is_finished_is_shown_again(tmp_path: Path) -> None:
         "31 million parameters",
         "Of 40 questions whose answers tuning was taught under other questions, 17 are answered word for word",
         "[bold]open[/bold]",
-        "recipes/pythia-2.8b.yaml",
+        "recipes/dolly-v2-3b.yaml",
     ):
         assert words in shown.stdout, shown.stdout
 

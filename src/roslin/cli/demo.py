@@ -232,7 +232,7 @@ def _next(folder: Path) -> str:
 
 def _tune_pythia(roslin: str) -> list[tuple[str, str]]:
     """The recipe of the next step, where Roslin runs from a clone: only clones have the recipes."""
-    recipe = Path(__file__).resolve().parents[3] / "recipes" / "pythia-2.8b.yaml"
+    recipe = Path(__file__).resolve().parents[3] / "recipes" / "dolly-v2-3b.yaml"
     if not recipe.is_file():
         return []
     shown = recipe.relative_to(Path.cwd()) if recipe.is_relative_to(Path.cwd()) else recipe
