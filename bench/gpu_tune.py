@@ -31,10 +31,11 @@ import torch
 from roslin.memory import GIB
 from roslin.model import Decoder, ModelConfig
 from roslin.tokens import Example
+from roslin.tune.ahead import made_ahead
 from roslin.tune.course import Course
 from roslin.tune.log import peak_flops
 from roslin.tune.optimizer import MasterAdamW
-from roslin.tune.packing import join_rows, make_pack
+from roslin.tune.packing import Pack, join_rows, make_pack
 from roslin.tune.passes import Products, speed_up
 from roslin.tune.recipe import Recipe
 from roslin.tune.step import accumulate
@@ -170,26 +171,30 @@ def roslin(config: ModelConfig, updates: list[list[list[Example]]], asked: argpa
         in_backward=asked.in_backward,
     )
     seconds, losses, tokens = [], [], 0
-    for number, rows in enumerate(updates):
-        synchronize()
-        started = time.perf_counter()
+
+    def packs_of(rows: list[list[Example]]) -> list[Pack]:
         examples = [example for row in rows for example in row]
-        lengths = [len(example.ids) for example in examples]
         places = iter(range(len(examples)))
-        passes = join_rows([[next(places) for _ in row] for row in rows], lengths, asked.tokens_per_pass)
-        packs = [make_pack([examples[i] for i in one]) for one in passes]
+        in_rows = [[next(places) for _ in row] for row in rows]
+        joined = join_rows(in_rows, [len(example.ids) for example in examples], asked.tokens_per_pass)
+        return [make_pack([examples[i] for i in one]) for one in joined]
+
+    synchronize()
+    started = time.perf_counter()
+    for number, (_, packs) in enumerate(made_ahead(updates, packs_of)):
         if asked.in_backward:
             optimizer.begin(5e-6)
         loss = accumulate(decoder, packs, sum(pack.answer_count for pack in packs))
         norm = optimizer.update(5e-6, None if asked.in_backward else 1.0)
-        synchronize()
-        assert math.isfinite(norm), "a gradient is not finite"
         losses.append(float(loss))
+        assert math.isfinite(norm), "a gradient is not finite"
+        now = time.perf_counter()
         if number >= asked.warmup:
-            seconds.append(time.perf_counter() - started)
-            tokens += sum(lengths)
+            seconds.append(now - started)
+            tokens += sum(pack.token_count for pack in packs)
         elif number == asked.warmup - 1 and DEVICE.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
+        started = now
     if asked.profile:
         profile(decoder, optimizer, updates[-1], asked)
     note = f"{asked.moments} moments{', in backward' if asked.in_backward else ''}, {asked.recompute} layers run again"

@@ -12,8 +12,13 @@ if TYPE_CHECKING:
     from roslin.model import ModelConfig
 
 
-def written_out(config: ModelConfig, method: Method) -> bool:
-    """Whether blocks are run so: those of the parallel-residual families, where all weights learn."""
+def written_out(config: ModelConfig, method: Method, device: Device = "cuda") -> bool:
+    """Whether blocks are run so: those of the parallel-residual families on a GPU, where all weights learn.
+
+    On a CPU what is spared in memory costs more than it gives: a norm or an activation made again is no cheaper there.
+    """
+    if device == "cpu":
+        return False
     plain = config.norm == "layer" and not config.gated_mlp and not config.qk_norm
     return config.parallel_residual and plain and method in ("fp32", "bf16")
 

@@ -146,7 +146,7 @@ def _fuller_end(config: ModelConfig, gradients: int, kept: int) -> tuple[int, in
 
 def _activations(config: ModelConfig, method: Method, tokens: int, device: Device, settings: Settings) -> int:
     size, layers = pass_bytes(method, settings), settings.recomputed_layers
-    if passes.written_out(config, method):
+    if passes.written_out(config, method, device):
         return passes.activations(config, size, tokens, device, layers)
     rank = settings.rank if method in ADAPTERS else 0
     return autograd.activations(config, size, tokens, device, layers, rank)
@@ -156,7 +156,7 @@ def _workspace(
     config: ModelConfig, method: Method, tokens: int, answers: int, device: Device, settings: Settings
 ) -> int:
     size = pass_bytes(method, settings)
-    if passes.written_out(config, method):
+    if passes.written_out(config, method, device):
         apart = method == "bf16" and (settings.in_backward or settings.gradients == "fp32")
         backward = passes.backward_workspace(config, size, tokens, device, apart)
         whole = passes.block_keeps(config, size, device)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def set_passes(decoder: Decoder, plan: TuningPlan) -> None:
     """Have a decoder's blocks run as planned. Raises MachineError where products in fp8 are asked for in vain."""
-    if not written_out(decoder.config, plan.method):
+    if not written_out(decoder.config, plan.method, "cuda" if decoder.device.type == "cuda" else "cpu"):
         recompute(decoder, plan.checkpointed_layers)
         return
     products = None

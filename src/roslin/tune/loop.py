@@ -12,6 +12,7 @@ import torch
 from roslin.errors import InputError
 from roslin.model import Decoder
 from roslin.tune.adamw.shards import as_parts, part_of
+from roslin.tune.ahead import made_ahead
 from roslin.tune.dealing import deal, padded
 from roslin.tune.flops import flops_a_token, flops_an_answer_token
 from roslin.tune.held_out import HeldOutLoss, where_it_broke
@@ -115,10 +116,10 @@ class _Run:
         if self.progress.update == 0:
             self._take(self.before)
         self.at_start = replace(self.progress)
-        for rows in self.course.after(self.progress.update):
+        for rows, packs in made_ahead(self.course.after(self.progress.update), self._passes):
             if self.progress.stopped_early:
                 return
-            self._update(rows)
+            self._update(rows, packs)
             if self._is_due(self.recipe.evaluate_every):
                 self._take(self._measured())
             stop = self.processes.any(stop_requested.is_set())
@@ -130,10 +131,9 @@ class _Run:
     def _is_due(self, every: int) -> bool:
         return self.progress.update % every == 0 or self.progress.update == self.course.updates
 
-    def _update(self, rows: list[list[int]]) -> None:
+    def _update(self, rows: list[list[int]], packs: list[Pack]) -> None:
         progress, recipe = self.progress, self.recipe
         started = time.monotonic()
-        packs = self._passes(rows)
         examples = [self.prepared.examples[i] for row in rows for i in row]
         answers = sum(example.answer_count for example in examples)
         rate = learning_rate(
@@ -146,9 +146,11 @@ class _Run:
         if self.prepared.plan.in_backward:
             self.optimizer.begin(rate)
         with dropout(self.decoder, draw_seed(recipe.seed, progress.update + 1, self.processes.rank)):
-            loss = self.processes.total(accumulate(self.decoder, packs, answers))
-        self._stop_if_diverged(loss, lambda: where_it_broke(self.decoder, packs, self.processes))
+            part = accumulate(self.decoder, packs, answers)
+        # Read after the update is on its way, so that the device waits for nothing; one of no number changes nothing.
         norm = self.optimizer.update(rate, recipe.clip_norm)
+        loss = self.processes.total(float(part))
+        self._stop_if_diverged(loss, lambda: where_it_broke(self.decoder, packs, self.processes))
         if not math.isfinite(norm):
             self._diverged("a gradient is not finite")
         progress.update += 1

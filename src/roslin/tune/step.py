@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from roslin.model import Decoder
 from roslin.model.token_rows import RowsHead
@@ -14,8 +14,8 @@ from roslin.tune.loss import TaughtRows, answer_loss
 from roslin.tune.packing import Pack
 
 
-def accumulate(decoder: Decoder, packs: Sequence[Pack], answers: int | None = None) -> float:
-    """Add the gradients of an update's rows to the parameters; its loss in nats an answer token.
+def accumulate(decoder: Decoder, packs: Sequence[Pack], answers: int | None = None) -> Tensor:
+    """Add the gradients of an update's rows to the parameters; its loss in nats an answer token, not waited for.
 
     Every row is scaled by the answer tokens of the whole update, so neither loss nor gradient depends on how its
     records are cut into rows. `answers` says how many those are where other processes work on other rows of it.
@@ -29,7 +29,7 @@ def accumulate(decoder: Decoder, packs: Sequence[Pack], answers: int | None = No
         loss = answer_loss(hidden_MD, head.weight, head.bias, target_M, scale, _taught_rows(head))
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
-    return float(torch.stack(losses).sum())  # read once an update: until then the device is never waited for
+    return torch.stack(losses).sum()
 
 
 def _taught_rows(head: nn.Module) -> TaughtRows | None:
