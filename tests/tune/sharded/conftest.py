@@ -1,12 +1,15 @@
 """Runs that torchrun starts on recipes of the tests."""
 
-import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from roslin.tune import Recipe
 from sharded_runs import BEFALLEN, Launch, torchrun
+
+if TYPE_CHECKING:
+    import subprocess
 
 
 @pytest.fixture
