@@ -260,7 +260,7 @@ class _Run:
     def _whole(self, *, exact: bool = False) -> Decoder:
         """The decoder as one process can use it, on request in fp32; the other processes keep their shards."""
         optimizer = self.optimizer
-        if self.processes.count == 1:
+        if not self.processes.share_a_model:
             if exact:
                 optimizer.become_exact()
             return self.decoder

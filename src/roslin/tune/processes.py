@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed import HashStore, PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from roslin.errors import MachineError, RoslinError, UsageError, out_of_memory
@@ -44,6 +44,11 @@ class Processes:
     group: "dist.ProcessGroup | None" = None
     """For what is small and lies in ordinary memory: gloo, whatever the GPUs speak."""
     heartbeats: Heartbeats | None = None
+
+    @property
+    def share_a_model(self) -> bool:
+        """Whether the model is in shards: always of many, and of one that keeps its shard in the CPU's memory."""
+        return self.group is not None
 
     @property
     def is_first(self) -> bool:
@@ -102,19 +107,22 @@ def restarts() -> int:
 
 
 @contextmanager
-def joined(device: torch.device, limit: float) -> Iterator[Processes]:
+def joined(device: torch.device, limit: float, *, offload: bool = False) -> Iterator[Processes]:
     """Join the other processes that torchrun started, if there are any, on a device of this type.
 
-    `limit` is how long (seconds) all may wait for one. Raises LostProcess naming the process by which an exchange
+    `limit` is how long (seconds) all may wait for one. With `offload` one process by itself has a model in shards, too:
+    in one, which need not be on its GPU. Raises LostProcess naming the process by which an exchange
     failed, UsageError where there are more processes on the machine than GPUs, and Told instead of a RoslinError that
     more than one process meets: the first one raises that itself.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    is_alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if is_alone and not (offload and device.type == "cuda"):
         yield ALONE
         return
     if device.type == "cuda":
         _take_gpu()
-    shared, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=limit)))
+    patience = timedelta(seconds=limit + AFTER_US)
+    shared, rank, count = (HashStore(), 0, 1) if is_alone else next(rendezvous("env://", timeout=patience))
     store = meet(shared, rank, count, limit)
     own_store = store.clone()  # type: ignore[attr-defined]  # a thread needs one of its own
     heartbeats = Heartbeats(PrefixStore("heartbeats", own_store), rank, count, limit)
@@ -122,7 +130,6 @@ def joined(device: torch.device, limit: float) -> Iterator[Processes]:
     with termination() as ignore_it:
         try:
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-            patience = timedelta(seconds=limit + AFTER_US)
             dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=patience)
             yield Processes(rank, count, dist.new_group(backend="gloo", timeout=patience), heartbeats)
         except Interrupted:

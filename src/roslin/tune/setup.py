@@ -78,8 +78,11 @@ def prepare(recipe: Recipe, processes: Processes = ALONE) -> Prepared:
     nothing is left to train on; MachineError, with the plan, when it cannot fit the GPU.
     """
     check_installed(recipe)
-    if recipe.adapter and processes.count > 1:
-        raise InputError("An adapter is trained by one process: many cut up a model whose weights all learn.")
+    if recipe.adapter and processes.share_a_model:
+        raise InputError(
+            "An adapter is trained by one process, on its GPU: many processes, and sharding.offload, are for runs in "
+            "which all weights learn."
+        )
     folder = find_model(recipe.model, recipe.revision)
     lora = None if recipe.adapter is None else _lora(recipe.adapter, folder)
     tokenizer = Tokenizer.load(text_source(folder))
@@ -245,7 +248,7 @@ def _load(
     processes: Processes,
 ) -> Base:
     device = choose_device(recipe)
-    if processes.count == 1:
+    if not processes.share_a_model:
         place = torch.device("cpu") if _is_quantized(recipe) else device
         return load_base(folder, config, vocabulary, device=place, precision=None if recipe.adapter else precision)
     from roslin.tune.shard_loading import load_in_shards

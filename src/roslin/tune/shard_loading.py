@@ -69,8 +69,9 @@ def load_in_shards(
     fitted = replace(config, vocab_rows=fitting_rows(config.vocab_rows, vocabulary.tokens))
     with torch.device("meta"):
         decoder = Decoder(fitted).to(precision)
-    shard(decoder, mesh, offload=sharding.offload, on_pass=processes.step)
-    decoder.to_empty(device=torch.device("cpu") if sharding.offload else device)
+    offload = sharding.offload and device.type != "cpu"
+    shard(decoder, mesh, offload=offload, on_pass=processes.step)
+    decoder.to_empty(device=torch.device("cpu") if offload else device)
     rows = _Rows(stored, config, fitted, vocabulary, processes)
     # All that stays is made before anything is read: between what goes again it would break up the memory.
     parts = {name: rows.part(name, p) for name, p in decoder.named_parameters()}

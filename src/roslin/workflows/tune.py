@@ -56,7 +56,11 @@ def tune(recipe: Recipe, *, restart: bool, console: Console) -> Path:
     cannot be written to.
     """
     folder = _result(recipe)
-    with joined(choose_device(recipe), recipe.sharding.timeout_seconds) as processes, ExitStack() as held:
+    sharding = recipe.sharding
+    with (
+        joined(choose_device(recipe), sharding.timeout_seconds, offload=sharding.offload) as processes,
+        ExitStack() as held,
+    ):
         restart = restart and not processes.any(restarts() > 0)  # what was to be dropped is dropped already
         processes.first_does(lambda: _take_folder(recipe, folder, restart, held))
         _tune(recipe, restart, console, processes)

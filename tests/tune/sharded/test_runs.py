@@ -126,6 +126,5 @@ def test_the_best_weights_are_kept_across_processes(recipe: Recipe, launch: Laun
 
 def test_errors_are_told_once(recipe: Recipe, launch: Launch) -> None:
     refused = launch(changed(recipe, adapter={}), 2)
-    assert [line for line in refused.stderr.splitlines() if "roslin:" in line] == [
-        "roslin: An adapter is trained by one process: many cut up a model whose weights all learn."
-    ]
+    [told] = [line for line in refused.stderr.splitlines() if line.startswith("roslin: ")]
+    assert told.startswith("roslin: An adapter is trained by one process")
