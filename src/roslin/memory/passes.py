@@ -42,12 +42,13 @@ def block_keeps(config: ModelConfig, size: int, device: Device) -> int:
 def backward_workspace(config: ModelConfig, size: int, tokens: int, device: Device, gradients_apart: bool) -> int:
     """A block's fullest moment in its backward pass, beside what it kept: at its activation or at its end.
 
-    At the activation: the gradient of the stream, norms made again, the activation's output and its gradient (a CPU
-    has that of its input beside). At the end all gradients of its parameters are there, which counts where they stand
-    nowhere else (`gradients_apart`); by then what it kept of the MLP and of attention's input is gone.
+    At the activation: the gradient of the stream, norms made again, the activation's output and its gradient. The
+    plain-torch twin on a CPU, by which this count is proved, has that of its input beside, and sums it up in fp32. At
+    the end all gradients of its parameters are there, which counts where they stand nowhere else (`gradients_apart`);
+    by then what it kept of the MLP and of attention's input is gone.
     """
     norms = 1 if config.shared_norm else 2
-    inner = (3 if device == "cpu" else 2) * config.inner
+    inner = 2 * config.inner if device == "cuda" else (3 if size == 4 else 5) * config.inner
     at_activation = tokens * size * ((1 + norms) * config.width + inner)
     if not gradients_apart:
         return at_activation

@@ -167,10 +167,10 @@ def _workspace(
         backward += tokens * (whole - size * config.width)  # run again, a layer is whole
     if settings.one_pass and not settings.in_backward and method not in ADAPTERS:
         backward += size * config.vocab_rows * config.width  # the head's gradient, the first of all to be there
-    return max(_loss_workspace(config, method, size, answers, device), backward)
+    return max(loss_workspace(config, size, answers, device, head_learns=method not in ADAPTERS), backward)
 
 
-def _loss_workspace(config: ModelConfig, method: Method, size: int, answers: int, device: Device) -> int:
+def loss_workspace(config: ModelConfig, size: int, answers: int, device: Device, *, head_learns: bool = True) -> int:
     """The hidden states of answer tokens, their gradients, the head's, and logits in chunks.
 
     A GPU's kernel turns logits into their gradients in place; a CPU has fp32 copies beside them. The head's gradients
@@ -181,7 +181,7 @@ def _loss_workspace(config: ModelConfig, method: Method, size: int, answers: int
     hidden = 2 * size * answers * config.width
     a_logit = size if device == "cuda" else size + 4 if size == 4 else size + 8
     made = a_logit * chunk * config.vocab_rows
-    if method in ADAPTERS:
+    if not head_learns:
         return hidden + made
     head, kept = config.vocab_rows * config.width, size * chunk * config.vocab_rows
     if not next_chunk:

@@ -1,0 +1,122 @@
+"""`roslin plan` as people and scripts run it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import roslin
+from roslin.memory import GPUS, gib
+from roslin.model.published import PUBLISHED
+from roslin.tune.alternatives import look_ahead
+from roslin.tune.plan import gpus_of
+from roslin.tune.recipe import Recipe
+
+STARTER = Path(roslin.__file__).parent / "assets" / "records" / "starter.jsonl"
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def planned(*words: str) -> "subprocess.CompletedProcess[str]":
+    """The command, where nothing answers on the network and the hub's cache is empty."""
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    return subprocess.run(
+        [sys.executable, "-m", "roslin", "plan", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **proxies, "HF_HUB_CACHE": "/nonexistent", "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_a_recipe_whose_model_and_records_are_elsewhere() -> None:
+    path = RECIPES / "dolly-v2-7b.yaml"
+    shown = planned(str(path), "--gpu", "h100")
+    assert shown.returncode == 0, shown.stderr
+    words = " ".join(shown.stdout.split())
+    config = PUBLISHED["EleutherAI/pythia-6.9b"].config
+    plan = look_ahead(Recipe.load(path), config, None, gpus_of("h100")).plan
+    assert "lengths as in databricks/databricks-dolly-15k" in words
+    assert f"This fits H100 80 GB: {gib(plan.total)} of 79.1 GiB" in words
+    for name, count in plan.parts.items():
+        assert not count or f"{name} {gib(count)} GiB" in words
+    assert (
+        f"optimizer.moments=8bit optimizer.gradients=bf16 checkpointing=none tokens_per_pass={plan.tokens_per_pass}"
+        in words
+    )
+    assert "tokens/s" in words
+    for gpu in GPUS.values():
+        assert gpu.title in words
+
+
+def test_what_does_not_fit_ends_with_3_and_says_what_helps() -> None:
+    shown = planned("EleutherAI/pythia-12b", "--gpu", "h100")
+    assert shown.returncode == 3
+    words = " ".join(shown.stdout.split())
+    assert "This does not fit H100 80 GB" in words
+    assert "optimizer.in_backward=true" in words
+    assert "2 × H100 80 GB" in words
+    assert "Traceback" not in shown.stderr
+
+
+def test_settings_override_a_recipe_and_json_has_bytes() -> None:
+    shown = planned(str(RECIPES / "dolly-v2-12b.yaml"), "records_per_update=16", "clip_norm=null",
+                   "optimizer.in_backward=true", "--gpu", "h100", "--json")  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    found = json.loads(shown.stdout)
+    assert found["in_backward"] is True
+    assert found["fits"] is True
+    assert found["total"] == sum(found["parts"].values()) <= found["usable"] < found["memory"]
+    assert found["tokens_per_second"] > 1000
+    assert found["would_do"].keys() == GPUS.keys()
+    assert found["would_do"]["h200"][0]["gpus"] == 1
+
+
+def test_many_gpus() -> None:
+    found = json.loads(planned("EleutherAI/pythia-12b", "--gpu", "a100-40", "--count", "8", "--json").stdout)
+    assert (found["fits"], found["gpus"], found["shards"]) == (True, 8, 8)
+    assert found["parts"]["gathered"] > 0
+
+
+def test_answering() -> None:
+    shown = planned("EleutherAI/pythia-6.9b", "--serve", "--gpu", "a10", "--batch", "4")
+    assert shown.returncode == 0, shown.stderr
+    words = " ".join(shown.stdout.split())
+    assert "4 answers at once of 2,048 tokens" in words
+    assert "fp32: 25.5 weights" in words
+    assert "does not fit A10 24 GB" in words
+    found = json.loads(planned("EleutherAI/pythia-12b", "--serve", "--gpu", "t4", "--json").stdout)
+    assert found["answering"]["bf16"]["fits"] is False
+    assert found["answering"]["nf4"]["fits"] is True
+    assert found["most_answers_at_once"]["t4"]["bf16"] == 0 < found["most_answers_at_once"]["h100"]["bf16"]
+    assert (
+        planned("EleutherAI/pythia-12b", "--serve", "--gpu", "t4", "--length", "2048", "--batch", "40").returncode == 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["owner/absent"], 1, "hf download owner/absent"),
+        (["absent.yaml"], 1, "no such recipe file"),
+        (["EleutherAI/pythia-12b", "epochs=3"], 2, "is a model"),
+        (["EleutherAI/pythia-12b", "--gpu", "gtx"], 2, "gtx"),
+        (["EleutherAI/pythia-12b", "--count", "0"], 2, "count"),
+    ],
+)
+def test_bad_input_is_told(words: list[str], code: int, said: str) -> None:
+    refused = planned(*words)
+    assert (refused.returncode, refused.stdout) == (code, "")
+    assert said in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_the_machine_itself_is_planned_for_by_default(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"model: base\nrecords: {STARTER}\noutput: {tmp_path / 'run'}\n", encoding="utf-8")
+    shown = planned(str(recipe))
+    assert shown.returncode == 0, shown.stderr
+    assert "records" in shown.stdout
+    assert "databricks" not in shown.stdout
