@@ -21,7 +21,7 @@ def accumulate(decoder: Decoder, packs: Sequence[Pack], answers: int | None = No
     records are cut into rows. `answers` says how many those are where other processes work on other rows of it.
     """
     scale = 1.0 / (answers or sum(pack.answer_count for pack in packs))
-    losses = [torch.zeros((), device=decoder.device)]
+    losses: list[Tensor] = []
     for pack in packs:
         hidden_MD = hidden_of_answers(decoder, pack)
         target_M = pack.target_M.to(hidden_MD.device)
