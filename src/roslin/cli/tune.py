@@ -10,7 +10,7 @@ import typer
 
 from roslin.cli.run_comparison import show_comparison
 from roslin.cli.screen import progress_console, result_console
-from roslin.errors import UsageError
+from roslin.errors import RoslinError, UsageError
 
 
 def tune(
@@ -54,14 +54,19 @@ def tune(
 
 def _tune(recipe: Path, settings: list[str], check: bool, restart: bool) -> None:
     from roslin.tune import Interrupted, Recipe
-    from roslin.tune.processes import LostProcess, Told, rank_here
+    from roslin.tune.processes import LostProcess, Told, local_rank_here, rank_here
     from roslin.workflows.run_folder import recipe_of
     from roslin.workflows.tune import check_run
     from roslin.workflows.tune import tune as run
 
     console, is_first = progress_console(), rank_here() == 0
     console.quiet = not is_first
-    loaded = Recipe.load(recipe_of(recipe), settings)
+    try:
+        loaded = Recipe.load(recipe_of(recipe), settings)
+    except RoslinError as error:  # of the processes on a machine, which read the same file, one tells
+        if local_rank_here():
+            _leave(error.exit_code)
+        raise
     if check:
         if is_first:
             check_run(loaded, console)

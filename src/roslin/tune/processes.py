@@ -101,6 +101,11 @@ def rank_here() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def local_rank_here() -> int:
+    """The same among the processes of this machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def restarts() -> int:
     """How often torchrun has started the processes again after one was lost."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
@@ -119,8 +124,6 @@ def joined(device: torch.device, limit: float, *, offload: bool = False) -> Iter
     if is_alone and not (offload and device.type == "cuda"):
         yield ALONE
         return
-    if device.type == "cuda":
-        _take_gpu()
     patience = timedelta(seconds=limit + AFTER_US)
     shared, rank, count = (HashStore(), 0, 1) if is_alone else next(rendezvous("env://", timeout=patience))
     store = meet(shared, rank, count, limit)
@@ -129,6 +132,8 @@ def joined(device: torch.device, limit: float, *, offload: bool = False) -> Iter
     heartbeats.start()
     with termination() as ignore_it:
         try:
+            if device.type == "cuda":
+                _take_gpu()
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=patience)
             yield Processes(rank, count, dist.new_group(backend="gloo", timeout=patience), heartbeats)
@@ -167,7 +172,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _take_gpu() -> None:
-    local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    local, there = local_rank_here(), torch.cuda.device_count()
     if local >= there:
         raise UsageError(f"torchrun started more processes here than there are GPUs: --nproc-per-node {there} at most.")
     torch.cuda.set_device(local)

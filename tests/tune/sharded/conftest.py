@@ -20,7 +20,7 @@ def launch(tmp_path: Path) -> Launch:
         recipe: Recipe, processes: int, *, befalls: tuple[int, int, int] | None = None, options: tuple[str, ...] = ()
     ) -> "subprocess.CompletedProcess[str]":
         file = tmp_path / f"{recipe.output.name}.yaml"
-        file.write_text(recipe.model_dump_json(exclude_none=True), encoding="utf-8")
+        file.write_text(recipe.model_dump_json(), encoding="utf-8")
         count = f"--nproc-per-node={processes}"
         return torchrun(count, *options, str(BEFALLEN), str(file), *map(str, befalls or ()))
 

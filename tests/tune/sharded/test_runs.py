@@ -3,6 +3,7 @@
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from roslin.tune import Recipe, fit, prepare
 from run_recipes import changed
 from sharded_runs import Launch, assert_same_curve, curve
+from tiny import tiny_gptj, tiny_llama
 
 
 def named(recipe: Recipe, name: str, **values: object) -> Recipe:
@@ -108,6 +110,23 @@ def test_torchrun_starts_it_again_by_itself(recipe: Recipe, single: Path, launch
     assert ended.returncode == 0, ended.stderr
     assert "Tuning goes on from update 8 of" in ended.stderr
     assert_same_curve(recipe.output, single)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("maker", [tiny_gptj, tiny_llama])
+def test_other_families_and_updates_in_the_backward_pass(
+    recipe: Recipe, launch: Launch, tmp_path: Path, base_folder: Path, maker: Any
+) -> None:
+    """A head with a bias; one that is tied to the embedding. Every gradient is used and dropped as it comes."""
+    tied = {"tie_word_embeddings": True} if maker is tiny_llama else {}
+    maker(tmp_path / "other", vocab_size=8192, tokenizer=base_folder, **tied)
+    at_once = {"optimizer": {"in_backward": True}, "clip_norm": None, "tokens_per_pass": 4096}
+    settings = {"model": str(tmp_path / "other"), "epochs": 1, **at_once}
+    one, two = named(recipe, "one", **settings), named(recipe, "two", **settings)
+    fit(one, prepare(one))
+    ended = launch(two, 2)
+    assert ended.returncode == 0, ended.stderr
+    assert_same_curve(two.output, one.output)
 
 
 @pytest.mark.full
