@@ -116,9 +116,9 @@ def joined(device: torch.device, limit: float, *, offload: bool = False) -> Iter
     """Join the other processes that torchrun started, if there are any, on a device of this type.
 
     `limit` is how long (seconds) all may wait for one. With `offload` one process by itself has a model in shards, too:
-    in one, which need not be on its GPU. Raises LostProcess naming the process by which an exchange
-    failed, UsageError where there are more processes on the machine than GPUs, and Told instead of a RoslinError that
-    more than one process meets: the first one raises that itself.
+    in one, which need not be on its GPU. Raises LostProcess naming the process by which an exchange failed, UsageError
+    where there are more processes on the machine than GPUs, and Told instead of a RoslinError that another process has
+    raised before: that one tells it.
     """
     is_alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     if is_alone and not (offload and device.type == "cuda"):
@@ -134,6 +134,8 @@ def joined(device: torch.device, limit: float, *, offload: bool = False) -> Iter
         try:
             if device.type == "cuda":
                 _take_gpu()
+                # NCCL's own watch would end this process at another's death before heartbeats can give that a name.
+                os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=patience)
             yield Processes(rank, count, dist.new_group(backend="gloo", timeout=patience), heartbeats)
