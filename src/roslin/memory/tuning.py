@@ -67,7 +67,7 @@ class Tuning(Parts):
     workspace: int
     """What lives for a moment: the loss's logits and the head's gradient, or a layer's backward pass."""
     gathered: int
-    """Whole layers, where weights are spread over GPUs: one in use and one on its way, and their gradients."""
+    """Whole layers, where weights are spread or lie elsewhere: one in use, one coming, and their gradients."""
 
 
 def tuning(
@@ -97,7 +97,7 @@ def tuning(
         moments=_here(8 * adapters or moment_bytes(config, settings.moments), settings),
         activations=kept,
         workspace=_workspace(config, method, tokens, tokens if answers is None else answers, device, settings),
-        gathered=_gathered(config, pass_bytes(method, settings)) if settings.shards > 1 else 0,
+        gathered=_gathered(config, pass_bytes(method, settings)) if settings.shards > 1 or settings.offload else 0,
     )
 
 

@@ -147,7 +147,7 @@ def advice(plan: TuningPlan) -> str:
     if plan.method in ("fp32", "bf16"):
         if not plan.in_backward:
             means.append("optimizer.in_backward=true with clip_norm=null (no gradients of the whole model)")
-        means += ["an adapter instead of all weights (a LoRA)", "more GPUs (torchrun)"]
+        means += ["an adapter instead of all weights (a LoRA)", "more GPUs (torchrun)", "sharding.offload=true (slow)"]
         if plan.method == "fp32":
             means.insert(0, "precision=bf16")
     elif plan.method == "lora":
