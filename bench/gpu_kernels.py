@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from triton.testing import do_bench
 
-from gpu_tune import config_of, real_updates
+from gpu_shared import config_of, real_updates
 from roslin.model import packed_positions
 from roslin.model.attention import PackedAttention
 from roslin.model.rotary import Rotary, Turns
@@ -171,14 +171,14 @@ def adamw() -> None:
             for number in (1, 2, 3):
                 step(adamw_kernel, held[0], number)
                 step(adamw_plain, held[1], number)
-            unlike = {
-                name: f"{float((mine != its).float().mean()):.0e}"
+            apart = {
+                name: f"{error(mine, its):.0e}"
                 for (name, mine), its in zip(_state(held[0]).items(), _state(held[1]).values(), strict=True)
             }
             milliseconds = do_bench(lambda h=held[0]: step(adamw_kernel, h), warmup=5, rep=20, return_mode="median")
             moved = gradient.numel() * size
             print(
-                f"  AdamW, {kind} moments: numbers unlike plain torch's {unlike}  {milliseconds:.3f} ms  "
+                f"  AdamW, {kind} moments: errors {apart}  {milliseconds:.3f} ms  "
                 f"{moved / milliseconds / 1e9:.2f} TB/s",
                 flush=True,
             )
