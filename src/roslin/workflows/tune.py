@@ -9,6 +9,7 @@ from rich.console import Console
 
 from roslin.answer import Roslin
 from roslin.errors import InputError
+from roslin.memory import gib
 from roslin.model import Decoder, find_model
 from roslin.model.adapted import merge
 from roslin.publish.card import TOO_FEW, write_card
@@ -203,6 +204,8 @@ def _say_what_is_tuned(recipe: Recipe, prepared: Prepared, console: Console) -> 
     console.print(
         f"Planned: {plan.needs}; {plan_words(plan.settings, plan.tokens_per_pass)}.", markup=False, highlight=False
     )
+    if not plan.fits:  # on a GPU that is refused
+        console.print(f"That is more than this machine's memory of {gib(plan.memory)} GiB holds.", style="yellow")
     if recipe.adapter is not None:
         learning = sum(p.numel() for p in prepared.decoder.parameters() if p.requires_grad)
         console.print(f"An adapter of {learning / 1e6:,.1f} M parameters learns; the base's own are frozen.")
