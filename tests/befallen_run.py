@@ -1,6 +1,7 @@
 """`roslin tune` for torchrun in the tests: something befalls one process of it in the midst of an update.
 
-Arguments: a recipe, and which signal (a number) which rank gets in which update.
+Arguments: a recipe, and which signal (a number) which rank gets in which update. A signal below zero is for the whole
+machine: torchrun gets it first.
 """
 
 import os
@@ -18,7 +19,9 @@ def befall(signal: int, rank: int, update: int) -> None:
         nonlocal begun
         begun += 1
         if begun == update and os.environ["RANK"] == str(rank) and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-            os.kill(os.getpid(), signal)
+            if signal < 0:
+                os.kill(os.getppid(), -signal)
+            os.kill(os.getpid(), abs(signal))
         return real(*args)
 
     loop.accumulate = accumulate

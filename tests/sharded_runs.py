@@ -17,6 +17,19 @@ LIMIT = 240
 Launch = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def on_two_machines(*words: str, port: int, is_host: bool) -> "subprocess.Popen[str]":
+    """Start torchrun as one of two machines of one process each, on this one."""
+    meeting = f"--rdzv-endpoint=localhost:{port}", f"--rdzv-conf=is_host={int(is_host)}"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=2"]
+    return subprocess.Popen(
+        [*command, "--rdzv-backend=c10d", "--rdzv-id=two", *meeting, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+    )
+
+
 def torchrun(*words: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
     """Run torchrun on this machine alone, each process on one thread."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words]

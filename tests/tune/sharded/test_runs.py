@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 
 from roslin.tune import Recipe, fit, prepare
 from run_recipes import changed
-from sharded_runs import Launch, assert_same_curve, curve
+from sharded_runs import BEFALLEN, LIMIT, Launch, assert_same_curve, curve, on_two_machines
 from tiny import tiny_gptj, tiny_llama
 
 
@@ -109,6 +110,29 @@ def test_torchrun_starts_it_again_by_itself(recipe: Recipe, single: Path, launch
     ended = launch(recipe, 2, befalls=(signal.SIGKILL, 0, 10), options=("--max-restarts=1",))
     assert ended.returncode == 0, ended.stderr
     assert "Tuning goes on from update 8 of" in ended.stderr
+    assert_same_curve(recipe.output, single)
+
+
+@pytest.mark.full
+def test_a_machine_is_lost_and_replaced(recipe: Recipe, single: Path, tmp_path: Path) -> None:
+    """Two machines, as far as torchrun sees: one goes in the midst of an update, and another joins, its count at 0."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe.model_dump_json(), encoding="utf-8")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    words = (str(BEFALLEN), str(file))
+    host, guest = (
+        on_two_machines(*words, str(-signal.SIGKILL), "1", "10", port=port, is_host=is_host)
+        for is_host in (True, False)
+    )
+    assert guest.wait(LIMIT) == -signal.SIGKILL
+    joined = on_two_machines(*words, port=port, is_host=False)
+    told, _ = host.communicate(timeout=LIMIT)
+    joined.communicate(timeout=LIMIT)
+    assert (host.returncode, joined.returncode) == (0, 0), told
+    assert re.search(r"^roslin: Rank 1 \(host \S+, pid \d+\) has died or hangs", told, re.MULTILINE)
+    assert "Tuning goes on from update 8 of" in told
     assert_same_curve(recipe.output, single)
 
 
