@@ -86,6 +86,17 @@ def test_one_pass_and_shorter_passes_exclude_each_other() -> None:
         plan_run(recipe, CONFIG, "bf16", run, gpus_of("h200"))
 
 
+def test_replicas_come_out_even() -> None:
+    run, _ = work_before_tuning(dolly(), None)
+    recipe = dolly(sharding={"replicas": 2})
+    with pytest.raises(InputError, match=r"replicas is 2, and 1 processes are no multiple"):
+        plan_run(recipe, CONFIG, "bf16", run, gpus_of("h100"))
+    plan = plan_run(recipe, CONFIG, "bf16", run, gpus_of("h100", 4))
+    assert plan.settings.shards == 2
+    counts = {way.machine.count for several in ways(recipe, CONFIG, run).values() for way in several}
+    assert counts <= {2, 4, 8}
+
+
 def test_a_cpu_takes_rows_one_by_one_and_updates_exactly(recipe: Recipe) -> None:
     prepared = prepare(recipe)
     plan = prepared.plan

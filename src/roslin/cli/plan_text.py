@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from roslin.memory import GPUS, gib
+from roslin.memory import ADAPTERS, GPUS, gib
 from roslin.tune.log import clock
 from roslin.tune.plan import advice, plan_words, too_little
 
@@ -64,7 +64,7 @@ def show(outlook: "Outlook", console: Console) -> None:
         console.print(Text(text))
     console.print(_parts(outlook.plan))
     if outlook.fits:
-        console.print(Text(f"Settings: {plan_words(outlook.plan.settings, outlook.plan.tokens_per_pass)}"))
+        console.print(Text(f"Settings: {plan_words(outlook.plan)}"))
         console.print(Text(_speed(outlook.plan, outlook.run)))
     elif not outlook.plan.fits:
         console.print(Text(advice(outlook.plan)))
@@ -138,7 +138,7 @@ def _cells(way: "Way", run: "Run") -> list[str]:
 
 
 def _settings(plan: "TuningPlan") -> str:
-    words = [] if plan.method in ("lora", "qlora") else [f"{plan.moments} moments"]
+    words = [] if plan.method in ADAPTERS else [f"{plan.moments} moments"]
     if plan.method == "bf16" and not plan.in_backward:
         words.append(f"{plan.gradients} gradients")
     if plan.checkpointed_layers:

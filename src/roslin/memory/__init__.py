@@ -10,9 +10,10 @@ from roslin.memory.layers import NF4_BLOCK, RANK, adapter_count
 from roslin.memory.parts import GIB, Device, Method, Precision, gib
 from roslin.memory.plan import Asked, TuningPlan, choose_tuning
 from roslin.memory.speed import Work
-from roslin.memory.tuning import GPU_LOSS_CHUNK, LOSS_CHUNK, Gradients, Moments, Settings, Tuning, tuning
+from roslin.memory.tuning import ADAPTERS, GPU_LOSS_CHUNK, LOSS_CHUNK, Gradients, Moments, Settings, Tuning, tuning
 
 __all__ = [
+    "ADAPTERS",
     "DRAWING_BYTES",
     "GIB",
     "GPUS",

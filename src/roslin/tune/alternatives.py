@@ -95,7 +95,7 @@ def _ways_on(gpu: Gpu, recipe: Recipe, config: ModelConfig, run: Run) -> Iterato
     if lacking(recipe, gpu):
         return
     precision = precision_on(recipe, gpus_of(gpu.name))
-    for count in COUNTS if recipe.adapter is None else COUNTS[:1]:
+    for count in _counts(recipe):
         machine = gpus_of(gpu.name, count)
         plan = plan_run(recipe, config, precision, run, machine)
         if plan.fits:
@@ -103,12 +103,21 @@ def _ways_on(gpu: Gpu, recipe: Recipe, config: ModelConfig, run: Run) -> Iterato
             if count == 1:
                 return
             break
+    if recipe.sharding.replicas:
+        return
     machine = gpus_of(gpu.name)
     for change, changed in _changed(recipe):
         plan = plan_run(changed, config, precision, run, machine)
         if plan.fits:
             yield Way(machine, plan, change)
             return
+
+
+def _counts(recipe: Recipe) -> list[int]:
+    """Of GPUs that can share the recipe's run."""
+    if recipe.adapter is not None:
+        return [1]
+    return [count for count in COUNTS if count % (recipe.sharding.replicas or 1) == 0]
 
 
 def _changed(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from roslin.errors import InputError, MachineError
-from roslin.memory import GPUS, Asked, Gpu, Method, Settings, TuningPlan, choose_tuning, gib, known_gpu
+from roslin.memory import ADAPTERS, GPUS, Asked, Gpu, Method, TuningPlan, choose_tuning, gib, known_gpu
 
 if TYPE_CHECKING:
     import torch
@@ -58,18 +58,21 @@ def plan_run(recipe: Recipe, config: ModelConfig, precision: str, run: Run, mach
     """The settings that a run on this machine takes, as far as its recipe leaves them open.
 
     `precision` is that of the passes, fp32 or bf16. On a CPU nothing is chosen: passes are one row, and exact. Raises
-    InputError for a recipe that wants an update in one pass and passes shorter than that.
+    InputError for a recipe that wants an update in one pass and passes shorter than that, and for replicas that do not
+    come out even.
     """
     _refuse_two_limits(recipe, run)
     asked = asked_by(recipe, config, precision, machine)
-    shards = machine.count // (recipe.sharding.replicas or 1)
+    replicas = recipe.sharding.replicas or 1
+    if machine.count % replicas:
+        raise InputError(f"sharding.replicas is {replicas}, and {machine.count} processes are no multiple of it.")
     return choose_tuning(
         config,
         memory_bytes=machine.memory,
         work=run.work,
         asked=asked,
         gpus=machine.count,
-        shards=shards,
+        shards=machine.count // replicas,
         gpu=machine.gpu,
         device="cuda" if machine.on_gpu else "cpu",
     )
@@ -158,9 +161,12 @@ def advice(plan: TuningPlan) -> str:
     return f"What helps: {'; '.join(means)}. `roslin plan` compares GPUs."
 
 
-def plan_words(settings: Settings, tokens_per_pass: int) -> str:
-    """Settings as they would stand in a recipe."""
-    words = [f"optimizer.moments={settings.moments}"]
-    words.append("optimizer.in_backward=true" if settings.in_backward else f"optimizer.gradients={settings.gradients}")
-    layers = settings.recomputed_layers
-    return " ".join([*words, f"checkpointing={layers or 'none'}", f"tokens_per_pass={tokens_per_pass}"])
+def plan_words(plan: TuningPlan) -> str:
+    """A plan's settings as they would stand in a recipe. Adapters are small: theirs stay in fp32 and are not told."""
+    words = []
+    if plan.method not in ADAPTERS:
+        words.append(f"optimizer.moments={plan.moments}")
+        words.append("optimizer.in_backward=true" if plan.in_backward else f"optimizer.gradients={plan.gradients}")
+    return " ".join(
+        [*words, f"checkpointing={plan.checkpointed_layers or 'none'}", f"tokens_per_pass={plan.tokens_per_pass}"]
+    )

@@ -201,9 +201,7 @@ def _say_what_is_tuned(recipe: Recipe, prepared: Prepared, console: Console) -> 
         highlight=False,
     )
     plan = prepared.plan
-    console.print(
-        f"Planned: {plan.needs}; {plan_words(plan.settings, plan.tokens_per_pass)}.", markup=False, highlight=False
-    )
+    console.print(f"Planned: {plan.needs}; {plan_words(plan)}.", markup=False, highlight=False)
     if not plan.fits:  # on a GPU that is refused
         console.print(f"That is more than this machine's memory of {gib(plan.memory)} GiB holds.", style="yellow")
     if recipe.adapter is not None:
