@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from roslin.memory.parts import GIB
 
-MEASURED_REACH = 763 / 989
-"""Share of the datasheet's peak that one large product reaches, measured on an H100 (8192³ in bf16, 763 TFLOP/s)."""
+MEASURED_REACH = 718 / 989
+"""Share of the datasheet's peak that products reach in passes, measured at Pythia 6.9B on an H200 (718 TFLOP/s)."""
 LIMITED_REACH = 0.55
 """The same, assumed for boards that their power limit of 72 to 150 W slows down."""
 COPY_REACH = 3.01 / 3.35
