@@ -52,7 +52,17 @@ def tune(
     _tune(recipe, settings or [], check, restart)
 
 
+def _let_gpu_memory_grow() -> None:
+    """Have torch make its pieces of a GPU's memory longer instead of adding new ones: unlike passes leave no gaps then.
+
+    torch reads this when it is first imported. Who has set the allocator's options keeps them.
+    """
+    if not os.environ.keys() & {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}:
+        os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
+
+
 def _tune(recipe: Path, settings: list[str], check: bool, restart: bool) -> None:
+    _let_gpu_memory_grow()
     from roslin.tune import Interrupted, Recipe
     from roslin.tune.processes import LostProcess, Told, local_rank_here, rank_here
     from roslin.workflows.run_folder import recipe_of
