@@ -14,7 +14,6 @@ import torch
 import roslin
 
 PACKAGES = (
-    "roslin",
     "torch",
     "triton",
     "transformers",
@@ -68,6 +67,7 @@ def packages() -> dict[str, str | None]:
         "python": platform.python_version(),
         "cuda": torch.version.cuda,
         "cudnn": None if cudnn is None else str(cudnn),
+        "roslin": roslin.__version__,  # known in a source tree that is not installed, too
     }
     for name in PACKAGES:
         try:
