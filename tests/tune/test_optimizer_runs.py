@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from roslin.errors import InputError
 from roslin.model import load_decoder, save_decoder
 from roslin.tune import Callbacks, Interrupted, Recipe, UpdateLog, fit, prepare
 from roslin.tune.adamw.split import split
@@ -103,10 +102,15 @@ def test_the_best_weights_are_kept_exactly(tmp_path: Path) -> None:
     assert torch.equal(net.weight, split(best)[0])
 
 
-def test_steps_in_the_backward_pass_want_updates_of_one_pass(bf16_recipe: Recipe) -> None:
-    at_once = changed(bf16_recipe, optimizer={"in_backward": True}, clip_norm=None)
-    with pytest.raises(InputError, match=r"largest here has \d+ tokens: set tokens_per_pass=\d+"):
-        fit(at_once, prepare(at_once))
+def test_updates_shorter_than_a_row_are_one_pass_however_many_rows_they_are(bf16_recipe: Recipe) -> None:
+    """Applied in its backward pass, an update must be one."""
+    at_once = changed(
+        bf16_recipe, optimizer={"in_backward": True}, clip_norm=None, records_per_update=5, row_length=2000
+    )
+    prepared = prepare(at_once)
+    assert prepared.run.work.longest_update < at_once.row_length
+    assert any(len(rows) > 1 for rows in prepared.course.after(0))
+    assert fit(at_once, prepared).updates == prepared.course.updates
 
 
 def test_moments_take_less_in_a_checkpoint(bf16_recipe: Recipe) -> None:

@@ -57,7 +57,6 @@ class _Run:
         self.decoder, self.processes = prepared.decoder, prepared.processes
         self.course = prepared.course
         self.lengths = [len(example.ids) for example in prepared.examples]
-        self._check_one_pass()
         self.device = choose_device(recipe)
         self.checkpoints = Checkpoints(recipe.output / "checkpoints", recipe.keep_checkpoints, self.processes)
         self.before = self._measured()
@@ -166,22 +165,11 @@ class _Run:
         packs = [make_pack([self.prepared.examples[i] for i in row]) for row in passes[self.processes.rank]]
         return padded(packs, max(map(len, passes)))
 
-    def _check_one_pass(self) -> None:
-        """Raises InputError when updates are to be applied in the backward pass, and some take several passes."""
-        if not self.recipe.optimizer.in_backward:
-            return
-        dealt = [part for rows in self.course.after(0) for part in deal(rows, self.lengths, self.processes.count)]
-        if any(len(self._joined(part)) > 1 for part in dealt):
-            largest = max(sum(self.lengths[i] for row in part for i in row) for part in dealt)
-            needed = max(largest, self.recipe.row_length)
-            raise InputError(
-                f"optimizer.in_backward is for updates of one pass, and the largest here has {largest:,} tokens: "
-                f"set tokens_per_pass={needed}, or fewer records_per_update, or optimizer.in_backward=false."
-            )
-
     def _joined(self, rows: list[list[int]]) -> list[list[int]]:
-        most = self.prepared.plan.tokens_per_pass
-        return rows if most <= self.recipe.row_length else join_rows(rows, self.lengths, most)
+        plan = self.prepared.plan
+        if plan.tokens_per_pass <= self.recipe.row_length and not plan.settings.one_pass:
+            return rows
+        return join_rows(rows, self.lengths, plan.tokens_per_pass)
 
     def _measured(self) -> HeldOutLoss:
         return self.prepared.held_out.measure(self.decoder, self.processes)
