@@ -15,7 +15,7 @@ from roslin.tune.alternatives import lacking, precision_on, ways
 from roslin.tune.course import Course
 from roslin.tune.dolly_15k import lengths
 from roslin.tune.faster import set_passes
-from roslin.tune.plan import Machine, gpus_of, machine_of, plan_run
+from roslin.tune.plan import Machine, as_planned, gpus_of, machine_of, plan_run
 from roslin.tune.work import run_of, sizes_of, work_before_tuning
 from run_recipes import changed
 from tiny_decoders import tiny_decoder
@@ -86,6 +86,29 @@ def test_one_pass_and_shorter_passes_exclude_each_other() -> None:
         plan_run(recipe, CONFIG, "bf16", run, gpus_of("h200"))
 
 
+def test_fp8_is_refused_where_no_product_would_be_taken_in_it(recipe: Recipe) -> None:
+    run, _ = work_before_tuning(dolly(), None)
+    for asked in (dolly(fp8=True, adapter={}), dolly(fp8=True, precision="fp32")):
+        with pytest.raises(InputError, match="set fp8=false"):
+            plan_run(asked, CONFIG, "bf16", run, gpus_of("h100"))
+    with pytest.raises(InputError, match="set fp8=false"):
+        plan_run(dolly(fp8=True), tiny_decoder("llama").config, "bf16", run, gpus_of("h100"))
+    with pytest.raises(MachineError, match="on a CPU: set fp8=false"):
+        prepare(changed(recipe, fp8=True, precision="bf16"))
+
+
+def test_a_run_may_go_on_with_other_passes() -> None:
+    """Whether an update is one pass or several changes nothing of what a checkpoint must agree with."""
+    run, _ = work_before_tuning(dolly(), None)
+    config = PUBLISHED["EleutherAI/pythia-2.8b"].config
+    plans = [
+        plan_run(recipe, config, "bf16", run, gpus_of("h100")) for recipe in (dolly(), dolly(tokens_per_pass=8192))
+    ]
+    assert [plan.settings.one_pass for plan in plans] == [True, False]
+    first, second = (as_planned(dolly(), plan) for plan in plans)
+    assert first == second
+
+
 def test_replicas_come_out_even() -> None:
     run, _ = work_before_tuning(dolly(), None)
     recipe = dolly(sharding={"replicas": 2})
@@ -148,3 +171,13 @@ def test_ways_for_every_gpu() -> None:
     assert all(way.plan.fits for several in found.values() for way in several)
     adapters = ways(dolly(adapter={"quantize": "nf4"}), CONFIG, run)
     assert all(way.machine.count == 1 and not way.change for several in adapters.values() for way in several)
+
+
+def test_changes_are_said_as_far_as_the_recipe_needs_them() -> None:
+    """What a recipe says of passes, sums or fp8 does not keep it from being changed to what excludes that."""
+    recipe = dolly(records_per_update=24, tokens_per_pass=4096, optimizer={"gradients": "fp32"}, fp8=True)
+    run, _ = work_before_tuning(recipe, None)
+    at_once = "optimizer.in_backward=true clip_norm=null optimizer.gradients=auto tokens_per_pass=null"
+    for size, change in (("2.8b", at_once), ("6.9b", "adapter={} fp8=false")):
+        config = PUBLISHED[f"EleutherAI/pythia-{size}"].config
+        assert change in {way.change for way in ways(recipe, config, run)["l4"]}

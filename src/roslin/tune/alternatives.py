@@ -65,7 +65,7 @@ def look_ahead(recipe: Recipe, config: ModelConfig, folder: Path | None, machine
     run, source = work_before_tuning(recipe, folder)
     precision = precision_on(recipe, machine)
     plan = plan_run(recipe, config, precision, run, machine)
-    lacks = None if machine.gpu is None else lacking(recipe, machine.gpu)
+    lacks = lacking(recipe, machine.gpu) if machine.gpu else "has no fp8" if recipe.fp8 and not machine.on_gpu else None
     return Outlook(recipe, config, machine, run, source, precision, plan, lacks, ways(recipe, config, run))
 
 
@@ -121,15 +121,18 @@ def _counts(recipe: Recipe) -> list[int]:
 
 
 def _changed(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
-    """The recipe with what needs less memory, the mildest change first."""
+    """The recipe with what needs less memory, the mildest change first, and in a recipe's words what is changed."""
     if recipe.adapter is None and not recipe.optimizer.in_backward:
         optimizer = recipe.optimizer.model_copy(update={"in_backward": True, "gradients": "auto"})
-        yield (
-            "optimizer.in_backward=true clip_norm=null",
-            recipe.model_copy(update={"optimizer": optimizer, "clip_norm": None}),
-        )
+        words = ["optimizer.in_backward=true clip_norm=null"]
+        if recipe.optimizer.gradients == "fp32":
+            words.append("optimizer.gradients=auto")
+        if recipe.tokens_per_pass is not None:
+            words.append("tokens_per_pass=null")
+        changes = {"optimizer": optimizer, "clip_norm": None, "tokens_per_pass": None}
+        yield " ".join(words), recipe.model_copy(update=changes)
     for quantize in ("none", "nf4"):
         if recipe.adapter is None or (recipe.adapter.quantize, quantize) == ("none", "nf4"):
             adapter = (recipe.adapter or Adapter()).model_copy(update={"quantize": quantize})
             word = "adapter.quantize=nf4" if quantize == "nf4" else "adapter={}"
-            yield word, recipe.model_copy(update={"adapter": adapter})
+            yield word + " fp8=false" * recipe.fp8, recipe.model_copy(update={"adapter": adapter, "fp8": False})

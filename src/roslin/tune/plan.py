@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from roslin.errors import InputError, MachineError
 from roslin.memory import ADAPTERS, GPUS, Asked, Gpu, Method, TuningPlan, choose_tuning, gib, known_gpu
+from roslin.memory.passes import written_out
 
 if TYPE_CHECKING:
     import torch
@@ -58,10 +59,11 @@ def plan_run(recipe: Recipe, config: ModelConfig, precision: str, run: Run, mach
     """The settings that a run on this machine takes, as far as its recipe leaves them open.
 
     `precision` is that of the passes, fp32 or bf16. On a CPU nothing is chosen: passes are one row, and exact. Raises
-    InputError for a recipe that wants an update in one pass and passes shorter than that, and for replicas that do not
-    come out even.
+    InputError for a recipe that wants an update in one pass and passes shorter than that, for replicas that do not come
+    out even, and for fp8 where no product would be taken in it.
     """
     _refuse_two_limits(recipe, run)
+    _refuse_fp8_in_vain(recipe, config)
     asked = asked_by(recipe, config, precision, machine)
     replicas = recipe.sharding.replicas or 1
     if machine.count % replicas:
@@ -84,6 +86,13 @@ def _refuse_two_limits(recipe: Recipe, run: Run) -> None:
         raise InputError(
             f"tokens_per_pass is {most}, and with optimizer.in_backward every update is one pass, the longest of "
             f"{longest} tokens. Leave tokens_per_pass out, or lower records_per_update ({recipe.records_per_update})."
+        )
+
+
+def _refuse_fp8_in_vain(recipe: Recipe, config: ModelConfig) -> None:
+    if recipe.fp8 and (recipe.precision == "fp32" or not written_out(config, method_of(recipe, "bf16"))):
+        raise InputError(
+            "fp8 is for models of the GPT-NeoX and GPT-J families, in bf16, with all weights learning: set fp8=false."
         )
 
 
@@ -125,13 +134,19 @@ def _layers(recipe: Recipe, config: ModelConfig, free: bool) -> int | None:
 
 
 def as_planned(recipe: Recipe, plan: TuningPlan) -> Recipe:
-    """The recipe with what a plan chose of that which decides a run's numbers."""
-    chosen = {"moments": plan.moments, "gradients": plan.gradients}
+    """The recipe with what a plan chose of that which decides a run's numbers.
+
+    One pass is as good as a sum in fp32, whatever its gradients are in: a run may go on with shorter or longer passes.
+    """
+    gradients = "fp32" if plan.settings.one_pass and recipe.optimizer.gradients == "auto" else plan.gradients
+    chosen = {"moments": plan.moments, "gradients": gradients}
     return recipe.model_copy(update={"optimizer": recipe.optimizer.model_copy(update=chosen)})
 
 
 def refuse_unless_it_fits(plan: TuningPlan, machine: Machine) -> None:
-    """Raise MachineError, with the plan and what would help, when a GPU's memory cannot suffice."""
+    """Raise MachineError when a CPU is asked for fp8, or, with the plan and what would help, when a GPU is too small."""
+    if plan.fp8 and not machine.on_gpu:
+        raise MachineError("Products in fp8 run on CUDA devices, and this run is on a CPU: set fp8=false.")
     if machine.on_gpu and not plan.fits:
         raise MachineError(f"{too_little(plan, machine)} {advice(plan)}")
 
