@@ -37,9 +37,13 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
 
+DISK_FULL = ("No space left", "unexpected pos")
+"""How a full disk is worded where an error has no number: the second is torch's, of fewer bytes written than given."""
+
+
 def write_failed(path: Path, error: Exception) -> MachineError:
     """What to raise when a run could not write a file: its saved state is whole, so it can go on later."""
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    full = getattr(error, "errno", None) == errno.ENOSPC or any(words in str(error) for words in DISK_FULL)
     what = "the disk is full" if full else str(error)
     return MachineError(
         f"Could not write {path}: {what}. What was saved before is whole; free some space and give the same command to "
