@@ -181,3 +181,15 @@ def test_changes_are_said_as_far_as_the_recipe_needs_them() -> None:
     for size, change in (("2.8b", at_once), ("6.9b", "adapter={} fp8=false")):
         config = PUBLISHED[f"EleutherAI/pythia-{size}"].config
         assert change in {way.change for way in ways(recipe, config, run)["l4"]}
+
+
+def test_an_adapter_is_planned_for_one_gpu_that_holds_its_base() -> None:
+    """As `roslin tune` trains it; adapters in place of a whole model that is offloaded are planned without that."""
+    run, _ = work_before_tuning(dolly(), None)
+    for recipe, count in ((dolly(adapter={}), 8), (dolly(adapter={}, sharding={"offload": True}), 1)):
+        with pytest.raises(InputError, match="trained by one process"):
+            plan_run(recipe, CONFIG, "bf16", run, gpus_of("h100", count))
+    offloaded = dolly(sharding={"offload": True}, tokens_per_pass=8192, checkpointing="none")
+    found = ways(offloaded, CONFIG, run)
+    assert found["t4"] == []
+    assert [way.change for way in found["l4"]] == [""]

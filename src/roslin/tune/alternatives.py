@@ -135,4 +135,6 @@ def _changed(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
         if recipe.adapter is None or (recipe.adapter.quantize, quantize) == ("none", "nf4"):
             adapter = (recipe.adapter or Adapter()).model_copy(update={"quantize": quantize})
             word = "adapter.quantize=nf4" if quantize == "nf4" else "adapter={}"
-            yield word + " fp8=false" * recipe.fp8, recipe.model_copy(update={"adapter": adapter, "fp8": False})
+            word += " fp8=false" * recipe.fp8 + " sharding.offload=false" * recipe.sharding.offload
+            sharding = recipe.sharding.model_copy(update={"offload": False})
+            yield word, recipe.model_copy(update={"adapter": adapter, "fp8": False, "sharding": sharding})

@@ -60,8 +60,9 @@ def plan_run(recipe: Recipe, config: ModelConfig, precision: str, run: Run, mach
 
     `precision` is that of the passes, fp32 or bf16. On a CPU nothing is chosen: passes are one row, and exact. Raises
     InputError for a recipe that wants an update in one pass and passes shorter than that, for replicas that do not come
-    out even, and for fp8 where no product would be taken in it.
+    out even, for an adapter in shards, and for fp8 where no product would be taken in it.
     """
+    refuse_shared_adapter(recipe, shared=machine.count > 1 or (recipe.sharding.offload and machine.on_gpu))
     _refuse_two_limits(recipe, run)
     _refuse_fp8_in_vain(recipe, config)
     asked = asked_by(recipe, config, precision, machine)
@@ -78,6 +79,15 @@ def plan_run(recipe: Recipe, config: ModelConfig, precision: str, run: Run, mach
         gpu=machine.gpu,
         device="cuda" if machine.on_gpu else "cpu",
     )
+
+
+def refuse_shared_adapter(recipe: Recipe, *, shared: bool) -> None:
+    """Raise InputError for an adapter to a model that would be in shards."""
+    if recipe.adapter and shared:
+        raise InputError(
+            "An adapter is trained by one process, on its GPU: many processes, and sharding.offload, are for runs in "
+            "which all weights learn."
+        )
 
 
 def _refuse_two_limits(recipe: Recipe, run: Run) -> None:
@@ -144,7 +154,7 @@ def as_planned(recipe: Recipe, plan: TuningPlan) -> Recipe:
 
 
 def refuse_unless_it_fits(plan: TuningPlan, machine: Machine) -> None:
-    """Raise MachineError when a CPU is asked for fp8, or, with the plan and what would help, when a GPU is too small."""
+    """Raise MachineError when a CPU is asked for fp8; with the plan and what helps, when a GPU is too small."""
     if plan.fp8 and not machine.on_gpu:
         raise MachineError("Products in fp8 run on CUDA devices, and this run is on a CPU: set fp8=false.")
     if machine.on_gpu and not plan.fits:

@@ -20,7 +20,7 @@ from roslin.tune.base import Base, Vocabulary, load_base
 from roslin.tune.course import Course
 from roslin.tune.faster import set_passes
 from roslin.tune.held_out import HeldOutSet, digest_of
-from roslin.tune.plan import as_planned, machine_of, plan_run, refuse_unless_it_fits
+from roslin.tune.plan import as_planned, machine_of, plan_run, refuse_shared_adapter, refuse_unless_it_fits
 from roslin.tune.processes import ALONE, Processes
 from roslin.tune.recipe import Adapter, Recipe
 from roslin.tune.step import draw_seed
@@ -78,11 +78,7 @@ def prepare(recipe: Recipe, processes: Processes = ALONE) -> Prepared:
     nothing is left to train on; MachineError, with the plan, when it cannot fit the GPU.
     """
     check_installed(recipe)
-    if recipe.adapter and processes.share_a_model:
-        raise InputError(
-            "An adapter is trained by one process, on its GPU: many processes, and sharding.offload, are for runs in "
-            "which all weights learn."
-        )
+    refuse_shared_adapter(recipe, shared=processes.share_a_model)
     folder = find_model(recipe.model, recipe.revision)
     lora = None if recipe.adapter is None else _lora(recipe.adapter, folder)
     tokenizer = Tokenizer.load(text_source(folder))
