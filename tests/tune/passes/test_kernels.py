@@ -1,5 +1,11 @@
 """Every Triton kernel, in Triton's interpreter, against the same function in plain torch."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -137,3 +143,45 @@ def test_windows_and_grouped_heads_go_to_torchs_attention(heads: tuple[int, int,
         kernels.attend_backward(ours, grad, how), plain.attend_backward(theirs, grad, how), strict=True
     ):
         torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-4)
+
+
+SHARED_MEMORY = {"T4": (7, 64), "A100": (8, 163), "L4": (8, 99), "H100": (9, 227)}
+"""Compute capability, and KiB that a program can have."""
+
+
+@pytest.mark.parametrize(
+    ("gpu", "head_dim", "itemsize", "fits"),
+    [
+        ("H100", 256, 2, True),
+        ("A100", 256, 2, False),
+        ("A100", 128, 2, True),
+        ("L4", 80, 2, True),
+        ("L4", 128, 4, False),
+        ("T4", 64, 4, False),
+    ],
+)
+def test_heads_that_are_too_wide_for_a_gpu_go_to_torch(
+    monkeypatch: pytest.MonkeyPatch, gpu: str, head_dim: int, itemsize: int, fits: bool
+) -> None:
+    major, kib = SHARED_MEMORY[gpu]
+    found = SimpleNamespace(major=major, shared_memory_per_block_optin=kib * 1024)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: found)
+    kernels.has_room.cache_clear()
+    assert kernels.has_room(torch.device("cuda"), head_dim, itemsize) is fits
+    kernels.has_room.cache_clear()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("capability", [80, 90])
+def test_shared_memory_that_attention_is_reckoned_to_need(capability: int) -> None:
+    """Compiled, as no GPU is needed for, its kernels need no more."""
+    script = Path(__file__).with_name("shared_memory.py")
+    env = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, str(script), str(capability)], env=env, capture_output=True, text=True, check=True
+    )
+    needed = [int(word) for word in done.stdout.split()]
+    tiles = kernels.ATTENTION_TILES_ON_HOPPER if capability >= 90 else kernels.ATTENTION_TILES
+    reckoned = tiles * kernels.ATTENTION_TILE * 128 * 2
+    assert len(needed) == 3
+    assert 0.9 * reckoned < max(needed) <= reckoned

@@ -6,6 +6,7 @@ parts are added up by torch, so their order does not change from run to run.
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -32,6 +33,9 @@ ATTENTION_TILE = 64
 """Tokens that a program of attention works on, and that it looks at in one step."""
 ATTENTION_STAGES = {"forward": 3, "queries": 2, "keys": 1}
 """Steps that each of its kernels has on their way from memory at one time: the fastest on a Hopper GPU."""
+ATTENTION_TILES, ATTENTION_TILES_ON_HOPPER = 6, 7
+"""Tiles of queries, keys or values that the greediest of them has in shared memory at one time, at most: before Hopper,
+and since."""
 VOCABULARY_TILE = 8192
 
 
@@ -159,9 +163,11 @@ class Attended:
 def attend(qkv_NGK: Tensor, attend: Attend, layer: int, heads: tuple[int, int, int]) -> Attended | plain.Attended:
     """Attention over turned queries, keys and values that lie side by side; `heads` are how many each of them are.
 
-    Windows and grouped heads go to torch's kernels.
+    Windows and grouped heads go to torch's kernels, and so do heads that are too wide for a GPU's shared memory.
     """
     if not isinstance(attend, PackedAttention) or attend.window is not None or len(set(heads)) > 1:
+        return plain.attend(qkv_NGK, attend, layer, heads)
+    if qkv_NGK.is_cuda and not has_room(qkv_NGK.device, qkv_NGK.shape[-1], qkv_NGK.itemsize):
         return plain.attend(qkv_NGK, attend, layer, heads)
     tokens, head_dim = len(qkv_NGK), qkv_NGK.shape[-1]
     gathered_NHK = qkv_NGK.new_empty((tokens, heads[0], head_dim))
@@ -172,6 +178,23 @@ def attend(qkv_NGK: Tensor, attend: Attend, layer: int, heads: tuple[int, int, i
         qkv_NGK, gathered_NHK, log_sums_HN, tiles, *numbers, **how, num_stages=ATTENTION_STAGES["forward"]
     )
     return Attended(gathered_NHK, qkv_NGK, log_sums_HN, tiles)
+
+
+@cache
+def has_room(device: torch.device, head_dim: int, itemsize: int) -> bool:
+    """Whether attention's kernels fit a GPU's shared memory, with numbers of `itemsize` bytes.
+
+    Heads of 256, as GPT-J has them, want a Hopper GPU in bf16.
+    """
+    gpu = torch.cuda.get_device_properties(device)
+    tiles = ATTENTION_TILES_ON_HOPPER if gpu.major >= 9 else ATTENTION_TILES
+    room: int = gpu.shared_memory_per_block_optin  # type: ignore[attr-defined]  # torch's stubs lack it
+    return tiles * ATTENTION_TILE * _dims(head_dim) * itemsize <= room
+
+
+def _dims(head_dim: int) -> int:
+    """Numbers of a head as a tile has them."""
+    return max(16, int(triton.next_power_of_2(head_dim)))
 
 
 def attend_backward(kept: Attended | plain.Attended, grad_NHK: Tensor, turns: Turns) -> tuple[Tensor, Tensor]:
@@ -220,7 +243,7 @@ def attend_backward(kept: Attended | plain.Attended, grad_NHK: Tensor, turns: Tu
 def _of_attention(qkv_NGK: Tensor, heads: int) -> tuple[tuple[int | float, ...], dict[str, Any]]:
     """The sizes that every kernel of attention is told, and how it is to be compiled."""
     tokens, all_heads, head_dim = qkv_NGK.shape
-    dims = max(16, triton.next_power_of_2(head_dim))
+    dims = _dims(head_dim)
     numbers = (tokens, heads, head_dim, all_heads * head_dim, math.log2(math.e) / math.sqrt(head_dim))
     how = {"tile": ATTENTION_TILE, "dims": dims, "num_warps": 4 if dims <= 128 else 8}
     return numbers, how | {"precision": "ieee" if qkv_NGK.dtype == torch.float32 else "tf32"}
