@@ -91,9 +91,13 @@ def test_answering() -> None:
     assert found["answering"]["bf16"]["fits"] is False
     assert found["answering"]["nf4"]["fits"] is True
     assert found["most_answers_at_once"]["t4"]["bf16"] == 0 < found["most_answers_at_once"]["h100"]["bf16"]
-    assert (
-        planned("EleutherAI/pythia-12b", "--serve", "--gpu", "t4", "--length", "2048", "--batch", "40").returncode == 3
-    )
+
+
+def test_answering_that_would_fit_in_4_bits_alone_does_not_fit() -> None:
+    """Weights are unpacked to answer, whatever they are stored in."""
+    shown = planned("EleutherAI/pythia-12b", "--serve", "--gpu", "t4")
+    assert shown.returncode == 3
+    assert "unpacks 4-bit weights" in shown.stdout
 
 
 @pytest.mark.parametrize(
@@ -103,6 +107,8 @@ def test_answering() -> None:
         (["absent.yaml"], 1, "no such recipe file"),
         (["EleutherAI/pythia-12b", "epochs=3"], 2, "is a model"),
         (["EleutherAI/pythia-12b", "--gpu", "gtx"], 2, "gtx"),
+        (["EleutherAI/pythia-12b", "--batch", "4"], 2, "belong to --serve"),
+        (["EleutherAI/pythia-12b", "--serve", "--length", "4096"], 1, "2,048 positions"),
         (["EleutherAI/pythia-12b", "--count", "0"], 2, "count"),
     ],
 )

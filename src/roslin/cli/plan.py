@@ -46,8 +46,11 @@ def plan(
     gpu: Annotated[GpuName | None, typer.Option(help="For which GPU, instead of what this machine has.")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many of them share the run.")] = 1,
     serve: Annotated[bool, typer.Option("--serve", help="Plan to answer with the model instead of tuning it.")] = False,
-    length: Annotated[int, typer.Option(min=1, help="With --serve: tokens of a prompt with its answer.")] = 2048,
-    batch: Annotated[int, typer.Option(min=1, help="With --serve: answers at once.")] = 1,
+    length: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --serve: tokens of a prompt with its answer (default 2048, or all positions)."),
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="With --serve: answers at once (default 1).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, memory in bytes.")] = False,
 ) -> None:
     """Say whether it will fit: memory by part, settings, predicted speed and time, and which GPUs would do.
@@ -59,7 +62,10 @@ def plan(
     if serve:
         from roslin.cli.plan_serving import show_serving
 
-        fits = show_serving(describe([_model_of(source, settings)])[0], _machine(gpu, count), length, batch, as_json)
+        model = describe([_model_of(source, settings)])[0]
+        fits = show_serving(model, _machine(gpu, count), length, batch or 1, as_json)
+    elif length or batch:
+        raise UsageError("--length and --batch belong to --serve.")
     else:
         recipe = _recipe(source, settings)
         fits = _plan_tuning(recipe, describe([recipe.model])[0], _machine(gpu, count), as_json)

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from roslin.cli.screen import result_console
+from roslin.errors import InputError
 from roslin.memory import GPUS, Answering, Precision, answering, gib
 from roslin.memory.gpus import COPY_REACH
 from roslin.memory.plan import USABLE
@@ -19,12 +20,19 @@ if TYPE_CHECKING:
 
 MOST = 4096
 """Answers at once that are looked for."""
+LENGTH = 2048
+"""Tokens of a prompt with its answer, where they are not given."""
 
 
-def show_serving(model: "Description", machine: "Machine", length: int, batch: int, as_json: bool) -> bool:
-    """Print what answering takes; whether a machine has room for it in bf16 or, if not, in 4 bits."""
+def show_serving(model: "Description", machine: "Machine", length: int | None, batch: int, as_json: bool) -> bool:
+    """Print what answering takes; whether a machine has room for it in bf16, for 4-bit weights are unpacked here.
+
+    Raises InputError for a length beyond the model's positions.
+    """
     config = model.config
-    length = min(length, config.positions)
+    if length is not None and length > config.positions:
+        raise InputError(f"--length is {length:,}, and {model.name} has {config.positions:,} positions.")
+    length = length or min(LENGTH, config.positions)
     needs = {precision: _needs(config, precision, length, batch, machine.on_gpu) for precision in get_args(Precision)}
     usable = int(machine.memory * USABLE)
     if as_json:
@@ -33,7 +41,7 @@ def show_serving(model: "Description", machine: "Machine", length: int, batch: i
         print_json(_as_object(model, machine, length, batch, needs))
     else:
         _show(model, machine, length, batch, needs)
-    return any(found.total <= usable for found in needs.values())
+    return needs["bf16"].total <= usable
 
 
 def _needs(config: "ModelConfig", precision: Precision, length: int, batch: int, on_gpu: bool) -> Answering:
@@ -78,6 +86,9 @@ def _show(model: "Description", machine: "Machine", length: int, batch: int, nee
         limit = f"{gpu.bandwidth * COPY_REACH / needs['bf16'].weights:,.0f}" if most[0] else "–"
         table.add_row(gpu.title, *(f"{count:,}" if count else "–" for count in most), limit)
     console.print(table)
+    console.print(
+        Text("Roslin unpacks 4-bit weights to answer: what is said of 4 bits holds for programs that do not.")
+    )
 
 
 def most_at_once(config: "ModelConfig", precision: Precision, length: int, gpu: "Gpu") -> int:
