@@ -188,3 +188,15 @@ def test_steps_in_the_backward_pass_exclude_clipping_and_sums(tmp_path: Path) ->
     assert f"{path}:5: optimizer.in_backward: excludes clip_norm (now 1)" in text
     assert "Set clip_norm: null" in text
     assert f"{path}:6: optimizer.gradients: fp32 sums are for several passes" in text
+
+
+@pytest.mark.parametrize("value", ["some", "-1", "1.5"])
+def test_a_setting_of_several_types_has_one_fault_in_plain_words(tmp_path: Path, value: str) -> None:
+    path = write(tmp_path, "model: base\nrecords: a.jsonl\noutput: run\nsamples: [' ']\n")
+    with pytest.raises(InputError) as raised:
+        Recipe.load(path, [f"checkpointing={value}"])
+    assert str(raised.value).splitlines() == [
+        "The recipe has 2 faults:",
+        "  command line: checkpointing: input should be 'auto', 'none', 'all' or a number of layers",
+        f"  {path}:4: samples: each must hold some text",
+    ]

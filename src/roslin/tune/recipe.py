@@ -241,11 +241,14 @@ def _field_faults(kind: type[Recipe], values: Mapping[str, Any]) -> list[Fault]:
     except PydanticSerializationError as error:
         return [("recipe", f"holds text that is not Unicode ({error})")]
     except ValidationError as error:
-        return [
-            (".".join(str(part) for part in e["loc"]), _plain_words(kind, e["type"], e["msg"], e["loc"]))
-            for e in error.errors()
-        ]
+        found = [(_key(e["loc"]), _plain_words(kind, e["type"], e["msg"], e["loc"])) for e in error.errors()]
+        return list(dict.fromkeys(found))
     return []
+
+
+def _key(where: tuple[int | str, ...]) -> str:
+    """A fault's dotted key, without pydantic's names for the types that a setting may have."""
+    return ".".join(str(part) for part in (where[:1] if where[:1] == ("checkpointing",) else where))
 
 
 def _plain_words(kind: type[Recipe], code: str, message: str, where: tuple[int | str, ...]) -> str:
@@ -254,6 +257,9 @@ def _plain_words(kind: type[Recipe], code: str, message: str, where: tuple[int |
         return f"unknown key. Known keys: {', '.join(group.model_fields)}"
     if code == "missing":
         return "is missing; a recipe needs it"
+    if where[:1] == ("checkpointing",):
+        return "input should be 'auto', 'none', 'all' or a number of layers"
+    message = message.removeprefix("Value error, ")
     return message[:1].lower() + message[1:]
 
 
