@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from roslin.memory.passes import written_out
 from roslin.model import Decoder, PackedAttention, load_decoder, packed_positions
-from roslin.tune.passes import speed_up, takes
-from tiny import tiny_gpt_neox, tiny_gptj, tiny_llama
+from roslin.tune.passes import speed_up
+from tiny import tiny_gpt_neox, tiny_gptj
+from tiny_decoders import tiny_decoder
 
 LENGTHS = [7, 1, 12, 5]
 
@@ -66,7 +68,7 @@ def test_what_is_kept_for_backward(tmp_path: Path) -> None:
     decoder = load_decoder(tmp_path, device=torch.device("cpu"))
     width, tokens = decoder.config.width, sum(LENGTHS)
     assert decoder.config.inner == 2 * width  # the tiny model's; 4 D in the real ones, which makes 9 D of these 7
-    assert takes(decoder.config)
+    assert written_out(decoder.config, "fp32")
     for recomputed, numbers in ((0, 2 * 7 * width), (1, 8 * width), (2, 2 * width)):
         speed_up(decoder, recomputed_layers=recomputed)
         ids = torch.zeros(tokens, dtype=torch.long)
@@ -95,6 +97,9 @@ def _kept_numbers(node: object) -> int:
     return sum(storages.values())
 
 
-def test_families_that_it_does_not_take(tmp_path: Path) -> None:
-    tiny_llama(tmp_path)
-    assert not takes(load_decoder(tmp_path, device=torch.device("cpu")).config)
+def test_families_that_it_takes() -> None:
+    for family, taken in (("gpt_neox", True), ("gptj", True), ("llama", False)):
+        config = tiny_decoder(family).config
+        assert written_out(config, "bf16") is written_out(config, "fp32") is taken
+        assert not written_out(config, "lora")
+        assert not written_out(config, "bf16", "cpu")

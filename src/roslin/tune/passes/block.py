@@ -35,15 +35,11 @@ class How:
     """Keep the stream alone, and run the block again in the backward pass."""
 
 
-def takes(config: ModelConfig) -> bool:
-    """Whether blocks of this configuration can be run so."""
-    return config.parallel_residual and config.norm == "layer" and not config.gated_mlp and not config.qk_norm
-
-
 def speed_up(decoder: Decoder, *, products: Products | None = None, recomputed_layers: int = 0) -> None:
     """Have every block of the decoder run its passes so; the first `recomputed_layers` keep their input alone.
 
-    The first, because the others' memory is free again by the time that these are run a second time.
+    The first, because the others' memory is free again by the time that these are run a second time. For decoders
+    whose configuration `roslin.memory.passes.written_out` names.
     """
     elementwise = elementwise_for(decoder.device)
     for layer, block in enumerate(decoder.blocks):
