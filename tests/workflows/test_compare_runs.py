@@ -216,6 +216,16 @@ def test_a_run_that_is_shorter_does_not_agree(folder: Path, tmp_path: Path) -> N
     assert (found.curves[0].last_first or 0) > (found.curves[0].last_second or 0) > 0
 
 
+def test_what_the_plans_chose_otherwise_is_told(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "first", tmp_path / "elsewhere")
+    path = tmp_path / "elsewhere" / "plan.json"
+    plan = json.loads(path.read_text(encoding="utf-8"))
+    plan["predicted"] |= {"moments": "8bit", "total": 1}
+    path.write_text(json.dumps(plan), encoding="utf-8")
+    [difference] = compare_runs(folder / "first", tmp_path / "elsewhere").facts
+    assert (difference.key, difference.first, difference.second) == ("plan.moments", "fp32", "8bit")
+
+
 def test_other_records_and_other_packages_are_told(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "first", tmp_path / "changed")
     facts = facts_of(folder / "first")

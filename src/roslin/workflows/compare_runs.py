@@ -14,7 +14,7 @@ from roslin.tune.measurements import Measurements
 from roslin.tune.trackers import dotted
 from roslin.tune.whole import read_json
 from roslin.workflows.model_folder import compare, compare_by_category
-from roslin.workflows.run_folder import FACTS, LOG, RECIPE_COPY
+from roslin.workflows.run_folder import FACTS, LOG, PLAN, RECIPE_COPY
 
 TOLERANCE = 1e-4
 """Nats a token: far above fp32's rounding in another order, far below what a wrong setting does."""
@@ -22,6 +22,8 @@ CURVES = {"loss": ("update", "loss"), "held-out loss": ("evaluation", "held_out"
 """The compared curves: which lines of log.jsonl they are in, and under which name."""
 VOLATILE = ("started", "ended", "outcome", "from_update", "command", "working_folder", "peak_memory_gib")
 """What differs between any two starts and changes no number."""
+CHOSEN = ("method", "moments", "gradients", "in_backward", "checkpointed_layers", "tokens_per_pass", "fp8")
+"""What a plan chooses where the recipe leaves it open: another machine's plan may choose otherwise."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,9 @@ def _facts(folder: Path) -> dict[str, str]:
     values = read_json(folder / FACTS) or {}
     starts = values.get("starts") or [{}]
     kept = {key: values.get(key) for key in ("model", "tokenizer", "records", "seed", "updates")}
-    return dotted(kept | {key: value for key, value in starts[-1].items() if key not in VOLATILE})
+    planned = (read_json(folder / PLAN) or {}).get("predicted") or {}
+    chosen = {"plan": {key: planned.get(key) for key in CHOSEN}}
+    return dotted(kept | chosen | {key: value for key, value in starts[-1].items() if key not in VOLATILE})
 
 
 def _differences(first: Mapping[str, str], second: Mapping[str, str]) -> list[Difference]:

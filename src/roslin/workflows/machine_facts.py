@@ -25,9 +25,11 @@ PACKAGES = (
     "bitsandbytes",
 )
 VARIABLES = re.compile(
+    r"(?!PYTORCH_(CUDA_)?ALLOC_CONF)"
     r"(CUBLAS|CUDA|CUDNN|NCCL|GLOO|TORCH|PYTORCH|TRITON|OMP|MKL|OPENBLAS|DNNL|ONEDNN|ATEN)_\w+|NVIDIA_TF32_OVERRIDE"
 )
-"""Environment variables that choose kernels, their order of summation or their precision."""
+"""Environment variables that choose kernels, their order of summation or their precision. How torch cuts up memory
+changes no number."""
 
 
 def machine() -> dict[str, Any]:
