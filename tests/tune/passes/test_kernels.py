@@ -145,6 +145,17 @@ def test_windows_and_grouped_heads_go_to_torchs_attention(heads: tuple[int, int,
         torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("place", [3, 8197])
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_one_logit_of_no_number_makes_its_rows_loss_none(wrong: float, place: int) -> None:
+    logits = draw(2, 8200)
+    logits[1, place] = wrong
+    for work in (kernels, plain):
+        losses = work.cross_entropy(logits.clone(), torch.tensor([1, 1]), 1.0)
+        assert losses.isfinite().tolist() == [True, False]
+
+
 SHARED_MEMORY = {"T4": (7, 64), "A100": (8, 163), "L4": (8, 99), "H100": (9, 227)}
 """Compute capability, and KiB that a program can have."""
 

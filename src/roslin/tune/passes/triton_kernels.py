@@ -247,10 +247,10 @@ def cross_entropy(logits, target, nll, width, scale, tile: tl.constexpr):
         above = tl.maximum(largest, numbers)
         # A lane that has seen nothing but minus infinity has nothing to scale.
         total = total * tl.where(above > largest, tl.exp(largest - above), 1.0)
-        total += tl.where(numbers > float("-inf"), tl.exp(numbers - above), 0.0)
+        total += tl.where(numbers == float("-inf"), 0.0, tl.exp(numbers - above))  # NaN stays
         largest = above
     peak = tl.max(largest, 0)
-    log_sum = peak + tl.log(tl.sum(tl.where(largest > float("-inf"), total * tl.exp(largest - peak), 0.0), 0))
+    log_sum = peak + tl.log(tl.sum(tl.where(total == 0.0, 0.0, total * tl.exp(largest - peak)), 0))
     tl.store(nll + row, log_sum - tl.load(start + right).to(tl.float32))
     tl.debug_barrier()
     for first in range(0, width, tile):
