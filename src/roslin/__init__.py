@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from roslin.answer import Answer, Roslin
+    from roslin.integrations import pipeline
     from roslin.records import Record
 
 __version__ = "0.1.0"
 
-_HOMES = {"Answer": "roslin.answer", "Roslin": "roslin.answer", "Record": "roslin.records"}
+_HOMES = {
+    "Answer": "roslin.answer",
+    "Record": "roslin.records",
+    "Roslin": "roslin.answer",
+    "pipeline": "roslin.integrations",
+}
 
-__all__ = ["Answer", "Record", "Roslin"]
+__all__ = ["Answer", "Record", "Roslin", "pipeline"]
 
 
 def __getattr__(name: str) -> Any:

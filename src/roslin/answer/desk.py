@@ -37,6 +37,11 @@ class Draft:
             raise MachineError(f"The answer was broken off ({why.removesuffix('.')}); ask again.")
         return self.answer is not None
 
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The ids drawn so far."""
+        return tuple(token.id for token in self._tokens)
+
     def take(self, event: Event) -> None:
         """Add a token, or the end."""
         if event.token:

@@ -93,12 +93,17 @@ class Roslin:
         answers = self._answer([(instruction, context)], Settings(**settings), returns)
         return answers[0] if returns == 1 else answers
 
-    def answer_all(self, questions: Sequence[Question], **settings: Unpack[Keywords]) -> list[Answer]:
+    def answer_all(
+        self, questions: Sequence[Question], *, returns: int = 1, **settings: Unpack[Keywords]
+    ) -> list[Answer]:
         """Answers to many questions, run together, in the questions' order; each the same as if asked alone.
 
-        (In float32; in narrower dtypes low-order bits move with the batch.) Raises InputError listing every bad one.
+        (In float32; in narrower dtypes low-order bits move with the batch.) With `returns` above 1, the answers of a
+        question stand together. Raises InputError listing every bad question.
         """
-        return self._answer(questions, Settings(**settings), 1)
+        if returns < 1:
+            raise InputError(f"returns is {returns}; it must be 1 or more.")
+        return self._answer(questions, Settings(**settings), returns)
 
     def stream(self, instruction: str, context: str | None = None, **settings: Unpack[Keywords]) -> "AnswerStream":
         """The answer in pieces as they come, which joined are its text. Raises InputError at once if it cannot be."""
@@ -159,6 +164,11 @@ class AnswerStream(Iterator[str]):
     def answer(self) -> Answer | None:
         """The whole answer; None while it is still coming."""
         return None if self._draft.pieces else self._draft.answer
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The ids drawn so far, which may be ahead of the pieces that were read."""
+        return self._draft.ids
 
     def __next__(self) -> str:
         """The next piece, never an empty one."""

@@ -95,7 +95,7 @@ class Tokenizer:
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json as transformers reads them."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._backend.save(str(folder / "tokenizer.json"))
+        _write_json(folder / "tokenizer.json", _readable_by_all(json.loads(self._backend.to_str())))
         specials = self._specials()
         kept = {k: v for k, v in self.settings.items() if k not in (*NAMED, *LISTED, "added_tokens_decoder")}
         _write_json(folder / "tokenizer_config.json", kept | specials | {"tokenizer_class": "PreTrainedTokenizerFast"})
@@ -286,6 +286,17 @@ def _as_list(value: object) -> list[object]:
 
 def _special(token: str) -> tokenizers.AddedToken:
     return tokenizers.AddedToken(token, special=True, normalized=False)
+
+
+def _readable_by_all(backend: dict[str, Any]) -> dict[str, Any]:
+    """A tokenizer.json with each merge as one text: tokenizers before 0.20 (transformers before 4.45) read no other.
+
+    Merges of tokens that hold a space can only be written as pairs, and stay so.
+    """
+    merges = backend["model"].get("merges", [])
+    if merges and not any(" " in part for merge in merges for part in merge):
+        backend["model"]["merges"] = [" ".join(merge) for merge in merges]
+    return backend
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ import torch
 
 import roslin
 from roslin.errors import MachineError
+from roslin.integrations.transformers_files import add_pipeline
 from roslin.model import Decoder, find_model, save_decoder
 from roslin.model.adapted import ALL
 from roslin.model.adapter import save_adapter
@@ -46,13 +47,14 @@ def write_model_folder(
     base: Path,
     finish: Callable[[Path], None],
 ) -> None:
-    """Write a folder that transformers loads; `finish` adds to it before it takes its name.
+    """Write a folder that transformers loads, as a pipeline too; `finish` adds to it before it takes its name.
 
     Raises MachineError when it cannot be written; nothing half-made is left.
     """
 
     def save(partial: Path) -> None:
         save_decoder(decoder, partial, dtype=dtype, end_id=tokenizer.end_id)
+        add_pipeline(partial)
 
     _write_folder(folder, tokenizer, base, save, finish)
 
