@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 import yaml
 from filelock import FileLock, Timeout
 
 from roslin.errors import InputError, MachineError
 from roslin.model import find_model
 from roslin.model.adapter import base_of, is_adapter
-from roslin.tune import Recipe
+from roslin.tune import Prepared, Recipe
 from roslin.tune.measurements import FILE as HELD_OUT
 from roslin.tune.whole import write_whole
 
@@ -104,9 +105,21 @@ def recipe_of(path: Path) -> Path:
     return path / RECIPE_COPY
 
 
-def write_recipe(recipe: Recipe) -> None:
-    """Write the run's own copy of its recipe. Raises MachineError when it cannot be written."""
-    write_whole(recipe.output / RECIPE_COPY, recipe_yaml(recipe))
+def write_recipe(recipe: Recipe, prepared: Prepared) -> None:
+    """Write the run's own copy of its recipe, with what was chosen of that which decides its numbers.
+
+    Raises MachineError when it cannot be written.
+    """
+    write_whole(recipe.output / RECIPE_COPY, recipe_yaml(_as_chosen(recipe, prepared)))
+
+
+def _as_chosen(recipe: Recipe, prepared: Prepared) -> Recipe:
+    """Another machine, left to choose, may choose otherwise. Gradients that never exist all at once stay unsaid."""
+    plan = prepared.plan
+    gradients = recipe.optimizer.gradients if plan.in_backward else plan.gradients
+    optimizer = recipe.optimizer.model_copy(update={"moments": plan.moments, "gradients": gradients})
+    precision = "fp32" if prepared.decoder.dtype == torch.float32 else "bf16"
+    return recipe.model_copy(update={"optimizer": optimizer, "precision": precision})
 
 
 def recipe_yaml(recipe: Recipe) -> str:

@@ -114,7 +114,7 @@ def callbacks(recipe: Recipe, prepared: Prepared, facts: RunFacts, console: Cons
     """
 
     def start(progress: Progress, updates: int) -> None:
-        write_recipe(recipe)
+        write_recipe(recipe, prepared)
         write_plan(recipe, prepared)
         facts.begin(progress.update)
         begun = f"goes on from update {progress.update}" if progress.update else "starts"
