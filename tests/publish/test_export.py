@@ -79,6 +79,15 @@ def test_the_tokenizer_and_the_end_of_answers_come_along(tokenizer: Path, tmp_pa
     generation = json.loads((folder / "generation_config.json").read_text())
     assert (generation["eos_token_id"], generation["temperature"]) == ([end, 0], 0.7)
     assert (folder / "NOTICE.md").read_text() == "who made it"
+    assert json.loads((folder / "config.json").read_text())["custom_pipelines"]
+    assert (folder / "instruct_pipeline.py").is_file()
+
+
+def test_a_model_without_the_keys_is_asked_as_it_was(tmp_path: Path) -> None:
+    folder = export("base", tmp_path / "out", format_of("hf")).folder
+    assert not (folder / "instruct_pipeline.py").exists()
+    assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == 0
+    assert (folder / "NOTICE.md").is_file()
 
 
 def test_numbers_are_rounded_where_it_is_asked_for(tokenizer: Path, tmp_path: Path) -> None:
@@ -109,6 +118,8 @@ def test_a_merged_adapter_is_what_peft_makes_of_it(family: str, tokenizer: Path,
     peft = pytest.importorskip("peft")
     base = made(family, tmp_path / "base", tokenizer)
     adapter = adapter_of(base, tmp_path / "adapter", tokenizer)
+    (base / "chat_template.jinja").write_text("{{ messages }}")
+    (base / "LICENSE").write_text("the base's")
     done = export(str(adapter), tmp_path / "out", format_of("merged"))
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     with torch.inference_mode():
@@ -117,6 +128,8 @@ def test_a_merged_adapter_is_what_peft_makes_of_it(family: str, tokenizer: Path,
     torch.testing.assert_close(found, theirs, atol=2e-4, rtol=0)
     assert (found - their_logits(base, all_ids())).abs().max() > 0.5
     assert not (done.folder / "adapter_config.json").exists()
+    assert (done.folder / "LICENSE").read_text() == "the base's"
+    assert (done.folder / "chat_template.jinja").is_file()
 
 
 def test_a_whole_model_has_nothing_to_merge(tmp_path: Path) -> None:

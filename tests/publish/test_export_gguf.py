@@ -121,7 +121,9 @@ def test_pythias_tokenizer_with_its_tokens_of_spaces(pythia_tokenizer: Path, tmp
     plain = Tokenizer.load(pythia_tokenizer)
     plain.add_keys()
     plain.save(tmp_path / "tokenizer")
-    source = made("gpt_neox", tmp_path / "source", tmp_path / "tokenizer", vocab_size=50304, hidden_size=32)
+    source = made(
+        "gpt_neox", tmp_path / "source", tmp_path / "tokenizer", vocab_size=50304, num_hidden_layers=1, hidden_size=32
+    )
     file = exported(source, tmp_path / "out")
     assert load_config(file).vocab_rows == 50280
     text = "def f():\n" + " " * 24 + "return   1"

@@ -99,8 +99,9 @@ def export(
     _check_free(folder)
     source = Source.open(find_model(model, revision))
     how.check(source)
-    partial = folder.with_name(folder.name + ".partial")
-    with _machine_for(folder), _kept_if_whole(partial, folder):
+    whole = folder.resolve()
+    partial = whole.with_name(whole.name + ".partial")
+    with _machine_for(folder), _kept_if_whole(partial, whole):
         say(f"Loading {source.path} …")
         decoder = source.load(getattr(how, "dtype", None) if source.is_adapter else None)
         tolerance = how.tolerance(source, decoder)

@@ -10,6 +10,7 @@ import orjson
 import torch
 
 from roslin.errors import InputError
+from roslin.integrations.transformers_files import add_pipeline
 from roslin.model import load_decoder, save_decoder
 from roslin.model.files import json_object
 from roslin.publish.parity import Readback, Tolerance, decoder_logits, weight_error
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 SHARD_BYTES = 5_000_000_000
 """As large as transformers' own shards."""
-CARRIED = ("README.md", "chat_template.jinja")
 
 EXACT = Tolerance(mean=1e-5, largest=1e-3, agreement=1.0, weight=0.0)
 """No number is rounded."""
@@ -42,6 +42,7 @@ before it is rounded, whose sums come out in another order."""
 class HfExport:
     """The folder that `AutoModelForCausalLM.from_pretrained` loads; `dtype` None keeps the weights' own.
 
+    A model with Dolly's keys gets the instruction pipeline's file as well, which asks with Dolly's prompt.
     With `merged`, the source must be an adapter, and what is written is its base with the adapter in its weights.
     """
 
@@ -73,9 +74,11 @@ class HfExport:
         save_decoder(decoder, folder, dtype=self.dtype, max_shard_bytes=self.shard_bytes, end_id=end)
         source.tokenizer.save(folder)
         _write_generation(source, folder)
-        for name in CARRIED:
-            if not source.is_adapter and (source.texts / name).is_file():
-                shutil.copyfile(source.texts / name, folder / name)
+        for name in ("chat_template.jinja",) if source.is_adapter else ("chat_template.jinja", "README.md"):
+            if found := source.beside(name):
+                shutil.copyfile(found, folder / name)
+        if source.tokenizer.has_keys:
+            add_pipeline(folder)
 
     def read(self, source: Source, written: Decoder, folder: Path, texts: Sequence[Sequence[int]]) -> Readback:
         """What Roslin's own loader makes of the folder."""
@@ -90,8 +93,8 @@ def _write_generation(source: Source, folder: Path) -> None:
     A model with Dolly's keys ends at the end key even if its file does not say so: Dolly's code passed it at each call.
     """
     path = folder / "generation_config.json"
-    written, theirs = json_object(path), source.texts / "generation_config.json"
-    given: dict[str, Any] = json_object(theirs) if theirs.is_file() and not source.is_adapter else {}
+    written, theirs = json_object(path), source.beside("generation_config.json")
+    given: dict[str, Any] = json_object(theirs) if theirs else {}
     ends = given.get("eos_token_id", written["eos_token_id"])
     listed = [*(ends if isinstance(ends, list) else [ends]), *sorted(source.tokenizer.turn_ends)]
     if source.tokenizer.has_keys:

@@ -48,11 +48,6 @@ class Source:
         """Whether it is an adapter beside a base."""
         return is_adapter(self.path)
 
-    @property
-    def texts(self) -> Path:
-        """Where its tokenizer and chat template are."""
-        return text_source(self.path)
-
     def load(self, dtype: torch.dtype | None = None) -> Decoder:
         """The weights, those of an adapter merged; `dtype` None keeps the files' own."""
         return load_decoder(self.path, dtype=dtype)
@@ -65,11 +60,18 @@ class Source:
 
     def copy_notices(self, folder: Path) -> None:
         """Copy licences and attributions of the model, and of an adapter's base."""
-        bases = [base_of(self.path)] if self.is_adapter else []
-        for place in [*bases, self.path]:
-            beside = place if place.is_dir() else place.parent
-            for notice in (found for name in NOTICES for found in beside.glob(name) if found.is_file()):
+        for place in reversed(self._folders()):
+            for notice in (found for name in NOTICES for found in place.glob(name) if found.is_file()):
                 shutil.copyfile(notice, folder / notice.name)
+
+    def beside(self, name: str) -> Path | None:
+        """A file of the model's folder, or of an adapter's base where the adapter's has none."""
+        return next((place / name for place in self._folders() if (place / name).is_file()), None)
+
+    def _folders(self) -> list[Path]:
+        """The model's folder, then that of an adapter's base."""
+        places = [self.path, base_of(self.path)] if self.is_adapter else [self.path]
+        return [place if place.is_dir() else place.parent for place in places]
 
 
 @torch.no_grad()

@@ -158,8 +158,8 @@ def _special_ids(source: Source) -> dict[str, Any]:
 
 
 def _chat_template(source: Source) -> str | None:
-    path, setting = source.texts / "chat_template.jinja", source.tokenizer.settings.get("chat_template")
-    if path.is_file():
+    path, setting = source.beside("chat_template.jinja"), source.tokenizer.settings.get("chat_template")
+    if path:
         return path.read_text(encoding="utf-8")
     return setting if isinstance(setting, str) else None
 
