@@ -12,8 +12,8 @@ from other_versions import environment, run
 from served import Running
 
 PACKAGES = ("langchain-core==1.8.3", "langchain-huggingface==1.2.3", "langchain-openai==1.7.4")
-CONTEXT = "George Washington (February 22, 1732 - December 14, 1799) was the first president of the United States."
-QUESTION = "When was George Washington president?"
+CONTEXT = "George Washington was the first president."
+QUESTION = "When was he president?"
 
 PIPELINES = """
 import json, sys, torch
@@ -33,14 +33,14 @@ for name, pipe in {
 }.items():
     plain = HuggingFacePipeline(pipeline=pipe, model_id=folder)
     chain = template | plain
-    full = HuggingFacePipeline(pipeline=pipe, model_id=folder, pipeline_kwargs={"return_full_text": True})
+    full = {"pipeline_kwargs": {"return_full_text": True}}
     found[name] = {
         "invoke": chain.invoke(asked),
         "batch": chain.batch([asked, {"instruction": "Hi", "context": "x"}]),
         "stream": list(chain.stream(asked)),
         "alone": plain.invoke(question),
-        "full": full.invoke(question),
-        "skipped": full.bind(skip_prompt=True).invoke(question),
+        "full": plain.bind(**full).invoke(question),
+        "skipped": plain.bind(skip_prompt=True, **full).invoke(question),
     }
 print(json.dumps(found))
 """
