@@ -84,7 +84,7 @@ def test_variants_come_back_with_their_logits(variant: str, tokenizer: Path, tmp
     assert ours.config.positions == (changes.get("sliding_window") or before.config.positions)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["gpt_neox", "llama"])
 def test_eight_bits_are_within_their_rounding(family: str, tokenizer: Path, tmp_path: Path) -> None:
     source = made(family, tmp_path / "source", tokenizer)
     done = export(str(source), tmp_path / "out", format_of("gguf", None, "q8_0"))
@@ -222,3 +222,10 @@ def test_llama_cpp_runs_the_base_in_every_packing(quantize: Quantize, tmp_path: 
     assert GgufExport(quantize).file == file.name
     beside = BESIDE_F16 if quantize == "f16" else BESIDE_PACKED
     assert_llama_cpp_agrees(file, load_decoder(file, dtype=torch.float32), beside)
+
+
+@pytest.mark.full
+def test_llama_cpp_merges_as_sentencepiece_does(tmp_path: Path) -> None:
+    tokenizer = sentencepiece_tokenizer(tmp_path / "tokenizer")
+    file = exported(made("llama", tmp_path / "source", tokenizer, vocab_size=512), tmp_path / "out")
+    assert_llama_cpp_agrees(file, load_decoder(file, dtype=torch.float32), BESIDE_F16)
