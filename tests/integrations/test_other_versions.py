@@ -1,7 +1,7 @@
 """The pipeline's file under the oldest transformers 4 that Dolly's call works with, in an environment of its own.
 
-4.28.1 (April 2023, when Dolly came out) is the oldest that is tried. Its packages are those of the same spring; torch and
-all else are this environment's.
+4.28.1 (April 2023, when Dolly came out) is the oldest that is tried. Its packages are those of the same spring; torch
+and all else are this environment's.
 """
 
 import json
