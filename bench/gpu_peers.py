@@ -100,6 +100,14 @@ def packed_row(examples: list[Example], length: int) -> dict[str, torch.Tensor]:
     return {name: torch.tensor(values) for name, values in row.items()}
 
 
+def answer_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Summed cross-entropy (nats) of a batch's answer tokens alone."""
+    following = labels[:, 1:].flatten()
+    wanted = following >= 0
+    picked = logits[:, :-1].flatten(0, 1)[wanted]
+    return torch.nn.functional.cross_entropy(picked.float(), following[wanted], reduction="sum")
+
+
 def dolly_trainer(config: ModelConfig, updates: list[list[list[Example]]], asked: argparse.Namespace) -> Result:
     """As Dolly's trainer: batches of six padded records, eight an update, every layer checkpointed, AdamW in bf16."""
     clear()
@@ -150,10 +158,7 @@ def best_transformers(config: ModelConfig, updates: list[list[list[Example]]], a
             found = [packed_row(row, 2048) for row in filled[start : start + 2]]
             batch = {name: torch.stack([row[name] for row in found]).to(DEVICE) for name in found[0]}
             logits = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"]).logits
-            labels = batch["labels"][:, 1:].flatten()
-            wanted = labels >= 0
-            picked = logits[:, :-1].flatten(0, 1)[wanted]
-            loss = torch.nn.functional.cross_entropy(picked.float(), labels[wanted], reduction="sum") / answers
+            loss = answer_loss(logits, batch["labels"]) / answers
             loss.backward()
             total += loss.detach()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -182,10 +187,7 @@ def exact_transformers(config: ModelConfig, updates: list[list[list[Example]]]) 
             batch = {name: tensor[None].to(DEVICE) for name, tensor in packed_row(row, 2048).items()}
             with torch.autocast(DEVICE.type, torch.bfloat16):
                 logits = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"]).logits
-            labels = batch["labels"][:, 1:].flatten()
-            wanted = labels >= 0
-            picked = logits[:, :-1].flatten(0, 1)[wanted]
-            loss = torch.nn.functional.cross_entropy(picked.float(), labels[wanted], reduction="sum") / answers
+            loss = answer_loss(logits, batch["labels"]) / answers
             loss.backward()
             total += loss.detach()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
