@@ -6,6 +6,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # The version of torch that constraints.txt names, installed first and alone, so that no other package's wish for it picks another build.
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
+# The C++ kernels for the CPU, which an installation builds where there is a compiler.
+KERNELS := setup.py $(wildcard src/roslin/engine/cpu/*.cpp src/roslin/engine/cpu/*.h)
+
 .PHONY: demo test test-full lint format clean
 
 demo: $(VENV)/.core
@@ -35,7 +38,7 @@ $(VENV)/.python:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.core: $(VENV)/.python pyproject.toml constraints.txt
+$(VENV)/.core: $(VENV)/.python pyproject.toml constraints.txt $(KERNELS)
 	@$(PIP) $(TORCH)
 	@$(PIP) -e '.[serve]'
 	@touch $@
@@ -45,4 +48,4 @@ $(VENV)/.dev: $(VENV)/.core
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf src/roslin/engine/cpu/_kernels.* $(VENV) build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

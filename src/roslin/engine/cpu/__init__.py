@@ -1,0 +1,1 @@
+"""Answering on a CPU by kernels of our own, in C++."""
