@@ -15,7 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from roslin import prompt, records
-from roslin.cli.screen import progress_console
+from roslin.cli.screen import progress_console, terminal
 from roslin.errors import InputError, UsageError
 from roslin.gguf_file import is_gguf
 
@@ -247,7 +247,7 @@ def _require_split_options(
 @contextmanager
 def _progress(done: str) -> Iterator[Callable[[int], None]]:
     """A line on the terminal that counts records; nothing where stderr is no terminal."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, force_terminal=terminal(sys.stderr))
     columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} records " + done), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(done, total=None)
@@ -261,8 +261,8 @@ def _print_json(value: Any) -> None:
 
 def _console() -> Console:
     """Results on stdout, not wrapped where it is a file; names and texts of files are no markup."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=200)
+    width = None if sys.stdout.isatty() else 200
+    return Console(highlight=False, markup=False, emoji=False, width=width, force_terminal=terminal(sys.stdout))
 
 
 def _say(line: str) -> None:

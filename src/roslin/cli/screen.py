@@ -1,6 +1,8 @@
 """Where the command line writes: progress on stderr, results on stdout."""
 
+import sys
 import unicodedata
+from typing import TextIO
 
 from rich.console import Console
 
@@ -15,14 +17,19 @@ class _Screen(Console):
 
 def progress_console() -> Console:
     """The console for what is going on; lines are not wrapped when stderr is a file."""
-    console = _Screen(stderr=True, highlight=False)
-    return console if console.is_terminal else _Screen(stderr=True, highlight=False, width=400)
+    console = _Screen(stderr=True, highlight=False, force_terminal=terminal(sys.stderr))
+    return console if console.is_terminal else _Screen(stderr=True, highlight=False, width=400, force_terminal=False)
 
 
 def result_console() -> Console:
     """The console for results; wide enough for a table of intervals when stdout is a file."""
-    console = _Screen(highlight=False)
-    return console if console.is_terminal else _Screen(highlight=False, width=110)
+    console = _Screen(highlight=False, force_terminal=terminal(sys.stdout))
+    return console if console.is_terminal else _Screen(highlight=False, width=110, force_terminal=False)
+
+
+def terminal(stream: TextIO) -> bool | None:
+    """Rich's `force_terminal`, by which only a terminal is one: Jupyter sets FORCE_COLOR and moves no cursor."""
+    return None if stream.isatty() else False
 
 
 def printable(text: str) -> str:
