@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from roslin.integrations.transformers_files import add_pipeline
+from roslin.integrations.pipeline_files import add_pipelines
 from roslin.model import load_decoder, save_decoder
 from roslin.model.vocabulary import fit_vocabulary
 from roslin.tokens import Tokenizer
@@ -26,5 +26,5 @@ def keyed_base(base: Path, folder: Path) -> Path:
     folder.mkdir(parents=True)
     save_decoder(decoder, folder, end_id=tokenizer.end_id)
     tokenizer.save(folder)
-    add_pipeline(folder)
+    add_pipelines(folder)
     return folder

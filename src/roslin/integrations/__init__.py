@@ -1,6 +1,6 @@
-"""Where users already are: transformers' pipeline, and its interface on Roslin's engine."""
+"""Where users already are: transformers' pipeline, ModelScope's, and the interface on Roslin's engine."""
 
 from roslin.integrations.instruction import InstructionPipeline, pipeline
-from roslin.integrations.transformers_files import add_pipeline
+from roslin.integrations.pipeline_files import add_pipelines
 
-__all__ = ["InstructionPipeline", "add_pipeline", "pipeline"]
+__all__ = ["InstructionPipeline", "add_pipelines", "pipeline"]

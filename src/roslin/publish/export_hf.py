@@ -10,7 +10,7 @@ import orjson
 import torch
 
 from roslin.errors import InputError
-from roslin.integrations.transformers_files import add_pipeline
+from roslin.integrations.pipeline_files import add_pipelines
 from roslin.model import load_decoder, save_decoder
 from roslin.model.files import json_object
 from roslin.publish.parity import Readback, Tolerance, decoder_logits, weight_error
@@ -78,7 +78,7 @@ class HfExport:
             if found := source.beside(name):
                 shutil.copyfile(found, folder / name)
         if source.tokenizer.has_keys:
-            add_pipeline(folder)
+            add_pipelines(folder)
 
     def read(self, source: Source, written: Decoder, folder: Path, texts: Sequence[Sequence[int]]) -> Readback:
         """What Roslin's own loader makes of the folder."""

@@ -10,7 +10,7 @@ import torch
 
 import roslin
 from roslin.errors import MachineError
-from roslin.integrations.transformers_files import add_pipeline
+from roslin.integrations.pipeline_files import add_pipelines
 from roslin.model import Decoder, find_model, save_decoder
 from roslin.model.adapted import ALL
 from roslin.model.adapter import save_adapter
@@ -54,7 +54,7 @@ def write_model_folder(
 
     def save(partial: Path) -> None:
         save_decoder(decoder, partial, dtype=dtype, end_id=tokenizer.end_id)
-        add_pipeline(partial)
+        add_pipelines(partial)
 
     _write_folder(folder, tokenizer, base, save, finish)
 

@@ -10,7 +10,7 @@ import torch
 
 from roslin import Roslin
 from roslin.errors import InputError
-from roslin.integrations import add_pipeline
+from roslin.integrations import add_pipelines
 from roslin.integrations.instruct_pipeline import InstructionTextGenerationPipeline
 from roslin.model import load_decoder
 from roslin.tokens import Tokenizer
@@ -47,10 +47,10 @@ def test_a_written_model_folder_has_the_file_and_names_it(base_folder: Path, tmp
 
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.json: not readable"):
-        add_pipeline(tmp_path)
+        add_pipelines(tmp_path)
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(InputError, match="must hold one JSON object"):
-        add_pipeline(tmp_path)
+        add_pipelines(tmp_path)
     assert not (tmp_path / "instruct_pipeline.py").exists()
 
 
