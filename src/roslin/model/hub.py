@@ -67,14 +67,24 @@ def why_silent() -> str | None:
     """Why the hub is not asked for anything; None where it answers."""
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
+    return offline() or unreached(constants.ENDPOINT)
+
+
+def offline() -> str | None:
+    """Why no hub is asked for anything: a person said so. None where nobody did."""
+    from huggingface_hub import constants
+
+    return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else None
+
+
+def unreached(endpoint: str) -> str | None:
+    """Why a site does not answer; None where it does."""
     answers: list[str | None] = []
     # In a thread of its own: looking up the hub's address cannot be told when to give up.
-    thread = Thread(target=_knock, args=(constants.ENDPOINT, answers), daemon=True)
+    thread = Thread(target=_knock, args=(endpoint, answers), daemon=True)
     thread.start()
     thread.join(LONGEST_WAIT)
-    return answers[0] if answers else f"{constants.ENDPOINT} does not answer within {LONGEST_WAIT} seconds"
+    return answers[0] if answers else f"{endpoint} does not answer within {LONGEST_WAIT} seconds"
 
 
 def _knock(endpoint: str, answers: list[str | None]) -> None:
@@ -83,7 +93,7 @@ def _knock(endpoint: str, answers: list[str | None]) -> None:
     try:
         get_session().head(endpoint, timeout=LONGEST_WAIT)
     except Exception as error:  # errors of its HTTP library come through, and which library that is has changed twice
-        answers.append(f"{endpoint} is out of reach ({_in_a_line(error)})")
+        answers.append(f"{endpoint} is out of reach ({in_a_line(error)})")
     else:
         answers.append(None)
 
@@ -105,7 +115,7 @@ class Repository:
         try:
             return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=list(patterns)))
         except Exception as error:  # as above
-            raise InputError(self._not_found(f"the hub did not give it: {_in_a_line(error)}")) from None
+            raise InputError(self._not_found(f"the hub did not give it: {in_a_line(error)}")) from None
 
     def fetch_gguf(self, file: str) -> Path:
         """One GGUF file, with all parts of a split one."""
@@ -125,11 +135,11 @@ class Repository:
         try:
             return [file for file in list_repo_files(self.name, revision=self.revision) if file.endswith(".gguf")]
         except Exception as error:  # as above
-            raise InputError(self._not_found(f"the hub did not list it: {_in_a_line(error)}")) from None
+            raise InputError(self._not_found(f"the hub did not list it: {in_a_line(error)}")) from None
 
     def check_whole(self, folder: Path) -> None:
         """Raise InputError, with what is there and what is missing, where the hub is silent and the cache in part."""
-        missing = _missing(folder)
+        missing = missing_files(folder)
         if not self.silent or not missing:
             return
         there = sorted(path.name for path in folder.iterdir() if path.exists())
@@ -180,7 +190,7 @@ class Repository:
         return "\n".join(lines)
 
 
-def _missing(folder: Path) -> list[str]:
+def missing_files(folder: Path) -> list[str]:
     """The files that a model's, or an adapter's, folder lacks."""
     needed = {"config.json"} if not (folder / "adapter_config.json").exists() else set()
     shards = {shard for index in folder.glob("*.index.json") for shard in _listed(index)}
@@ -200,6 +210,7 @@ def _listed(index: Path) -> set[str]:
         return set()
 
 
-def _in_a_line(error: Exception) -> str:
+def in_a_line(error: Exception) -> str:
+    """An error's kind and the first line of what it says."""
     words = str(error).strip().splitlines()
     return f"{type(error).__name__}: {words[0] if words else 'no reason given'}"

@@ -7,8 +7,9 @@ from pathlib import Path
 from roslin.errors import InputError
 from roslin.model import stored_adapter
 from roslin.model.files import WEIGHT_FILES, shards
-from roslin.model.find import HUB_FILE, HUB_NAME, find_model
+from roslin.model.find import HUB_FILE, HUB_NAME, MODELSCOPE_NAME, find_model
 from roslin.model.hub import Repository, the_one_gguf
+from roslin.model.modelscope_hub import modelscope_cached
 from roslin.model.packaged import PACKAGED, packaged_file
 from roslin.model.peft_config import CONFIG
 from roslin.model.published import PUBLISHED
@@ -26,6 +27,8 @@ def local_folder(name: str, revision: str | None = None) -> Path | None:
         return _cached(name, revision)
     if (in_repository := HUB_FILE.fullmatch(name)) and not is_path(name):
         return Repository(in_repository[1], revision, NOT_ASKED).fetch_gguf(in_repository[2])
+    if (on_modelscope := MODELSCOPE_NAME.fullmatch(name)) and not is_path(name):
+        return _on_modelscope(on_modelscope[1], on_modelscope[2], revision)
     if name in PACKAGED:
         file = packaged_file(name)
         return file if file.is_file() else None
@@ -74,6 +77,13 @@ def _cached(name: str, revision: str | None) -> Path | None:
         return folder
     ggufs = repository.ggufs(folder)
     return folder / the_one_gguf(name, ggufs) if ggufs else None
+
+
+def _on_modelscope(name: str, file: str | None, revision: str | None) -> Path | None:
+    try:
+        return modelscope_cached(name, file, revision, NOT_ASKED)
+    except InputError:
+        return None
 
 
 def _is_whole(path: Path) -> bool:
