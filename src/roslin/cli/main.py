@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import roslin
-from roslin.cli import ask, demo, eval, export, harness, judge, models, plan, records, serve, table, tune
+from roslin.cli import ask, card, demo, eval, export, harness, judge, models, plan, publish, records, serve, table, tune
 from roslin.errors import RoslinError
 
 INTERRUPTED = 130
@@ -54,6 +54,8 @@ app.command()(serve.serve)
 app.command("eval")(eval.eval_)
 app.command()(table.table)
 app.command()(export.export)
+app.command()(publish.publish)
+app.command()(card.card)
 app.command(context_settings=harness.PASS_ON, add_help_option=False)(harness.harness)
 app.add_typer(judge.app, name="judge", help="Two models side by side: blind sheets, judging models, scores.")
 
