@@ -17,9 +17,10 @@ from roslin.model.adapter import load_adapted
 from roslin.tokens import Tokenizer
 from roslin.tune import HeldOutLoss, Recipe, Tuned
 from roslin.workflows.machine import enough_memory, make_folder, writing
-from roslin.workflows.model_folder import _base_in_words, _findable, _hub_name, card_facts
+from roslin.workflows.model_folder import _findable, hub_name
 from roslin.workflows.run_folder import LOCK, alone_in, check_droppable, drop_run, recipe_yaml
 from roslin.workflows.tune import _show_samples
+from roslin.workflows.tuning_evidence import Gathered, base_in_words, tuning_evidence
 from tiny_decoders import tiny_decoder
 
 RECIPE = """\
@@ -320,10 +321,10 @@ def test_only_a_hub_name_is_a_base_on_the_hub(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "model").mkdir(parents=True)
     (tmp_path / "runs" / "model.gguf").touch()
-    assert _hub_name("EleutherAI/pythia-2.8b") == "EleutherAI/pythia-2.8b"
+    assert hub_name("EleutherAI/pythia-2.8b") == "EleutherAI/pythia-2.8b"
     for name in ("base", "runs/model", "runs/model.gguf", str(tmp_path), "./base"):
-        assert _hub_name(name) is None
-    assert _base_in_words(str(tmp_path / "runs" / "model")) == "model"
+        assert hub_name(name) is None
+    assert base_in_words(str(tmp_path / "runs" / "model")) == "model"
 
 
 def test_an_adapter_finds_a_file_as_its_base_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,16 +347,15 @@ def test_what_is_tuned_from_a_base_with_a_notice_shares_its_licence(
     if notice:
         (tmp_path / "NOTICE.md").write_text("By somebody.", encoding="utf-8")
     loss = HeldOutLoss([4.0], [1.0], [2], ["qa"])
-    facts = card_facts(
+    evidence = tuning_evidence(
         Recipe.parse({"model": str(base), "records": ["a.jsonl"], "output": "run"}),
         Tuned(tiny_decoder("gpt_neox"), loss, loss, 1, 1, 10, 1.0, False),
+        Gathered([], 0, []),
         name="run",
-        train=[],
-        dropped=0,
         before=loss,
         after=loss,
         chosen_on="",
     )
-    assert facts.licence == licence
-    assert facts.base_model is None
-    assert facts.base == base.name
+    assert evidence.base.licence == licence
+    assert evidence.base.hub_name is None
+    assert evidence.base.words == base.name

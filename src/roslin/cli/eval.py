@@ -33,7 +33,6 @@ ONLY_FOR: dict[str, tuple[Job, ...]] = {
     ),
     **dict.fromkeys(("records", "ifeval", "against", "samples", "greedy", "max_new_tokens"), ("records",)),
     **dict.fromkeys(("limits", "per_family"), ("limits",)),
-    "card": ("benchmarks", "limits"),
     "dtype": ("benchmarks", "records"),
     "seed": ("records", "limits"),
 }
@@ -90,7 +89,7 @@ def eval_(
     limits: Annotated[bool, _limits("--limits", help="Probe the limitations that Dolly's card names.")] = False,
     per_family: Annotated[int, _limits(min=1, help="Probes of each limitation.")] = 24,
     card: Annotated[
-        bool, typer.Option("--card", help="Write what was found into the card of the model's folder (not of records).")
+        bool, typer.Option("--card", help="Keep what was found in the model's folder: roslin.json, and its card.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of answers, samples and probes.")] = 0,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "auto",
@@ -126,6 +125,7 @@ def eval_(
                 device=device,
                 revision=revision,
                 as_json=as_json,
+                card=card,
             ),
         )
     else:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from roslin.cli.ask import load
+from roslin.cli.eval_card import fingerprint_of, require_card_of, say_written
 from roslin.cli.screen import progress_console, result_console
 from roslin.cli.table import USUAL_STORE
 from roslin.errors import InputError, MachineError, RoslinError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from roslin.evaluate.contamination import TaskContamination
     from roslin.evaluate.scorer import Scorer
     from roslin.evaluate.scores import Profile
+    from roslin.evaluate.store import Store
     from roslin.evaluate.tasks import Task
     from roslin.records import Record
 
@@ -57,13 +59,11 @@ def eval_benchmarks(model: str, options: BenchmarkOptions) -> None:
     from roslin.evaluate.benchmark import evaluate
     from roslin.evaluate.store import Store
     from roslin.evaluate.tasks import TASKS, find_tasks
-    from roslin.publish.benchmarks import SECTION, benchmarks_markdown
-    from roslin.publish.sections import put_section, require_card
+    from roslin.publish.card.benchmarks import SECTION
 
     tasks = find_tasks(options.tasks or list(TASKS))
-    folder = Path(model).expanduser()
     if options.card:
-        require_card(folder, SECTION)
+        require_card_of(model, SECTION)
     records = _training_records(options.trained_on)
     store = Store(options.store)
     with progress_console().status("loading") as status:
@@ -83,9 +83,34 @@ def eval_benchmarks(model: str, options: BenchmarkOptions) -> None:
         show(found, overlaps, result_console())
         _say_next(found, store.path)
     if options.card and found.scores.tasks:
-        card = put_section(folder, SECTION, benchmarks_markdown(found.scores, _remarks(found, overlaps)))
-        progress_console().print(Text(f"Written into {card}"))
+        _record(model, found, overlaps, store)
     _raise_failures(found.failures, bool(found.scores.tasks))
+
+
+def _record(model: str, found: "Evaluation", overlaps: "Sequence[Overlapping]", store: "Store") -> None:
+    """Keep the scores beside the model, with its base's where the store has them, and put them into the card."""
+    from roslin.publish.card import record_benchmarks
+    from roslin.publish.evidence import BenchmarkEvidence, OverlapEvidence, read_evidence
+    from roslin.workflows.card import base_scores
+
+    folder = Path(model).expanduser()
+    scores = found.scores
+    evidence = BenchmarkEvidence.of(
+        scores,
+        fingerprint=fingerprint_of(model),
+        base=base_scores(store, read_evidence(folder).tuning, scores.profile, scores.shots),
+        contamination={
+            each.task: OverlapEvidence(
+                records=each.records,
+                questions=each.contamination.questions + each.contamination.short_questions,
+                touched=each.contamination.touched + each.contamination.short_touched,
+                clean_accuracy=each.clean,
+            )
+            for each in overlaps
+        },
+        remarks=_remarks(found, ()),
+    )
+    say_written(record_benchmarks(folder, evidence))
 
 
 def load_scorer(model: str, options: BenchmarkOptions) -> "Scorer":

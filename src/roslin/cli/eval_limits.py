@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from roslin.cli.ask import load
+from roslin.cli.eval_card import fingerprint_of, require_card_of, say_written
 from roslin.cli.screen import printable, progress_console, result_console
 from roslin.errors import InputError, MachineError
 
@@ -57,12 +58,10 @@ def eval_limits(model: str, options: LimitsOptions) -> None:
     Raises InputError before any work when a card is wanted and the model is no folder with one; MachineError at the
     end, after the results of the others, for parts that failed, or at once where all of them did.
     """
-    from roslin.publish.limits import SECTION, limits_markdown
-    from roslin.publish.sections import put_section, require_card
+    from roslin.publish.card.limits import SECTION
 
-    folder = Path(model).expanduser()
     if options.card:
-        require_card(folder, SECTION)
+        require_card_of(model, SECTION)
     found = probe(model, options)
     if options.as_json:
         values = as_object(found.report, found.precision) | {"failures": found.failures}
@@ -71,11 +70,19 @@ def eval_limits(model: str, options: LimitsOptions) -> None:
     else:
         show(found.report, found.precision, result_console())
     if options.card:
-        card = put_section(folder, SECTION, limits_markdown(found.report, found.precision))
-        progress_console().print(Text(f"Written into {card}"))
+        _record(model, found)
     if found.failures:
         told = "\n".join(f"{part}: {reason}" for part, reason in found.failures.items())
         raise MachineError(f"{len(found.failures)} of the parts failed; what the others gave is above.\n{told}")
+
+
+def _record(model: str, found: Probed) -> None:
+    """Keep what a card says of the probes beside the model, and put it into the card."""
+    from roslin.publish.card import record_limits
+    from roslin.publish.evidence import LimitsEvidence
+
+    evidence = LimitsEvidence.of(found.report, found.precision, fingerprint_of(model))
+    say_written(record_limits(Path(model).expanduser(), evidence))
 
 
 def probe(model: str, options: LimitsOptions) -> Probed:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roslin.cli.ask import load
+from roslin.cli.eval_card import fingerprint_of, require_card_of, say_written
 from roslin.cli.eval_responses import (
     print_json,
     response_progress,
@@ -48,6 +49,8 @@ class RecordsOptions:
     device: str
     revision: str | None
     as_json: bool
+    card: bool
+    """Whether to write what was found into the card of the model's folder."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ def eval_records(model: str, options: RecordsOptions) -> None:
         raise UsageError("--samples is a page of answers to records: give --records too.")
     if options.samples and (options.samples.is_dir() or not options.samples.parent.is_dir()):
         raise UsageError(f"--samples {options.samples} is no file in a folder that is there: name another, x.html say.")
+    if options.card:
+        require_card_of(model, "responses")
     records = load_records(options.records) if options.records else []
     source = None if options.ifeval == OWN_PROMPTS else options.ifeval
     prompts = load_prompts(source) if options.ifeval is not None else []
@@ -91,7 +96,24 @@ def eval_records(model: str, options: RecordsOptions) -> None:
         if reports:
             write_samples(reports, options.samples, count=SHOWN_SAMPLES, seed=options.seed)
             progress_console().print(f"Wrote {options.samples}", markup=False)
+    if options.card:
+        _record(model, found, options.seed)
     _raise_failures(found)
+
+
+def _record(model: str, found: Sequence[Found], seed: int) -> None:
+    """Keep what a card says of this beside the model, and put it into the card."""
+    from roslin.publish.card import record_responses
+    from roslin.publish.evidence import FollowedEvidence, ResponsesEvidence
+
+    *others, own = found
+    if not (own.responses or own.ifeval):
+        return
+    weights = fingerprint_of(model)
+    base = others[0].responses if others else None
+    responses = ResponsesEvidence.of(own.responses, base, fingerprint=weights, seed=seed) if own.responses else None
+    followed = FollowedEvidence.of(own.ifeval, fingerprint=weights) if own.ifeval else None
+    say_written(record_responses(Path(model).expanduser(), responses, followed))
 
 
 def _judge(

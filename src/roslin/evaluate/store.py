@@ -126,6 +126,22 @@ class Store:
                     found[name, profile, shots, dtype] = weights, ModelScores(name, profile, shots, dtype, tasks)
         return [scores for _, scores in found.values()]
 
+    def scores_of(self, fingerprint: str) -> list[ModelScores]:
+        """What exactly these weights scored by each task's own metric, under each profile and number of shots.
+
+        Of several runs under one of these, the one that answered most counts, the latest of equal ones.
+        """
+        found: dict[tuple[object, ...], ModelScores] = {}
+        with self._open() as database:
+            for number, weights, name, profile, shots, dtype in database.execute(RUNS).fetchall():
+                if weights != fingerprint:
+                    continue
+                tasks = {scores.task: scores for scores in _task_scores(database, number, None)}
+                before = found.get((profile, shots))
+                if tasks and not (before and _answered(tasks) < _answered(before.tasks)):
+                    found[profile, shots] = ModelScores(name, profile, shots, dtype, tasks)
+        return list(found.values())
+
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:

@@ -1,5 +1,5 @@
-"""Publishing: the model card."""
+"""Publishing: exports, hubs, and the model card with the evidence that it is made from."""
 
-from roslin.publish.card import FULL, AdapterUse, CardFacts, LossComparison, render_card, write_card
+from roslin.publish.loss import TOO_FEW, LossComparison
 
-__all__ = ["FULL", "AdapterUse", "CardFacts", "LossComparison", "render_card", "write_card"]
+__all__ = ["TOO_FEW", "LossComparison"]

@@ -117,6 +117,9 @@ class Recipe(Settings):
     """Stretch the base's positions, as in `yarn:4` (linear and dynamic are the others); the tuned model keeps it."""
     records: list[str] = Field(min_length=1)
     """Files, folders, globs or hub names of records."""
+    records_licence: str | None = Field(None, min_length=1, max_length=100)
+    """Of all these records, as the hub spells it (`cc-by-4.0`); the model's card says what it asks. Well-known sets of
+    records need none."""
     mapping: dict[str, str] = {}
     """Which column of the data is which field of a record, as in {question: instruction}."""
     output: Path

@@ -209,6 +209,7 @@ def fingerprint(recipe: Recipe, precision: torch.dtype, base: bytes, examples: S
         "explosion",
         "output",
         "keep_checkpoints",
+        "records_licence",
         "checkpoint_every",
         "sample_every",
         "samples",

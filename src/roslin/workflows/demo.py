@@ -17,7 +17,9 @@ import roslin
 from roslin import prompt, records
 from roslin.answer import Roslin
 from roslin.model import find_model, fit_vocabulary, load_decoder
-from roslin.publish import write_card
+from roslin.model.fingerprint import fingerprint
+from roslin.publish.card import write_first_card
+from roslin.publish.licences import STARTER_RECORDS as STARTER_LICENCE
 from roslin.records import Record
 from roslin.statistics import Interval, wilson_interval
 from roslin.tokens import Tokenizer
@@ -33,8 +35,10 @@ from roslin.workflows.demo_folder import (
     write_json,
 )
 from roslin.workflows.machine import enough_memory, make_folder, writing
-from roslin.workflows.model_folder import card_facts, compare, write_model_folder
+from roslin.workflows.model_folder import compare, write_model_folder
+from roslin.workflows.run_facts import check_records
 from roslin.workflows.run_folder import alone_in
+from roslin.workflows.tuning_evidence import Gathered, of_folder, source_evidence, tuning_evidence
 
 STARTER_RECORDS = Path(str(resources.files("roslin") / "assets" / "records" / "starter.jsonl"))
 
@@ -265,17 +269,19 @@ def _tune(folder: Path, parts: _Parts, before: dict[str, Any], screen: Screen) -
             tuned = fit(recipe, prepared, screen.tuning())
 
         def card(partial: Path) -> None:
-            facts = card_facts(
+            sha256 = hashlib.sha256((folder / "records" / "train.jsonl").read_bytes()).hexdigest()
+            source = source_evidence("train.jsonl", sha256, STARTER_LICENCE)
+            check, base = check_records(recipe), fingerprint(find_model("base"))
+            evidence = tuning_evidence(
                 recipe,
                 tuned,
+                Gathered(parts.train, len(prepared.dropped), [source], check=check, base_fingerprint=base),
                 name=folder.resolve().name,
-                train=parts.train,
-                dropped=len(prepared.dropped),
                 before=HeldOutLoss(**before["loss"]),
                 after=_judge(partial, parts.judged),
                 chosen_on=f"Other records ({len(parts.stopping)} of them) decided when tuning stopped.",
             )
-            write_card(facts, partial)
+            write_first_card(partial, of_folder(evidence, partial))
 
         write_model_folder(
             folder / "model",

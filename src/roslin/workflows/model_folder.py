@@ -1,41 +1,27 @@
 """A finished model or adapter on disk, with tokenizer, card and notices: its folder appears only when it is whole."""
 
-import platform
 import shutil
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-import roslin
 from roslin.errors import MachineError
 from roslin.integrations.pipeline_files import add_pipelines
-from roslin.model import Decoder, find_model, save_decoder
-from roslin.model.adapted import ALL
+from roslin.model import Decoder, save_decoder
 from roslin.model.adapter import save_adapter
 from roslin.model.files import text_source
-from roslin.model.find import HUB_NAME, SHIPPED
+from roslin.model.find import HUB_NAME, MODELSCOPE_NAME, SHIPPED
 from roslin.model.local import is_path
 from roslin.model.packaged import PACKAGED
-from roslin.model.published import PUBLISHED
-from roslin.publish import FULL, AdapterUse, CardFacts, LossComparison
-from roslin.records import Record
+from roslin.publish import LossComparison
+from roslin.publish.card.facts import NOTICE
+from roslin.publish.evidence import AdapterEvidence
 from roslin.statistics import paired_ratio_difference, ratio_interval
 from roslin.tokens import Tokenizer
-from roslin.tune import HeldOutLoss, Prepared, Recipe, Tuned
-from roslin.tune.recipe import Adapter
+from roslin.tune import HeldOutLoss, Prepared, Recipe
 from roslin.tune.state import flush
 from roslin.workflows.machine import writing
-from roslin.workflows.run_folder import recipe_yaml
-
-SMALL = 500_000_000
-"""Below this many parameters a card says that the model learns form and not facts."""
-
-NOTICE = "NOTICE.md"
-"""Attributions in a base's folder; they travel into the folder and the card of every model made from it."""
-NOTICE_LICENCE = "cc-by-sa-4.0"
-"""The licence of bases with such a notice: the shipped one, and what was tuned from it, which share-alike binds."""
 
 
 def write_model_folder(
@@ -81,7 +67,8 @@ def write_adapter_folder(
 
 def _findable(model: str, base: Path) -> str:
     """The name by which an adapter finds its base again, from wherever it is loaded."""
-    if model in (SHIPPED, *PACKAGED) or _hub_name(model):
+    on_modelscope = MODELSCOPE_NAME.fullmatch(model) and not is_path(model)
+    if model in (SHIPPED, *PACKAGED) or hub_name(model) or on_modelscope:
         return model
     # Of a file only the folder is resolved: in the hub's cache it is a link to one that stands alone, without its name.
     return str(base.resolve() if base.is_dir() else base.parent.resolve() / base.name)
@@ -92,11 +79,11 @@ def rows_needed(prepared: Prepared) -> int:
     return max(prepared.base_rows, prepared.tokenizer.size)
 
 
-def adapter_use(recipe: Recipe, prepared: Prepared) -> AdapterUse:
+def adapter_use(recipe: Recipe, prepared: Prepared) -> AdapterEvidence:
     """How the adapter of a run is put beside its base."""
     rows = rows_needed(prepared)
-    return AdapterUse(
-        base=_hub_name(recipe.model) or "./base",
+    return AdapterEvidence(
+        base=hub_name(recipe.model) or "./base",
         revision=recipe.revision,
         rows=rows if rows > prepared.base_rows else None,
         rope_scaling=recipe.rope_scaling,
@@ -150,83 +137,8 @@ def compare_by_category(before: HeldOutLoss, after: HeldOutLoss) -> dict[str, Lo
     return {name: compare(was[name], now[name], with_end=True) for name in now}
 
 
-def card_facts(
-    recipe: Recipe,
-    tuned: Tuned,
-    *,
-    name: str,
-    train: Sequence[Record],
-    dropped: int,
-    before: HeldOutLoss,
-    after: HeldOutLoss,
-    chosen_on: str,
-) -> CardFacts:
-    """Gather what the card of a run states."""
-    stated = text_source(find_model(recipe.model, recipe.revision)) / NOTICE
-    notice = stated.read_text(encoding="utf-8") if stated.is_file() else ""
-    parameters = tuned.decoder.config.parameter_count
-    return CardFacts(
-        name=name,
-        base=_base_in_words(recipe.model),
-        base_model=_hub_name(recipe.model),
-        parameters=parameters,
-        languages=["en"] if notice else [],
-        licence=_licence(recipe, notice),
-        records_source=recipe.records,
-        records_by_category=Counter(record.category or "none" for record in train),
-        dropped=dropped,
-        recipe_yaml=recipe_yaml(recipe),
-        updates=tuned.updates,
-        epochs_seen=tuned.updates / tuned.updates_in_all * recipe.epochs,
-        tokens=tuned.tokens,
-        seconds=tuned.seconds,
-        hardware=hardware(tuned.decoder.device),
-        versions={"roslin": roslin.__version__, "torch": torch.__version__},
-        comparison=compare(before, after, with_end=True),
-        comparison_without_end=compare(before, after, with_end=False),
-        by_category=compare_by_category(before, after),
-        chosen_on=chosen_on,
-        method=_method(recipe.adapter),
-        notice=notice,
-        small=parameters < SMALL,
-    )
-
-
-def _method(adapter: Adapter | None) -> str:
-    """What was trained, in words."""
-    if adapter is None:
-        return FULL
-    where = "all linear layers" if adapter.modules == [ALL] else ", ".join(adapter.modules)
-    scaling = f"alpha {adapter.alpha:g}{' (rsLoRA)' if adapter.rslora else ''}"
-    frozen = "frozen in 4 bits (nf4)" if adapter.quantize == "nf4" else "frozen"
-    return (
-        f"LoRA of rank {adapter.rank}, {scaling}, dropout {adapter.dropout:g} on {where}, and the rows of new keys, "
-        f"beside weights that were {frozen}"
-    )
-
-
-def _licence(recipe: Recipe, notice: str) -> str | None:
-    """That of a base whose licence is known, and which those of its tuned models follow."""
-    if notice:
-        return NOTICE_LICENCE
-    return PUBLISHED[recipe.model].licence if recipe.model in PUBLISHED else None
-
-
-def _hub_name(model: str) -> str | None:
+def hub_name(model: str) -> str | None:
     """The name of a base on the hub, when that is where it came from."""
     if model in PACKAGED:
         return PACKAGED[model].origin
     return model if HUB_NAME.fullmatch(model) and not is_path(model) else None
-
-
-def _base_in_words(model: str) -> str:
-    if model == SHIPPED:
-        return "Roslin's small base"
-    return _hub_name(model) or Path(model).expanduser().resolve().name
-
-
-def hardware(device: torch.device) -> str:
-    """The machine in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU threads ({platform.machine()})"

@@ -15,13 +15,16 @@ from typing import Any
 from roslin.errors import RoslinError
 from roslin.model import find_model
 from roslin.model.fingerprint import fingerprint
-from roslin.records import Record
+from roslin.prompt import FORBIDDEN_IN_RECORDS
+from roslin.publish.evidence import CheckEvidence
+from roslin.records import CheckOptions, Record, check
 from roslin.records.sources import find_sources
 from roslin.tune import Interrupted, Prepared, Recipe, Tuned
 from roslin.tune.log import memory_gib
 from roslin.tune.whole import read_json, write_json
 from roslin.workflows import machine_facts
 from roslin.workflows.run_folder import FACTS, RECIPE_COPY, recipe_yaml
+from roslin.workflows.tuning_evidence import Gathered, source_evidence
 
 FORMAT = 1
 
@@ -34,7 +37,9 @@ class RunFacts:
         self._path = recipe.output / FACTS
         self._prepared = prepared
         self._model = find_model(recipe.model, recipe.revision)
+        self._recipe = recipe
         self._digest: Future[str | None] | None = None
+        self._check: Future[CheckEvidence | None] | None = None
         self._start: dict[str, Any] = {}
         self.for_trackers: dict[str, Any] = {}
         """What trackers show beside the curves; filled when the run begins."""
@@ -85,8 +90,24 @@ class RunFacts:
         shown = ("processes", "device", "passes", "machine", "packages", "code")
         self.for_trackers |= {name: self._start[name] for name in shown}
         self.for_trackers["records"] = {part: self.values["records"][part] for part in ("train", "held_out")}
-        self._digest = ThreadPoolExecutor(1, "digest").submit(_digest, self._model)
+        beside = ThreadPoolExecutor(1, "facts")
+        self._digest = beside.submit(_digest, self._model)
+        self._check = beside.submit(check_records, self._recipe)
         self._write()
+
+    def gathered(self) -> Gathered:
+        """What the model's card says of the run's materials; waits for what is read beside the run."""
+        records, licence = self.values["records"], self._recipe.records_licence
+        files = records["files"][: len(find_sources(self._recipe.records))]  # behind them, that of held-out records
+        return Gathered(
+            train=self._prepared.train,
+            dropped=len(self._prepared.dropped),
+            sources=[source_evidence(file["name"], file["sha256"], licence) for file in files],
+            train_sha256=records["train"]["sha256"],
+            check=self._check.result() if self._check else None,
+            base_fingerprint=self._digest.result() if self._digest else None,
+            processes=int(os.environ.get("WORLD_SIZE", "1")),
+        )
 
     @contextmanager
     def ending(self) -> Iterator[None]:
@@ -125,6 +146,9 @@ class RunFacts:
     def _write(self) -> None:
         if self._digest is not None and self._digest.done():
             self.values["model"]["sha256"] = self._digest.result()
+        if self._check is not None and self._check.done():
+            found = self._check.result()
+            self.values["records"]["check"] = found.model_dump() if found else None
         write_json(self._path, self.values)
 
 
@@ -134,6 +158,22 @@ def _digest(model: Path) -> str | None:
         return fingerprint(model)
     except RoslinError:
         return None
+
+
+def check_records(recipe: Recipe) -> CheckEvidence | None:
+    """What a check of all records finds, personal matter too; None where they cannot be read any more."""
+    held_out = [recipe.held_out.file] if recipe.held_out.file else []
+    options = CheckOptions(mapping=recipe.mapping, keys=FORBIDDEN_IN_RECORDS, held_out=held_out, privacy=True)
+    try:
+        found = check(recipe.records, options)
+    except (RoslinError, OSError):
+        return None
+    return CheckEvidence(
+        records=found.records,
+        findings=dict(sorted(found.counts().items())),
+        private=dict(sorted(found.privacy.items())),
+        held_out_compared=bool(held_out),
+    )
 
 
 def _passes(prepared: Prepared) -> dict[str, str]:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -124,7 +125,12 @@ def _as_chosen(recipe: Recipe, prepared: Prepared) -> Recipe:
 
 def recipe_yaml(recipe: Recipe) -> str:
     """The whole recipe, defaults too, as YAML that `roslin tune` reads: defaults may change, a run does not."""
+    return yaml.safe_dump(recipe_values(recipe), sort_keys=False, allow_unicode=True, width=100)
+
+
+def recipe_values(recipe: Recipe) -> dict[str, Any]:
+    """The same as plain values."""
     values = recipe.model_dump(mode="json")
     if recipe.held_out.file:
         values["held_out"] = {"file": recipe.held_out.file}  # a recipe names a file or a split, not both
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+    return values

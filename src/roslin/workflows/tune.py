@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +11,8 @@ from roslin.errors import InputError
 from roslin.memory import gib
 from roslin.model import Decoder, find_model
 from roslin.model.adapted import merge
-from roslin.publish.card import TOO_FEW, write_card
+from roslin.publish import TOO_FEW
+from roslin.publish.card import write_first_card
 from roslin.records import Record
 from roslin.tokens import Tokenizer
 from roslin.tune import (
@@ -33,7 +33,6 @@ from roslin.workflows.loss_table import loss_table
 from roslin.workflows.machine import enough_memory, make_folder
 from roslin.workflows.model_folder import (
     adapter_use,
-    card_facts,
     compare,
     compare_by_category,
     write_adapter_folder,
@@ -42,6 +41,7 @@ from roslin.workflows.model_folder import (
 from roslin.workflows.plan_file import as_begun, finish_plan, write_plan
 from roslin.workflows.run_facts import RunFacts
 from roslin.workflows.run_folder import ADAPTER, MODEL, alone_in, check_droppable, drop_run, write_recipe
+from roslin.workflows.tuning_evidence import Gathered, of_folder, tuning_evidence
 
 SHOWN_DROPPED = 5
 SAMPLE_TOKENS = 128
@@ -94,7 +94,7 @@ def _tune(recipe: Recipe, restart: bool, console: Console, processes: Processes)
         tuned = fit(recipe, prepared, callbacks(recipe, prepared, facts, console), facts=facts.for_trackers)
         if processes.is_first:
             console.print(finish_plan(recipe, prepared, tuned), markup=False, highlight=False)
-            save(recipe, prepared, tuned)
+            save(recipe, prepared, tuned, facts.gathered())
             facts.finish(tuned)
     _say_result(recipe, tuned, console)
 
@@ -136,31 +136,30 @@ def callbacks(recipe: Recipe, prepared: Prepared, facts: RunFacts, console: Cons
     return Callbacks(on_start=start, on_step=step, on_evaluate=evaluate, on_warning=warn)
 
 
-def save(recipe: Recipe, prepared: Prepared, tuned: Tuned) -> None:
-    """Write the model's folder, the adapter's before it if there is one, each with its card.
+def save(recipe: Recipe, prepared: Prepared, tuned: Tuned, gathered: Gathered) -> None:
+    """Write the model's folder, the adapter's before it if there is one, each with its evidence and its card.
 
     Merging the adapter changes the tuned decoder: it is a plain one afterwards.
     """
     base = find_model(recipe.model, recipe.revision)
-    facts = card_facts(
+    evidence = tuning_evidence(
         recipe,
         tuned,
+        gathered,
         name=recipe.output.resolve().name,
-        train=prepared.train,
-        dropped=len(prepared.dropped),
         before=tuned.before,
         after=tuned.held_out,
         chosen_on=_chosen_on(recipe),
     )
     if recipe.adapter is not None:
-        of_adapter = replace(facts, adapter=adapter_use(recipe, prepared))
+        use = adapter_use(recipe, prepared)
         write_adapter_folder(
             recipe.output / ADAPTER,
             recipe,
             tuned.decoder,
             prepared,
             base=base,
-            finish=lambda partial: write_card(of_adapter, partial),
+            finish=lambda partial: write_first_card(partial, of_folder(evidence, partial, use)),
         )
         if not recipe.adapter.merge:
             return
@@ -171,7 +170,7 @@ def save(recipe: Recipe, prepared: Prepared, tuned: Tuned) -> None:
         prepared.tokenizer,
         dtype=prepared.stored_dtype,
         base=base,
-        finish=lambda partial: write_card(facts, partial),
+        finish=lambda partial: write_first_card(partial, of_folder(evidence, partial)),
     )
 
 

@@ -34,7 +34,7 @@ def samples_page(reports: Sequence[ResponseReport], *, count: int = SHOWN, seed:
     """
     if not reports or count < 1:
         raise UsageError(f"A page of samples needs a report and at least one sample, not {len(reports)} and {count}.")
-    shown = _shuffled(reports, seed)[:count]
+    shown = shuffled(reports, seed)[:count]
     articles = "\n".join(_article(number, reports) for number in shown)
     names = " and ".join(escape(report.model) for report in reports)
     return (
@@ -45,7 +45,7 @@ def samples_page(reports: Sequence[ResponseReport], *, count: int = SHOWN, seed:
     )
 
 
-def _shuffled(reports: Sequence[ResponseReport], seed: int) -> list[int]:
+def shuffled(reports: Sequence[ResponseReport], seed: int) -> list[int]:
     """Numbers of all records that some report has an answer to, in the order of the shuffle."""
     numbers = sorted({judged.number for report in reports for judged in report.judged})
     random.Random(seed).shuffle(numbers)
@@ -53,7 +53,7 @@ def _shuffled(reports: Sequence[ResponseReport], seed: int) -> list[int]:
 
 
 def _head(reports: Sequence[ResponseReport], shown: int, seed: int) -> str:
-    records = len(_shuffled(reports, seed))
+    records = len(shuffled(reports, seed))
     how = "".join(
         f"<li><b>{escape(report.model)}</b> ({escape(report.dtype)}): {escape(str(report.drawing))}; "
         f"left out as too long: {len(report.left_out)} of {len(report.judged) + len(report.left_out)} records</li>"

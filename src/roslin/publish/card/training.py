@@ -1,0 +1,52 @@
+"""The card's section on how the model was tuned: records, course, machine, time, energy, recipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from roslin.publish.card.gaps import gaps
+from roslin.publish.energy import LEAST_SHARE, energy_of
+from roslin.publish.markdown import code, fenced, plain
+
+if TYPE_CHECKING:
+    from roslin.publish.card.facts import CardFacts
+    from roslin.publish.evidence import CourseEvidence, RecordsEvidence
+
+
+def training(facts: CardFacts) -> str:
+    """The section."""
+    heading = "## How It Was Tuned"
+    tuning = facts.evidence.tuning
+    if tuning is None:
+        return f"{heading}\n\n{gaps(facts)['tuning']}"
+    course = tuning.course
+    lines = [
+        _records(tuning.records),
+        f"{course.updates:,} updates are behind these weights ({course.epochs:.2f} epochs). The whole run took "
+        f"{course.tokens:,} tokens through the model in {course.seconds:,.0f} s of stepping on "
+        f"{plain(course.hardware)}.",
+        _energy(course) or str(gaps(facts)["energy"]),
+        f"{plain(course.method)}; loss on response tokens only, AdamW with fp32 master weights.",
+        f"Versions: {', '.join(f'{name} {version}' for name, version in course.versions.items())}.",
+    ]
+    listed = "\n".join(f"- {line}" for line in lines)
+    return f"{heading}\n\n{listed}\n\nThe recipe, its paths cut to names:\n\n{fenced(course.recipe, 'yaml')}"
+
+
+def _records(records: RecordsEvidence) -> str:
+    names = ", ".join(code(source.name) for source in records.sources)
+    counts = ", ".join(f"{count:,} {plain(name)}" for name, count in sorted(records.by_category.items()))
+    digest = f"; in order, their sha256 is {code(records.train_sha256)}" if records.train_sha256 else ""
+    return f"Records: {names} ({counts}){digest}."
+
+
+def _energy(course: CourseEvidence) -> str | None:
+    found = energy_of(course.gpus, course.seconds)
+    if found is None:
+        return None
+    return (
+        f"Energy, an estimate and no measurement: {found.least:.2g} to {found.most:.2g} kWh. That is {found.watts:,} W, the "
+        f"rated power of {len(course.gpus)} board{'s' if len(course.gpus) > 1 else ''}, × {course.seconds:,.0f} s of "
+        f"stepping, of which a busy board draws between {100 * LEAST_SHARE:.0f} % and all; the rest of the machine, "
+        "cooling, loading and evaluations are not counted."
+    )
