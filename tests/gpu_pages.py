@@ -84,7 +84,7 @@ def tune(*gpus: str) -> Iterator[str]:
                 on = GPUS[gpu].title if choice.count == 1 else f"{choice.count} × {GPUS[gpu].title}"
                 memory, _, tokens, _, time = predicted(choice.recipe, Said(gpu, choice.count, "")).split()
                 yield (
-                    f"| {model} | {on} | `recipes/{choice.recipe.name}` | {choice.tuned} | {memory} | {tokens} | {time} |"
+                    f"| {model} | {on} | `{choice.recipe.name}` | {choice.tuned} | {memory} | {tokens} | {time} |"
                 )
 
 

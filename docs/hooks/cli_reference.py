@@ -40,7 +40,7 @@ def _section(path: str, command: Any) -> Iterator[str]:
     yield from ("```", " ".join([path, *command.collect_usage_pieces(context)]), "```", "")
     rows = [row for parameter in command.get_params(context) if (row := _row(parameter, context))]
     if rows:
-        yield from ("| | |", "|---|---|", *rows, "")
+        yield from ("| argument or option | |", "|---|---|", *rows, "")
 
 
 def _row(parameter: Any, context: Any) -> str | None:
@@ -48,5 +48,6 @@ def _row(parameter: Any, context: Any) -> str | None:
     record = parameter.get_help_record(context)
     if record is None or parameter.name in ("help", "install_completion", "show_completion"):
         return None
-    name, words = (text.replace("|", "\\|") for text in record)
+    name, words = record
+    words = words.replace("|", "\\|")
     return f"| `{name}` | {words} |"

@@ -62,8 +62,9 @@ def docstrings(kind: type[Settings]) -> dict[str, str]:
 def _values(field: Any) -> str:
     """A field's type in words, with its bounds."""
     words = _type_words(field.annotation)
-    bounds = [_bound(one) for one in field.metadata]
-    return " ".join([words, *(bound for bound in bounds if bound)])
+    bounds = [bound for one in field.metadata if (bound := _bound(one))]
+    nothing = ["or `null`"] if type(None) in get_args(field.annotation) and field.default is not None else []
+    return " ".join([words, " and ".join(bounds), *nothing])
 
 
 def _type_words(annotation: Any) -> str:
@@ -110,7 +111,7 @@ def _default(field: Any) -> str:
     if isinstance(value, list | tuple):
         return f"`[{', '.join(map(str, value))}]`"
     if isinstance(value, float):
-        return f"`{value:g}`"
+        return f"`{value:g}`".replace("e-0", "e-")
     return f"`{value}`"
 
 
