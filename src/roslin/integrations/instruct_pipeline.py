@@ -86,10 +86,15 @@ class InstructionTextGenerationPipeline(Pipeline):  # type: ignore[misc]
         return before, generation, after
 
     def preprocess(self, question: Any, context: str | None = None) -> dict[str, Any]:
-        """One question as a row of ids [1, T], with its instruction."""
+        """One question as a row of ids [1, T], with its instruction. Raises TypeError for what is no question."""
         instruction = question
         if isinstance(question, dict):
-            instruction, context = question["instruction"], question.get("context") or context
+            instruction, context = question.get("instruction"), question.get("context") or context
+        if not isinstance(instruction, str):
+            raise TypeError(
+                "An instruction is a text, or a mapping with the text `instruction` and perhaps `context`; this is a "
+                f"{type(question).__name__}: {question!r:.100}"
+            )
         ids = torch.tensor([self._prompt_ids(f"{instruction}\n\nInput:\n{context}" if context else instruction)])
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "instruction_text": instruction}
 

@@ -7,7 +7,7 @@ It stands in the model's folder beside instruct_pipeline.py; the folder's config
     ask = pipeline(Tasks.text_generation, model=FOLDER, trust_remote_code=True, device="cuda:0")
     ask("Explain to me the difference between nuclear fission and fusion.")["text"]
 
-modelscope before 1.36 runs a folder's code without `trust_remote_code`. Licence: Apache-2.0.
+modelscope before 1.37 runs a folder's code without `trust_remote_code`. Licence: Apache-2.0.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import transformers
 from modelscope.pipelines.base import Pipeline
 from modelscope.pipelines.builder import PIPELINES
 from modelscope.utils.constant import Tasks
@@ -24,6 +25,8 @@ from .instruct_pipeline import InstructionTextGenerationPipeline
 
 NAME = "dolly-instruction"
 """By which configuration.json asks for the class."""
+
+DTYPE = "dtype" if int(transformers.__version__.partition(".")[0]) >= 5 else "torch_dtype"
 
 
 # Forced: each folder of a process brings this class anew.
@@ -52,7 +55,7 @@ class InstructionPipeline(Pipeline):  # type: ignore[misc]
         trusted is settled by the time that it runs: older versions hand `trust_remote_code` on to it.
         """
         tokenizer = AutoTokenizer.from_pretrained(model)
-        decoder = AutoModelForCausalLM.from_pretrained(model, torch_dtype=torch_dtype, device_map=device_map)
+        decoder = AutoModelForCausalLM.from_pretrained(model, device_map=device_map, **{DTYPE: torch_dtype})
         decoder.model_dir = model  # where ModelScope looks for configuration.json
         super().__init__(
             model=decoder, preprocessor=tokenizer, device=device, device_map=device_map, auto_collate=False
