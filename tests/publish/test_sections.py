@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roslin.errors import InputError
-from roslin.publish.sections import put_section, require_card
+from roslin.publish.sections import CARD as CARD_NAME
+from roslin.publish.sections import edited_sections, marked, put_section, require_card, with_sections
 
 CARD = """---
 license: apache-2.0
@@ -30,7 +31,9 @@ It forgets.
 
 Of somebody.
 """
-SECTION = "<!-- roslin:limits -->\n## Probes\n\nFound.\n<!-- /roslin:limits -->"
+SECTION = marked("limits", "## Probes\n\nFound.\n")
+OLD = "<!-- roslin:limits -->\n## Probes\n\nFound.\n<!-- /roslin:limits -->"
+"""Without the hash that tells whether it was edited."""
 
 
 def card(folder: Path, text: str) -> Path:
@@ -56,10 +59,11 @@ def test_without_attribution_it_goes_to_the_end(tmp_path: Path, text: str, gap: 
     assert put(tmp_path) == f"{text}{gap}{SECTION}\n"
 
 
-def test_a_section_is_replaced_where_it_stands(tmp_path: Path) -> None:
-    card(tmp_path, f"# mine\n\n{SECTION}\n\nA person's words.  \n\ttabs\n\n## Attribution\n")
+@pytest.mark.parametrize("section", [SECTION, OLD])
+def test_a_section_is_replaced_where_it_stands(tmp_path: Path, section: str) -> None:
+    card(tmp_path, f"# mine\n\n{section}\n\nA person's words.  \n\ttabs\n\n## Attribution\n")
     text = put(tmp_path, "New.")
-    wanted = "# mine\n\n<!-- roslin:limits -->\nNew.\n<!-- /roslin:limits -->\n\nA person's words.  \n\ttabs\n\n"
+    wanted = f"# mine\n\n{marked('limits', 'New.')}\n\nA person's words.  \n\ttabs\n\n"
     assert text == wanted + "## Attribution\n"
     assert put(tmp_path, "New.") == text
 
@@ -71,7 +75,7 @@ def test_sections_of_other_names_stay(tmp_path: Path) -> None:
     put_section(tmp_path, "limits", "One.")
     put_section(tmp_path, "limits", "Two.")
     after = (tmp_path / "README.md").read_text()
-    assert after.replace("<!-- roslin:limits -->\nTwo.\n<!-- /roslin:limits -->\n\n", "") == before
+    assert after.replace(marked("limits", "Two.") + "\n\n", "") == before
 
 
 def test_line_ends_of_windows_stay(tmp_path: Path) -> None:
@@ -92,14 +96,14 @@ def test_all_else_stays_byte_for_byte(tmp_path_factory: pytest.TempPathFactory, 
     text = "\n".join(pieces) + ("\n" if ended else "")
     card(folder, text)
     first = put(folder, "One.")
-    start = first.index("<!-- roslin:limits -->")
+    start = first.index(marked("limits", "One."))
     end = first.index("<!-- /roslin:limits -->") + len("<!-- /roslin:limits -->")
     before, after = first[:start], first[end:]
     assert (before + after.removeprefix("\n").removeprefix("\n")).replace("\n", "") == text.replace("\n", "")
     assert text.startswith(before.rstrip("\n"))
     assert text.endswith(after.lstrip("\n"))
     if not _open(before):  # a card whose fence is never closed shows the section as code, and can only get another
-        assert put(folder, "Two.") == f"{before}<!-- roslin:limits -->\nTwo.\n<!-- /roslin:limits -->{after}"
+        assert put(folder, "Two.") == f"{before}{marked('limits', 'Two.')}{after}"
 
 
 def _open(text: str) -> bool:
@@ -111,7 +115,7 @@ def _open(text: str) -> bool:
 def test_a_folder_without_a_card_is_told(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
         for act in (lambda of=folder: put_section(of, "limits", "x"), lambda of=folder: require_card(of, "limits")):
-            with pytest.raises(InputError, match=r"has no README\.md.*make a README\.md there"):
+            with pytest.raises(InputError, match=r"has no README\.md.*make a card there first: roslin card"):
                 act()
     assert list(tmp_path.iterdir()) == []
 
@@ -176,3 +180,36 @@ def test_a_card_in_the_hubs_cache_is_not_written_through_its_link(tmp_path: Path
     (folder / "README.md").symlink_to(blob)
     assert SECTION in put(folder)
     assert blob.read_text() == CARD
+
+
+def test_words_written_into_a_section_are_seen_and_not_lost(tmp_path: Path) -> None:
+    put_into = card(tmp_path, CARD)
+    put(tmp_path)
+    put_into.write_text(put_into.read_text().replace("Found.", "Found. And I say more."))
+    before = put_into.read_bytes()
+    for act in (lambda: put(tmp_path), lambda: require_card(tmp_path, "limits")):
+        with pytest.raises(InputError, match=r"roslin:limits … --> has been edited.*Move your own words"):
+            act()
+    assert put_into.read_bytes() == before
+    assert edited_sections(put_into, put_into.read_text(), ["limits", "table"]) == ["limits"]
+
+
+def test_blanks_and_line_ends_are_no_edit(tmp_path: Path) -> None:
+    path = card(tmp_path, CARD)
+    put(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"Found.", b"Found.  ").replace(b"\n", b"\r\n"))
+    assert edited_sections(path, path.read_bytes().decode(), ["limits"]) == []
+
+
+def test_many_sections_keep_their_order_and_the_words_between_them() -> None:
+    path = Path(CARD_NAME)
+    first = with_sections(path, "", {"one": "1", "two": "2", "three": "3"})
+    assert (
+        first
+        == "\n\n".join(marked(name, text) for name, text in zip(("one", "two", "three"), "123", strict=True)) + "\n"
+    )
+    own = "My words.\n\n" + first.replace(marked("two", "2"), marked("two", "2") + "\n\nMore of mine.") + "\nThe end.\n"
+    again = with_sections(path, own, {"one": "1", "new": "n", "two": "22", "three": ""})
+    parts = [marked("one", "1"), marked("new", "n"), marked("two", "22")]
+    assert again.split() == " ".join(["My words.", *parts, "More of mine.", "The end."]).split()
+    assert with_sections(path, again, {"one": "1", "new": "n", "two": "22", "three": ""}) == again

@@ -88,5 +88,5 @@ def _of_tuning(facts: CardFacts) -> Iterator[tuple[str, Gap]]:
     if energy_of(tuning.course.gpus, tuning.course.seconds) is None:
         yield (
             "energy",
-            Gap("Not estimated: the energy it took, for the power of this hardware is not known to Roslin", None),
+            Gap("Not estimated: the energy, as the power of this hardware is not known", None),
         )

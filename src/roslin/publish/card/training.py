@@ -44,9 +44,10 @@ def _energy(course: CourseEvidence) -> str | None:
     found = energy_of(course.gpus, course.seconds)
     if found is None:
         return None
+    boards = "1 board" if len(course.gpus) == 1 else f"{len(course.gpus)} boards"
     return (
-        f"Energy, an estimate and no measurement: {found.least:.2g} to {found.most:.2g} kWh. That is {found.watts:,} W, the "
-        f"rated power of {len(course.gpus)} board{'s' if len(course.gpus) > 1 else ''}, × {course.seconds:,.0f} s of "
-        f"stepping, of which a busy board draws between {100 * LEAST_SHARE:.0f} % and all; the rest of the machine, "
-        "cooling, loading and evaluations are not counted."
+        f"Energy, an estimate and no measurement: {found.least:.2g} to {found.most:.2g} kWh. That is the rated power "
+        f"of {boards}, {found.watts:,} W, × {course.seconds:,.0f} s of stepping; a busy board draws between "
+        f"{100 * LEAST_SHARE:.0f} % of it and all. The rest of the machine, cooling, loading and evaluations are not "
+        "counted."
     )

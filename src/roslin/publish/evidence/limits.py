@@ -17,7 +17,7 @@ from roslin.evaluate.limits import (
     kinds,
 )
 from roslin.publish.evidence.part import Part
-from roslin.publish.evidence.public import public_text
+from roslin.publish.evidence.public import public_text, writable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,7 +113,7 @@ class LimitsEvidence(Part):
             families={name: Count.among(results) for name, results in asked.items() if results},
             hallucination={kind: Count.among(results) for kind, results in by_kind.items()},
             pairs=_pairs(report),
-            failures={part: public_text(reason) for part, reason in report.failures.items()},
+            failures={part: public_text(writable(reason)) for part, reason in report.failures.items()},
             examples=[_example(result) for result in report.examples(EXAMPLES)],
             precision=_precision(precision) if precision else None,
         )
@@ -132,7 +132,7 @@ def _example(result: ProbeResult) -> Example:
     return Example(
         family=result.family,
         passed=result.passed,
-        why=result.why,
+        why=writable(result.why),
         instruction=shortened(result.instruction),
         context=shortened(result.context) if result.context else None,
         answer=shortened(result.answer),
@@ -141,7 +141,8 @@ def _example(result: ProbeResult) -> Example:
 
 def shortened(text: str, longest: int = LONGEST_ANSWER) -> str:
     """A text of that many characters at most, and a mark where some were left out."""
-    return text if len(text) <= longest else f"{text[:longest]} …"
+    whole = writable(text)
+    return whole if len(whole) <= longest else f"{whole[:longest]} …"
 
 
 def _precision(report: PrecisionReport) -> PrecisionEvidence:

@@ -17,3 +17,8 @@ def public_name(path: str) -> str:
 def public_text(text: str) -> str:
     """A text in which every absolute path is cut to its last part."""
     return _PATH.sub(lambda found: found[1] or "…", text)
+
+
+def writable(text: str) -> str:
+    """A text as UTF-8 can hold it: half a surrogate pair, which a model can answer, becomes U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
