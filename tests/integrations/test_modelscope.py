@@ -5,7 +5,6 @@
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from roslin.publish.export import export
 from roslin.publish.export_hf import HfExport
 from roslin.tokens import Tokenizer
 from roslin.workflows.model_folder import write_model_folder
+from tiny import tiny_gpt_neox
 
 pytestmark = pytest.mark.full
 
@@ -37,12 +37,12 @@ from modelscope.utils.constant import Tasks
 
 if __name__ == '__main__':
     model = sys.argv[1]
-    pipe = pipeline(Tasks.text_generation, model=model, model_revision='v1.0.1', device='cpu',max_length=40)
+    pipe = pipeline(Tasks.text_generation, model=model, model_revision='v1.0.1', device='cpu',max_length=40TRUST)
     instruction = "Explain to me the difference between nuclear fission and fusion."
     output = pipe(instruction)
     print(json.dumps(output))
 """
-"""The example of dolly-v2-7b's card, on a CPU."""
+"""The example of dolly-v2-7b's card, on a CPU; 1.37 and later want one argument more."""
 
 CALLS = """
 import json, sys, warnings
@@ -155,14 +155,15 @@ def check_calls(python: Path, folder: Path, other: Path, home: Path, **trusted: 
     assert found["second"] == greedy(other, BIRDS) != alone[1]
 
 
-def with_pythias_tokens(folder: Path, tokenizer: Path, to: Path) -> Path:
-    """The folder with the tokenizer of Dolly's models, in which the published example's prompt has 35 tokens."""
-    shutil.copytree(folder, to)
-    shutil.copy(tokenizer, to / "tokenizer.json")
-    loaded = Tokenizer.load(to)
-    loaded.add_keys()
-    loaded.save(to)
-    return to
+@pytest.fixture(scope="module")
+def dolly(pythia_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with the tokenizer of Dolly's, in which the published example's prompt has 35 tokens."""
+    place = tmp_path_factory.mktemp("dolly")
+    tokenizer = Tokenizer.load(pythia_tokenizer)
+    tokenizer.add_keys()
+    tokenizer.save(place / "tokenizer")
+    tiny_gpt_neox(place / "source", tokenizer=place / "tokenizer", vocab_size=50304)
+    return export(str(place / "source"), place / "exported", HfExport()).folder
 
 
 def test_newest_answers_as_roslin_does_on_an_export_in_shards(
@@ -181,3 +182,12 @@ def test_old_answers_as_roslin_does(
     trusted: dict[str, bool], old: Path, sharded: Path, tuned: Path, tmp_path: Path
 ) -> None:
     check_calls(old, sharded, tuned, tmp_path, **trusted)
+
+
+@pytest.mark.parametrize(("release", "trust"), [("newest", ", trust_remote_code=True"), ("old", "")])
+def test_the_published_example_answers(
+    release: str, trust: str, dolly: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    python: Path = request.getfixturevalue(release)
+    found = json.loads(run_offline(python, PUBLISHED.replace("TRUST", trust), str(dolly), home=tmp_path))
+    assert list(found) == ["text"] and isinstance(found["text"], str)
