@@ -88,6 +88,8 @@ class Site:
 def serving(site: Site) -> Iterator[None]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+        wbufsize = -1
 
         def handle_any(self) -> None:
             parts = urlsplit(self.path)

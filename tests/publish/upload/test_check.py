@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import string
 from pathlib import Path
 
@@ -33,9 +34,14 @@ SECRETS = {
 }
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, base_folder: Path) -> Path:
+    return publishable(tmp_path_factory.mktemp("made"), base_folder)
+
+
 @pytest.fixture
-def folder(tmp_path: Path, base_folder: Path) -> Path:
-    return publishable(tmp_path / "model", base_folder)
+def folder(tmp_path: Path, made: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "model"))
 
 
 def faults(folder: Path, *, allow_paths: bool = False) -> list[str]:

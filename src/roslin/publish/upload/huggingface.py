@@ -6,6 +6,8 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from roslin.model.hub import in_a_line
 from roslin.publish.upload.hub import HubAway, HubRefused, Repository, Stored
 
@@ -83,9 +85,7 @@ class HuggingFace:
             with _errors("asking whether the card is right"):
                 ModelCard(text).validate()
         except ValueError as error:
-            raise HubRefused(
-                f"The hub does not take the metadata of README.md: {' '.join(str(error).split())}"
-            ) from None
+            raise HubRefused(f"The hub does not take the metadata of README.md: {_messages(str(error))}") from None
 
     def create(self, name: str, *, private: bool, licence: str) -> None:
         """Make a repository; the hub reads the licence from the card."""
@@ -143,6 +143,14 @@ def _stored(file: Any) -> Stored:
     if lfs is not None:
         return Stored(file.size, sha256=lfs["sha256"] if isinstance(lfs, dict) else lfs.sha256)
     return Stored(file.size, git_sha1=file.blob_id)
+
+
+def _messages(reply: str) -> str:
+    """What the hub says against a card, in words; the reply itself where it has another form."""
+    try:
+        return "; ".join(error["message"] for error in orjson.loads(reply)["errors"])
+    except (ValueError, KeyError, TypeError):
+        return " ".join(reply.split())
 
 
 @contextmanager

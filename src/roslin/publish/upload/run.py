@@ -213,8 +213,8 @@ def _store(plan: Plan, hub: Hub, say: Say) -> None:
             arrived += 1
     except (KeyboardInterrupt, HubAway):
         say(
-            f"Broken off. {arrived} of {len(large)} large files have arrived and will not be sent again; nothing of them "
-            "is to be seen yet. Give the same command to go on."
+            f"Broken off. {arrived} of {len(large)} large files have arrived and will not be sent again; none is to be "
+            "seen yet. Give the same command to go on."
         )
         raise
 
@@ -222,18 +222,18 @@ def _store(plan: Plan, hub: Hub, say: Say) -> None:
 def _commit(plan: Plan, hub: Hub, parent: str | None, say: Say) -> str | None:
     """Commit what was sent. A commit whose reply is lost is not made twice: the hub is asked whether it is there."""
     target = plan.target
-    commit, error = None, None
-    for wait in (0.0, *WAITS):
-        time.sleep(wait)
+    for wait in (*WAITS, None):
         try:
-            commit, error = hub.commit(target.name, target.branch, plan.sent, target.message, parent), None
-        except HubAway as away:
-            error = away
-        if error is None or not _lacking(plan, hub, say):
+            commit = hub.commit(target.name, target.branch, plan.sent, target.message, parent)
+        except HubAway as error:
+            if not _lacking(plan, hub, say):
+                return _head(plan, hub, say)
+            if wait is None:
+                raise
+            say(f"{error} Trying again in {wait:g} s …")
+            time.sleep(wait)
+        else:
             break
-        say(f"{error} Trying again …")
-    if error is not None:
-        raise error
     if lacking := _lacking(plan, hub, say):
         raise HubAway(
             f"{hub.title} took the commit, and has other contents of {', '.join(lacking)} than this folder: these were "
