@@ -1,0 +1,74 @@
+// A matrix [outputs, inputs] in the order in which a product of few rows reads it: once, from front to end.
+//
+// Sixteen outputs are a tile. A tile runs through the inputs in blocks, padded with zeros to whole ones:
+//   INT8   a block is 64 inputs: 16 steps of [16 outputs][4 inputs] bytes, the signed code plus 128
+//   INT4   a block is a group of 32, 64 or 128 inputs: 16 scales and 16 shifts in fp16, then steps of
+//          [16 outputs][4 bytes], which hold eight inputs, the first four in the low halves
+//   BF16   a block is 64 inputs: 32 steps of [16 outputs][2 inputs]
+//   FP32   a block is 64 inputs: 64 steps of [16 outputs]
+#pragma once
+
+#include <cstdint>
+
+namespace roslin {
+
+enum Kind : int32_t { INT8 = 8, INT4 = 4, BF16 = 16, FP32 = 32 };
+
+constexpr int64_t TILE = 16;
+
+struct Matrix {
+    const uint8_t *data;
+    const float *scale;  // of INT8, an output's own, padded to whole tiles; else null
+    int64_t outputs;
+    int64_t inputs;
+    int64_t block;  // inputs in a block
+    int32_t kind;
+
+    int64_t tiles() const { return (outputs + TILE - 1) / TILE; }
+    int64_t blocks() const { return (inputs + block - 1) / block; }
+    int64_t block_bytes() const {
+        int64_t numbers = block * TILE;
+        return kind == INT4 ? numbers / 2 + 2 * TILE * 2 : numbers * kind / 8;
+    }
+    int64_t tile_bytes() const { return blocks() * block_bytes(); }
+    bool quantised() const { return kind == INT8 || kind == INT4; }
+};
+
+// Rows of numbers that meet quantised matrices: whole numbers of 16 bits, a scale for each block. Products with codes
+// are exact, so that a row's result is the same to the bit whatever rows it shares a product with.
+struct Rows {
+    int64_t count;
+    int64_t padded;      // inputs of a row, padded to whole blocks
+    int64_t blocks;
+    const float *plain;  // [count, padded], for matrices in floating point
+    const int16_t *whole;              // [count, padded]: 256 · high + low
+    const int8_t *high, *low;          // [count, padded]
+    const float *scale;                // [count, blocks]
+    const int32_t *sum;                // [count, blocks], of the whole numbers
+};
+
+constexpr int64_t ROWS_AT_ONCE = 8;
+
+// Add to sums [rows, 16] the products of one tile with up to ROWS_AT_ONCE rows, from `first` on. Of INT8, the outputs'
+// scales are left to the caller.
+using TileProduct = void (*)(const Matrix &, int64_t tile, const Rows &, int64_t first, int64_t rows, float *sums);
+
+TileProduct tile_product(Kind kind);
+
+// The functions behind `tile_product`, null where this build has none for the level.
+TileProduct avx512_tile_product(Kind kind);
+TileProduct avx2_tile_product(Kind kind);
+TileProduct neon_tile_product(Kind kind);
+
+float half_to_float(uint16_t half);
+uint16_t to_bfloat16(float number);  // to the nearest, ties to even
+
+inline float from_bfloat16(uint16_t number) {
+    union {
+        uint32_t bits;
+        float value;
+    } both = {static_cast<uint32_t>(number) << 16};
+    return both.value;
+}
+
+}  // namespace roslin

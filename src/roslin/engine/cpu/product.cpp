@@ -1,0 +1,211 @@
+// Products of a layer in one call: what goes in is normed and cut into whole numbers once, the tiles of all outputs are
+// shared out among the threads, and biases, activations and the residual are applied while a tile is at hand.
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+
+#include "matrix.h"
+#include "pool.h"
+#include "rows.h"
+
+namespace roslin {
+
+// One output: the sum of one or two products, each with its input; then bias, activation and residual.
+struct Output {
+    const Matrix *first, *second;  // `second` may be null
+    const float *bias;             // may be null
+    const float *residual;         // may be null, or be `out`
+    float *out;
+    int64_t residual_stride;
+    int64_t out_stride;
+    int32_t first_input, second_input;
+    int32_t activation;
+    int32_t unused;
+};
+
+namespace {
+
+constexpr int64_t MOST_INPUTS = 4;
+constexpr int64_t SLAB = 256;                 // rows that are prepared at once
+constexpr int64_t CHUNKS_A_THREAD = 6;        // so that a thread that is held up costs little
+constexpr int64_t PREPARED_BY_ONE = 1 << 15;  // numbers that one thread prepares faster than two
+
+int64_t up_to(int64_t number, int64_t multiple) { return (number + multiple - 1) / multiple * multiple; }
+
+// Memory of one calling thread, which grows to what its calls need.
+class Scratch {
+  public:
+    ~Scratch() { std::free(memory_); }
+
+    char *of(int64_t bytes) {
+        if (bytes > size_) {
+            std::free(memory_);
+            size_ = up_to(bytes, 4096);
+            memory_ = static_cast<char *>(std::malloc(size_));
+            if (!memory_) {
+                size_ = 0;
+                return nullptr;
+            }
+        }
+        return memory_;
+    }
+
+  private:
+    char *memory_ = nullptr;
+    int64_t size_ = 0;
+};
+
+thread_local Scratch scratch;
+
+struct Place {
+    Prepared to;
+    Rows rows;
+};
+
+struct Work {
+    const Input *inputs;
+    int64_t input_count;
+    const Output *outputs;
+    int64_t output_count;
+    Place places[MOST_INPUTS];
+
+    const Matrix *matrix_of(int64_t input) const {
+        for (int64_t o = 0; o < output_count; ++o) {
+            if (outputs[o].first_input == input) return outputs[o].first;
+            if (outputs[o].second && outputs[o].second_input == input) return outputs[o].second;
+        }
+        return nullptr;
+    }
+};
+
+// Lay out memory for the prepared rows; with `base` null, only count it.
+int64_t lay_out(Work &work, int64_t rows, char *base) {
+    int64_t used = 0;
+    auto take = [&](int64_t bytes) {
+        char *place = base + used;
+        used += up_to(bytes, 64);
+        return place;
+    };
+    for (int64_t i = 0; i < work.input_count; ++i) {
+        const Matrix *matrix = work.matrix_of(i);
+        int64_t padded = up_to(work.inputs[i].width, matrix->block), count = rows * padded;
+        int64_t blocks = padded / matrix->block;
+        Prepared to = {};
+        to.padded = padded;
+        to.plain = reinterpret_cast<float *>(take(4 * count));
+        if (matrix->quantised()) {
+            to.block = matrix->block;
+            to.whole = reinterpret_cast<int16_t *>(take(2 * count));
+            to.high = reinterpret_cast<int8_t *>(take(count));
+            to.low = reinterpret_cast<int8_t *>(take(count));
+            to.scale = reinterpret_cast<float *>(take(4 * rows * blocks));
+            to.sum = reinterpret_cast<int32_t *>(take(4 * rows * blocks));
+        }
+        work.places[i].to = to;
+        work.places[i].rows = {rows, padded, blocks, to.plain, to.whole, to.high, to.low, to.scale, to.sum};
+    }
+    return used;
+}
+
+void add_product(const Matrix &matrix, TileProduct product, int64_t tile, const Rows &x, int64_t first, int64_t rows,
+                 float *sums) {
+    float found[ROWS_AT_ONCE * TILE] = {};
+    product(matrix, tile, x, first, rows, found);
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t o = 0; o < TILE; ++o) {
+            float scale = matrix.scale ? matrix.scale[tile * TILE + o] : 1.0f;
+            sums[r * TILE + o] += found[r * TILE + o] * scale;
+        }
+}
+
+void run_tile(const Work &work, const RowFunctions &functions, const Output &output, int64_t tile, int64_t start,
+              int64_t count) {
+    TileProduct one = tile_product(static_cast<Kind>(output.first->kind));
+    TileProduct two = output.second ? tile_product(static_cast<Kind>(output.second->kind)) : nullptr;
+    int64_t from = tile * TILE, width = std::min(TILE, output.first->outputs - from);
+    for (int64_t row = 0; row < count; row += ROWS_AT_ONCE) {
+        int64_t rows = std::min(ROWS_AT_ONCE, count - row);
+        float sums[ROWS_AT_ONCE * TILE] = {};
+        add_product(*output.first, one, tile, work.places[output.first_input].rows, row, rows, sums);
+        if (two) add_product(*output.second, two, tile, work.places[output.second_input].rows, row, rows, sums);
+        if (output.bias)
+            for (int64_t r = 0; r < rows; ++r)
+                for (int64_t o = 0; o < width; ++o) sums[r * TILE + o] += output.bias[from + o];
+        if (output.activation) functions.activate(sums, rows * TILE, output.activation);
+        for (int64_t r = 0; r < rows; ++r) {
+            int64_t at = start + row + r;
+            float *out = output.out + at * output.out_stride + from;
+            if (output.residual) {
+                const float *residual = output.residual + at * output.residual_stride + from;
+                for (int64_t o = 0; o < width; ++o) out[o] = sums[r * TILE + o] + residual[o];
+            } else {
+                for (int64_t o = 0; o < width; ++o) out[o] = sums[r * TILE + o];
+            }
+        }
+    }
+}
+
+bool run_slab(Work &work, int64_t start, int64_t count, int threads) {
+    RowFunctions functions = row_functions();
+    char *memory = scratch.of(lay_out(work, count, nullptr));
+    if (!memory) return false;
+    lay_out(work, count, memory);
+
+    int64_t numbers = 0;
+    for (int64_t i = 0; i < work.input_count; ++i) numbers += count * work.inputs[i].width;
+    parallel(numbers > PREPARED_BY_ONE ? threads : 1, count, [&](int64_t row) {
+        for (int64_t i = 0; i < work.input_count; ++i) {
+            Input in = work.inputs[i];
+            in.x += start * in.stride;
+            functions.prepare(in, row, work.places[i].to);
+        }
+    });
+
+    int64_t bytes = 0, tiles = 0;
+    for (int64_t o = 0; o < work.output_count; ++o) {
+        const Output &output = work.outputs[o];
+        tiles += output.first->tiles();
+        bytes += output.first->tiles() * output.first->tile_bytes();
+        if (output.second) bytes += output.second->tiles() * output.second->tile_bytes();
+    }
+    // Waking a thread costs what it takes to read some 16 KiB.
+    int used = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, bytes * count >> 14)));
+    int64_t chunks = used == 1 ? 1 : std::min(tiles, used * CHUNKS_A_THREAD), each = (tiles + chunks - 1) / chunks;
+    parallel_ranges(used, tiles, each, [&](int64_t begin, int64_t end) {
+        int64_t before = 0;
+        for (int64_t o = 0; o < work.output_count; ++o) {
+            const Output &output = work.outputs[o];
+            int64_t own = output.first->tiles();
+            for (int64_t t = std::max(begin, before); t < std::min(end, before + own); ++t)
+                run_tile(work, functions, output, t - before, start, count);
+            before += own;
+        }
+    });
+    return true;
+}
+
+}  // namespace
+}  // namespace roslin
+
+// Run outputs over `rows` rows of the inputs, each input read by matrices of one kind and block. `turn` may be null.
+// False if there is no memory for what goes in between.
+ROSLIN_API int roslin_run(const roslin::Input *inputs, int64_t input_count, const roslin::Output *outputs,
+                          int64_t output_count, const roslin::Turn *turn, int64_t rows, int threads) {
+    using namespace roslin;
+    Work work = {};
+    work.inputs = inputs;
+    work.input_count = input_count;
+    work.outputs = outputs;
+    work.output_count = output_count;
+    for (int64_t start = 0; start < rows; start += SLAB)
+        if (!run_slab(work, start, std::min(SLAB, rows - start), threads)) return 0;
+    if (turn) {
+        const Output &output = outputs[turn->output];
+        RowFunctions functions = row_functions();
+        int64_t numbers = rows * turn->heads * turn->dims;
+        parallel(numbers > PREPARED_BY_ONE ? threads : 1, rows,
+                 [&](int64_t row) { functions.turn(*turn, row, output.out + row * output.out_stride); });
+    }
+    return 1;
+}

@@ -1,0 +1,189 @@
+"""Weights in 8 or 4 bits, Roslin's own format for answering.
+
+A matrix in 8 bits keeps, for each output, a scale, and each number as the nearest of 255 multiples of it. A matrix in
+4 bits is cut along its inputs into groups; a group keeps a scale and a shift in fp16, and each number as one of
+sixteen: code · scale + shift. Where the sixteen lie is found without data, by turns: each number takes the nearest,
+then the scale and shift that fit the numbers so coded are solved for, under a norm that a few outlying numbers do not
+rule (half-quadratic, as HQQ: https://mobiusml.github.io/hqq_blog; but for the scale as well as the shift).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from roslin.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Bits = Literal[8, 4]
+
+GROUP = 64
+"""Inputs that share a scale and a shift in 4 bits: 4.5 bits a weight in all."""
+GROUPS = (32, 64, 128)
+"""The sizes of a group that the kernels read."""
+
+LEVELS_8, LEVELS_4 = 127, 15
+ROUNDS = 20
+NORM = 0.7
+"""The power of an error in the norm that is made least: below 1, so that outliers count for little more."""
+FIRM, FIRMER = 3.0, 1.05
+"""How closely the norm's split is held at first, and by how much more in each round; errors are in units of a scale."""
+ROWS_AT_ONCE = 2**22
+"""Numbers of a matrix that are quantised at once: some 200 MB of work."""
+
+
+@dataclass(frozen=True, eq=False)
+class QuantisedWeight:
+    """A matrix [O, I] in 8 or 4 bits.
+
+    In 8 bits `codes` are int8 [O, I], `scale` is fp32 [O], and `shift` and `group` are none. In 4 bits `codes` are
+    uint8 [O, ceil(I / 2)] with two numbers each, the first in the low half; `scale` and `shift` are fp16 [O, groups],
+    the last group being shorter where `group` does not divide I.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    shape: tuple[int, int]
+    shift: Tensor | None = None
+    group: int | None = None
+
+    @property
+    def bits(self) -> Bits:
+        """Of each code."""
+        return 8 if self.shift is None else 4
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The matrix [O, I], multiplied out in fp32 and rounded once."""
+        if self.shift is None or self.group is None:
+            return (self.codes.float() * self.scale[:, None]).to(dtype)
+        rows, columns = self.shape
+        codes = torch.stack([self.codes & 15, self.codes >> 4], -1).flatten(1)[:, :columns]
+        grouped = _in_groups(codes.float(), self.group)
+        numbers = grouped * self.scale.float()[..., None] + self.shift.float()[..., None]
+        return numbers.view(rows, -1)[:, :columns].to(dtype)
+
+    def rows(self, which: Tensor | slice) -> QuantisedWeight:
+        """Some rows in the order given."""
+        codes, shift = self.codes[which], None if self.shift is None else self.shift[which]
+        return QuantisedWeight(codes, self.scale[which], (len(codes), self.shape[1]), shift, self.group)
+
+
+def quantise_8(weight_OI: Tensor) -> QuantisedWeight:
+    """The matrix in 8 bits; a row's largest number is kept exactly."""
+    weight_OI = _finite(weight_OI)
+    scale_O = weight_OI.abs().amax(1) / LEVELS_8
+    codes_OI = (weight_OI / scale_O.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).round()
+    rows, columns = weight_OI.shape
+    return QuantisedWeight(codes_OI.clamp(-LEVELS_8, LEVELS_8).to(torch.int8), scale_O, (rows, columns))
+
+
+def quantise_4(weight_OI: Tensor, group: int = GROUP) -> QuantisedWeight:
+    """The matrix in 4 bits, scales and shifts solved for. Raises InputError for a `group` that is none of GROUPS."""
+    return _in_4_bits(weight_OI, group, _solved)
+
+
+def round_to_4(weight_OI: Tensor, group: int = GROUP) -> QuantisedWeight:
+    """The matrix in 4 bits with each group's sixteen numbers spread from its least to its greatest: for comparison."""
+    return _in_4_bits(weight_OI, group, _spread)
+
+
+def quantise(weight_OI: Tensor, bits: Bits, group: int = GROUP) -> QuantisedWeight:
+    """The matrix in 8 or 4 bits."""
+    return quantise_8(weight_OI) if bits == 8 else quantise_4(weight_OI, group)
+
+
+def _in_4_bits(weight_OI: Tensor, group: int, fit: Callable[[Tensor], tuple[Tensor, Tensor]]) -> QuantisedWeight:
+    if group not in GROUPS:
+        raise InputError(f"A group of {group} numbers is none that 4 bits have here: {', '.join(map(str, GROUPS))}.")
+    at_once = max(1, ROWS_AT_ONCE // weight_OI.shape[1])
+    parts = [_some_rows(part, group, fit) for part in torch.split(weight_OI.detach(), at_once)]
+    codes, scale, shift = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
+    rows, columns = weight_OI.shape
+    return QuantisedWeight(codes, scale, (rows, columns), shift, group)
+
+
+def _some_rows(
+    weight_OI: Tensor, group: int, fit: Callable[[Tensor], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows, columns = weight_OI.shape
+    grouped_OGC = _in_groups(_finite(weight_OI), group)
+    scale, shift = fit(grouped_OGC)
+    codes_OI = _coded(grouped_OGC, scale, shift).to(torch.uint8).view(rows, -1)[:, :columns]
+    pairs = F.pad(codes_OI, (0, columns % 2)).view(rows, -1, 2)
+    return pairs[..., 0] | pairs[..., 1] << 4, scale.squeeze(-1).half(), shift.squeeze(-1).half()
+
+
+def _in_groups(numbers_OI: Tensor, group: int) -> Tensor:
+    """[O, groups, group]; what a last group lacks is filled up with its row's last number, which widens no group."""
+    rows, columns = numbers_OI.shape
+    missing = -columns % group
+    if missing:
+        numbers_OI = torch.cat([numbers_OI, numbers_OI[:, -1:].expand(rows, missing)], 1)
+    return numbers_OI.reshape(rows, -1, group)
+
+
+def _spread(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and shift [..., 1] of each group, as fp16 has them, from the group's least and greatest number."""
+    least, greatest = numbers.aminmax(dim=-1, keepdim=True)
+    return _as_kept((greatest - least) / LEVELS_4), _as_kept(least)
+
+
+def _solved(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and shift [..., 1] of each group, as fp16 has them, solved for by turns; of all turns the best is taken."""
+    scale, shift = _spread(numbers)
+    best_scale, best_shift, least = scale, shift, _size(numbers, scale, shift)
+    firm = FIRM
+    for _ in range(ROUNDS):
+        codes = _coded(numbers, scale, shift)
+        unit = scale.clamp(min=torch.finfo(torch.float16).tiny)
+        error = (numbers - (codes * scale + shift)) / unit
+        kept = numbers - _outlying(error, firm) * unit
+        scale, shift = _line_through(codes, kept, scale)
+        size = _size(numbers, scale, shift)
+        better = size < least
+        best_scale, best_shift = torch.where(better, scale, best_scale), torch.where(better, shift, best_shift)
+        least = torch.where(better, size, least)
+        firm *= FIRMER
+    return best_scale, best_shift
+
+
+def _outlying(error: Tensor, firm: float) -> Tensor:
+    """The part of each error that is left to itself: what the norm's proximal step keeps of it."""
+    size = error.abs()
+    return error.sign() * F.relu(size - (NORM / firm) * size.clamp(min=1e-6) ** (NORM - 1))
+
+
+def _line_through(codes: Tensor, numbers: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The scale and shift that take codes to numbers with the least squares; the old scale where all codes are one."""
+    code_mean, mean = codes.mean(-1, keepdim=True), numbers.mean(-1, keepdim=True)
+    spread = ((codes - code_mean) ** 2).sum(-1, keepdim=True)
+    slope = ((codes - code_mean) * (numbers - mean)).sum(-1, keepdim=True) / spread.clamp(min=1e-12)
+    scale = _as_kept(torch.where((spread > 0) & (slope > 0), slope, scale))
+    return scale, _as_kept(mean - scale * code_mean)
+
+
+def _size(numbers: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """How far each group is from its numbers, in squares."""
+    return ((numbers - (_coded(numbers, scale, shift) * scale + shift)) ** 2).sum(-1, keepdim=True)
+
+
+def _coded(numbers: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """The nearest code of each number."""
+    return ((numbers - shift) / scale.clamp(min=torch.finfo(torch.float32).tiny)).round().clamp(0, LEVELS_4)
+
+
+def _as_kept(numbers: Tensor) -> Tensor:
+    return numbers.half().float()
+
+
+def _finite(weight_OI: Tensor) -> Tensor:
+    weight_OI = weight_OI.detach().float()
+    if not weight_OI.isfinite().all():
+        raise InputError("a matrix holds numbers that are infinite or none, which no scale can hold")
+    return weight_OI

@@ -1,0 +1,151 @@
+"""The kernels against plain torch in float64, at every level that this processor has."""
+
+import ctypes
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from roslin.engine.cpu.library import LEVELS, library, library_path
+from roslin.engine.cpu.matrix import PackedMatrix, Products, Source, Sum, Turning
+from roslin.model.quantised import QuantisedWeight, quantise_4, quantise_8
+
+pytestmark = pytest.mark.skipif(not library_path().is_file(), reason="needs the C++ kernels, which were not built")
+
+KINDS = ["int8", "int4-32", "int4-64", "int4-128", "bfloat16", "float32"]
+
+
+def levels() -> list[int]:
+    """Those of this processor."""
+    found = library()
+    if found is None:
+        return []
+    highest = found.roslin_level()
+    there = [number for number in LEVELS if found.roslin_use_level(number) == number]
+    found.roslin_use_level(highest)
+    return there
+
+
+@pytest.fixture(params=levels(), ids=LEVELS.get)
+def level(request: pytest.FixtureRequest) -> Iterator[int]:
+    found = library()
+    assert found is not None
+    highest = found.roslin_level()
+    found.roslin_use_level(request.param)
+    yield request.param
+    found.roslin_use_level(highest)
+
+
+def weight_of(kind: str, outputs: int, inputs: int) -> Tensor | QuantisedWeight:
+    weight = torch.randn(outputs, inputs)
+    weight[:, inputs // 2] *= 8
+    if kind == "int8":
+        return quantise_8(weight)
+    if kind.startswith("int4"):
+        return quantise_4(weight, int(kind[5:]))
+    return weight.to(getattr(torch, kind))
+
+
+def plain(weight: Tensor | QuantisedWeight) -> Tensor:
+    return weight.dequantize().double() if isinstance(weight, QuantisedWeight) else weight.double()
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    """Within what whole numbers of 16 bits, block by block, leave of the inputs."""
+    error = (found.double() - expected).abs().max() / expected.abs().max()
+    assert error < 1e-4, error
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (16, 64), (37, 101), (130, 384), (33, 515)])
+def test_a_product_equals_plain_torch(level: int, kind: str, outputs: int, inputs: int) -> None:
+    torch.manual_seed(outputs)
+    weight, bias = weight_of(kind, outputs, inputs), torch.randn(outputs)
+    product = Products([Source(inputs)], [Sum(PackedMatrix(weight), 0, bias)])
+    for rows in (1, 2, 3, 5, 8, 9, 17):
+        x = torch.randn(rows, inputs)
+        x[:, 0] *= 10
+        [found] = product(x)
+        close(found, F.linear(x.double(), plain(weight), bias.double()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_is_the_same_to_the_bit_whatever_rows_and_threads_are_beside_it(level: int, kind: str) -> None:
+    torch.manual_seed(1)
+    product = Products([Source(200)], [Sum(PackedMatrix(weight_of(kind, 300, 200)), 0)])
+    x = torch.randn(300, 200)
+    [together] = product(x)
+    for row in (0, 7, 8, 255, 256, 299):
+        assert torch.equal(product(x[row : row + 1])[0][0], together[row])
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert torch.equal(product(x)[0], together)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4-64", "float32"])
+@pytest.mark.parametrize("activation", [None, "gelu", "gelu_new", "silu"])
+def test_norms_activations_and_the_residual_are_applied(level: int, kind: str, activation: str | None) -> None:
+    torch.manual_seed(2)
+    one, two, back, other = (weight_of(kind, *shape) for shape in ((50, 96), (70, 96), (96, 50), (96, 70)))
+    gain, shift, bias = torch.rand(96) + 0.5, torch.randn(96), torch.randn(70)
+    x = torch.randn(5, 96) + 3
+    first = Products(
+        [Source(96, "layer", 1e-5, gain, shift), Source(96, "rms", 1e-6)],
+        [Sum(PackedMatrix(one), 0), Sum(PackedMatrix(two), 1, bias, activation)],
+    )
+    last = Products([Source(50), Source(70)], [Sum(PackedMatrix(back), 0, None, None, PackedMatrix(other), 1)])
+    a, b = first(x, x)
+    exact = x.double()
+    normed = F.layer_norm(exact, [96], gain.double(), shift.double(), 1e-5)
+    rooted = F.linear(F.rms_norm(exact, [96], None, 1e-6), plain(two), bias.double())
+    functions = {
+        None: lambda y: y,
+        "gelu": F.gelu,
+        "gelu_new": lambda y: F.gelu(y, approximate="tanh"),
+        "silu": F.silu,
+    }
+    close(a, F.linear(normed, plain(one)))
+    close(b, functions[activation](rooted))
+    [found] = last(a, b, residual=x)
+    close(found, exact + F.linear(a.double(), plain(back)) + F.linear(b.double(), plain(other)))
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_heads_turn_and_gates_are_applied(level: int, interleaved: bool) -> None:
+    torch.manual_seed(3)
+    weight = torch.randn(3 * 24, 40)
+    product = Products([Source(40, gate="silu")], [Sum(PackedMatrix(weight), 0)], Turning(2, 24, 10, interleaved))
+    x, tables = torch.randn(4, 80), torch.randn(4, 2, 10)
+    [found] = product(x, turns=(tables[:, 0], tables[:, 1]))
+    gated = F.silu(x[:, :40].double()) * x[:, 40:].double()
+    heads = F.linear(gated, weight.double()).view(4, 3, 24)
+    turning = heads[:, :2, :10].clone()
+    pairs = turning.view(4, 2, 5, 2) if interleaved else turning.view(4, 2, 2, 5)
+    flipped = pairs.flip(-1 if interleaved else -2).reshape(4, 2, 10)
+    cos, sin = tables.double().unsqueeze(2).unbind(1)
+    heads[:, :2, :10] = turning * cos + flipped * sin
+    close(found, heads.flatten(1))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_that_are_none_stay_so(level: int, kind: str, bad: float) -> None:
+    product = Products([Source(70)], [Sum(PackedMatrix(weight_of(kind, 20, 70)), 0)])
+    x = torch.ones(2, 70)
+    x[1, 69] = bad
+    [found] = product(x)
+    assert found[0].isfinite().all()
+    assert not found[1].isfinite().any()
+
+
+def test_large_pages_are_asked_for_within_the_memory_given() -> None:
+    found = library()
+    assert found is not None
+    memory = torch.zeros(10_000, dtype=torch.uint8)
+    found.roslin_large_pages(ctypes.c_void_p(memory.data_ptr()), ctypes.c_int64(10_000))
+    assert not memory.any()
