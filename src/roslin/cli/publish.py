@@ -85,11 +85,17 @@ def _listing(plan: "Plan", hub: "Hub") -> list[str]:
         *rows,
         _sum(plan),
         f"licence: {plan.upload.licence}",
-        f"visibility: {plan.visibility}" + ("" if plan.repository else " (the repository would be made)"),
+        f"visibility: {plan.visibility}{_if_made(plan)}",
         *([f"tag: {plan.target.tag}"] if plan.target.tag else []),
         *_remarks(plan, hub),
         "Nothing was sent.",
     ]
+
+
+def _if_made(plan: "Plan") -> str:
+    if plan.unasked:
+        return ", if the repository is not there yet"
+    return "" if plan.repository else " (the repository would be made)"
 
 
 def _sum(plan: "Plan") -> str:
