@@ -153,7 +153,7 @@ def test_no_right_answer_on_the_others_is_told_too() -> None:
 def test_scores_go_into_the_card(roslin: Run, model: Path, data: Path) -> None:
     assert roslin("eval", model, *asked("--card", data=data), "--name", "mine").code == 0
     card = (model / "README.md").read_text()
-    assert card.index("## Benchmarks") < card.index("## Attribution")
+    assert card.index("## Benchmark Metrics") < card.index("## Attribution")
     assert "| databricks/dolly-v2-7b | 0.392 |" in card
     assert "| piqa | " in card
     assert "boolq: its passages lack the titles" in card
@@ -174,7 +174,6 @@ def test_a_card_that_is_not_there_is_told_before_any_work(roslin: Run, data: Pat
         (("--limits", "--shots", "2"), "--shots"),
         (("--records", "x.jsonl", "--data", "y"), "--data"),
         (("--greedy",), "--greedy is for records"),
-        (("--card", "--records", "x.jsonl"), "--card is for benchmarks and limits"),
         (("--tasks", ","), "names no task"),
         (("--seed", "-1"), "--seed"),
         (("--seed", "99999999999999999999"), "--seed"),

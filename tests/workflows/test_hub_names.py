@@ -86,9 +86,12 @@ def test_by_hub_name(name: str, cache: Path, base_folder: Path, some_starter_rec
     assert model.score("What is Roslin?", "A tool.").loss > 0
 
     values = {"model": name, "records": str(some_starter_records), "output": str(tmp_path / "run"), "epochs": 0.2}
+    values["records_licence"] = "cc0-1.0"
     sizes = {"max_length": 256, "row_length": 256, "held_out": {"fraction": 0.1}, "tensorboard": False}
     made = tune(Recipe.parse(values | sizes), restart=False, console=Console(file=io.StringIO()))
     assert Roslin.load(str(made)).score("What is Roslin?", "A tool.").loss > 0
     card = (made / "README.md").read_text(encoding="utf-8")
     assert f"base_model: {name}" in card
-    assert f"license: {PUBLISHED[name].licence}" in card
+    licence = PUBLISHED[name].licence
+    assert (f"license: {licence}" in card) == ("-nc-" not in licence)  # whoever may not sell it must choose himself
+    assert f"licence of the base | `{licence}`" in card

@@ -30,7 +30,7 @@ def _what(facts: CardFacts) -> str:
     size = f" of {in_millions(count)} parameters" if count else ""
     if tuning is None:
         return (
-            f"{plain(facts.name)} is a causal language model{size}. {gaps(facts)['tuning']} This card says only what "
+            f"A causal language model{size}. {gaps(facts)['tuning']} This card says only what "
             "its files show, and what has been measured."
         )
     records = f"{tuning.records.train:,} instruction records with Roslin"
@@ -39,7 +39,7 @@ def _what(facts: CardFacts) -> str:
         made = f"made of {code(tuning.base.words)} and this adapter, which was tuned on {records}"
     prompt = "It expects Dolly's prompt. " if facts.files.has_keys else ""
     return (
-        f"{plain(facts.name)} is an instruction-following language model{size}, {made}. {prompt}How well it follows "
+        f"An instruction-following language model{size}, {made}. {prompt}How well it follows "
         "instructions is measured below, beside its base; what was not measured is said to be."
     )
 

@@ -1,0 +1,72 @@
+"""The programs that a card shows are run as they stand there, from the folder that holds the model."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from made_evidence import tuning
+from model_folders import keyed_base
+from roslin.publish.card import CardFacts, ModelFiles, write_first_card
+from roslin.publish.card.usage import usage
+
+PROGRAM = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def place(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds `model`, as the end of tuning leaves it."""
+    folder = tmp_path_factory.mktemp("place")
+    write_first_card(keyed_base(base_folder, folder / "model"), tuning())
+    return folder
+
+
+def programs(card: Path, heading: str) -> list[tuple[str, str]]:
+    """The programs under a heading of a written card, each with its language."""
+    text = card.read_text(encoding="utf-8")
+    return PROGRAM.findall(text.split(f"\n### {heading}\n", 1)[1].split("\n### ", 1)[0])
+
+
+def run(place: Path, *words: str) -> str:
+    done = subprocess.run([sys.executable, *words], cwd=place, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_roslins_commands_and_program_answer(place: Path) -> None:
+    [(_, commands), (_, program)] = programs(place / "model" / "README.md", "Roslin")
+    ask, serve = commands.splitlines()
+    assert run(place, "-c", program).strip()
+    question = re.fullmatch(r'roslin ask ./model "(.*)"', ask)
+    assert question
+    assert run(place, "-m", "roslin", "ask", "./model", question[1], "--seed", "1").strip()
+    assert serve == "roslin serve ./model"  # tests/serve runs it
+
+
+@pytest.mark.full
+def test_transformers_pipeline_answers(place: Path) -> None:
+    [(_, program)] = programs(place / "model" / "README.md", "transformers")
+    assert run(place, "-c", program).strip()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("package", "heading"), [("langchain_huggingface", "LangChain"), ("modelscope", "ModelScope")])
+def test_other_interfaces_answer(place: Path, package: str, heading: str) -> None:
+    pytest.importorskip(package)
+    [(_, program)] = programs(place / "model" / "README.md", heading)
+    assert run(place, "-c", program).strip()
+
+
+def test_a_folder_without_the_pipelines_files_shows_how_transformers_loads_it(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "model", tmp_path / "model")
+    for name in ("instruct_pipeline.py", "configuration.json"):
+        (tmp_path / "model" / name).unlink()
+    files = ModelFiles.of(tmp_path / "model")
+    text = usage(CardFacts("theirs", files))
+    assert "ModelScope" not in text
+    assert "trust_remote_code" not in text
+    [program] = [program for _, program in PROGRAM.findall(text) if "AutoModelForCausalLM" in program]
+    run(tmp_path, "-c", program)
