@@ -24,13 +24,13 @@ test-full: $(VENV)/.dev lint
 	@$(PYTEST)
 
 lint: $(VENV)/.dev
-	@$(BIN)/ruff check src tests bench
-	@$(BIN)/ruff format --check src tests bench
+	@$(BIN)/ruff check src tests bench notebooks
+	@$(BIN)/ruff format --check src tests bench notebooks
 	@$(BIN)/mypy
 
 format: $(VENV)/.dev
-	@$(BIN)/ruff check --fix src tests bench
-	@$(BIN)/ruff format src tests bench
+	@$(BIN)/ruff check --fix src tests bench notebooks
+	@$(BIN)/ruff format src tests bench notebooks
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Roslin needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
