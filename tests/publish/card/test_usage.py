@@ -10,6 +10,8 @@ import pytest
 
 from made_evidence import tuning
 from model_folders import keyed_base
+from other_versions import environment
+from other_versions import run as answered
 from roslin.publish.card import CardFacts, ModelFiles, write_first_card
 from roslin.publish.card.usage import usage
 
@@ -53,11 +55,18 @@ def test_transformers_pipeline_answers(place: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("package", "heading"), [("langchain_huggingface", "LangChain"), ("modelscope", "ModelScope")])
-def test_other_interfaces_answer(place: Path, package: str, heading: str) -> None:
-    pytest.importorskip(package)
+@pytest.mark.parametrize(
+    ("packages", "heading"),
+    [(("langchain-huggingface",), "LangChain"), (("modelscope[framework]==1.40.2",), "ModelScope")],
+    ids=["langchain", "modelscope"],
+)
+def test_other_interfaces_answer(
+    place: Path, packages: tuple[str, ...], heading: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = environment(tmp_path / "env", *packages, alone=False)
     [(_, program)] = programs(place / "model" / "README.md", heading)
-    assert run(place, "-c", program).strip()
+    monkeypatch.chdir(place)
+    assert answered(python, program, cache=tmp_path).strip()
 
 
 def test_a_folder_without_the_pipelines_files_shows_how_transformers_loads_it(place: Path, tmp_path: Path) -> None:
