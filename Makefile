@@ -9,7 +9,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 # The C++ kernels for the CPU, which an installation builds where there is a compiler.
 KERNELS := setup.py $(wildcard src/roslin/engine/cpu/*.cpp src/roslin/engine/cpu/*.h)
 
-.PHONY: demo test test-full lint format clean
+.PHONY: demo test test-full docs lint format clean
 
 demo: $(VENV)/.core
 	@$(BIN)/roslin demo $(ARGS)
@@ -22,6 +22,10 @@ test: $(VENV)/.dev lint
 
 test-full: $(VENV)/.dev lint
 	@$(PYTEST)
+
+# The documentation site, into site/: open site/index.html. The tests build it too.
+docs: $(VENV)/.dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check src tests bench notebooks

@@ -1,4 +1,4 @@
-"""The figures of the site's pages about GPUs, by what `roslin plan` reckons; run by itself it writes them into the pages.
+"""The figures of the pages about GPUs, by what `roslin plan` reckons; run by itself it writes them into the pages.
 
 python tests/gpu_pages.py, after a change to what is predicted. In a page, figures stand between `<!-- figures: KIND
 GPU … -->` and `<!-- end of figures -->`.
@@ -83,9 +83,7 @@ def tune(*gpus: str) -> Iterator[str]:
             for choice in choices(model, gpu):
                 on = GPUS[gpu].title if choice.count == 1 else f"{choice.count} × {GPUS[gpu].title}"
                 memory, _, tokens, _, time = predicted(choice.recipe, Said(gpu, choice.count, "")).split()
-                yield (
-                    f"| {model} | {on} | `{choice.recipe.name}` | {choice.tuned} | {memory} | {tokens} | {time} |"
-                )
+                yield (f"| {model} | {on} | `{choice.recipe.name}` | {choice.tuned} | {memory} | {tokens} | {time} |")
 
 
 def answer(*gpus: str) -> Iterator[str]:

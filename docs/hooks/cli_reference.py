@@ -5,10 +5,12 @@ A page that holds the line `<!-- every command -->` gets every command and optio
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer.main
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MARK = "<!-- every command -->"
 
@@ -22,7 +24,9 @@ def reference() -> str:
     """The whole reference in Markdown."""
     from roslin.cli.main import app
 
-    return "\n".join(line for path, command in commands(typer.main.get_command(app)) for line in _section(path, command))
+    return "\n".join(
+        line for path, command in commands(typer.main.get_command(app)) for line in _section(path, command)
+    )
 
 
 def commands(root: Any, path: str = "roslin") -> Iterator[tuple[str, Any]]:

@@ -9,12 +9,14 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic_core import PydanticUndefined
 
 from roslin.tune.recipe import GROUPS, Recipe, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MARK = "<!-- every setting -->"
 INTRO = {
