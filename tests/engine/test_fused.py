@@ -3,10 +3,16 @@ from typing import Any
 import pytest
 import torch
 
-from roslin.engine import GREEDY, Engine, FusedDecoder, Request, Sampling, ScoreRow, fuse, score
+from roslin.engine import GREEDY, Engine, FusedDecoder, Request, Sampling, ScoreRow, score
 from roslin.engine.fused import _product
-from roslin.model import find_model, load_decoder
+from roslin.model import Decoder, find_model, load_decoder
 from tiny_decoders import FAMILIES, VOCABULARY, plain_logits, tiny_decoder
+
+
+@torch.inference_mode()
+def fuse(decoder: Decoder) -> FusedDecoder:
+    return FusedDecoder(decoder)
+
 
 REQUESTS = [Request([n + 3, 9, 2] * (n + 1), 60, Sampling(seed=n) if n % 2 else GREEDY) for n in range(5)]
 
@@ -16,7 +22,6 @@ REQUESTS = [Request([n + 3, 9, 2] * (n + 1), 60, Sampling(seed=n) if n % 2 else 
 )
 def test_a_fused_decoder_answers_as_the_plain_one(family: str, changes: dict[str, Any]) -> None:
     plain, fused = tiny_decoder(family, **changes), fuse(tiny_decoder(family, **changes))
-    assert isinstance(fused, FusedDecoder)
     expected = Engine(plain, VOCABULARY, 3).run(REQUESTS)
     found = Engine(fused, VOCABULARY, 3).run(REQUESTS)
     for one, other in zip(found, expected, strict=True):

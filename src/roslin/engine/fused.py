@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from roslin.engine.cpu.decoder import TAKEN, KernelDecoder
+from roslin.engine.cpu.library import library
 from roslin.model import Attend, Block, Decoder, ModelConfig
 from roslin.model.decoder import activation_of
 from roslin.model.rotary import Rotary, Turns
@@ -53,14 +55,16 @@ class FusedDecoder:
         return self._head(hidden_ND)
 
 
-def fuse(decoder: Decoder) -> "Decoder | FusedDecoder":
+def fuse(decoder: Decoder) -> "Decoder | FusedDecoder | KernelDecoder":
     """The decoder in its fastest form for answering; it is taken apart for that, and must not be used any more.
 
-    On a GPU that form is the decoder itself.
+    On a GPU that form is the decoder itself; on a CPU it runs by our own kernels, or by torch's where they are missing.
     """
     if decoder.device.type != "cpu":
         return decoder
     with torch.inference_mode():
+        if decoder.dtype in TAKEN and library() is not None:
+            return KernelDecoder(decoder)
         return FusedDecoder(decoder)
 
 

@@ -138,13 +138,13 @@ class Decoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the weights, which is that of the arithmetic."""
-        return self.embedding.weight.dtype
+        """The dtype of the arithmetic, which is that of the weights that are not quantised."""
+        return next(self.norm.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.embedding.weight.device
+        return next(self.norm.parameters()).device
 
     def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
         """The hidden states after the final norm, [N, D]. Positions must be below the model's."""

@@ -60,8 +60,12 @@ TileProduct avx512_tile_product(Kind kind);
 TileProduct avx2_tile_product(Kind kind);
 TileProduct neon_tile_product(Kind kind);
 
+// Write the first `rows` outputs of a tile as bfloat16 [rows, inputs].
+using UnpackTile = void (*)(const Matrix &, int64_t tile, int64_t rows, uint16_t *out);
+
+UnpackTile unpack_tile();
+
 float half_to_float(uint16_t half);
-uint16_t to_bfloat16(float number);  // to the nearest, ties to even
 
 inline float from_bfloat16(uint16_t number) {
     union {

@@ -89,7 +89,7 @@ class PackedMatrix:
         self.outputs, self.inputs = weight.shape
         self._scale: Tensor | None = None
         kind: int = weight.bits if isinstance(weight, QuantisedWeight) else KINDS[weight.dtype]
-        block = isinstance(weight, QuantisedWeight) and weight.group or BLOCK
+        block = (isinstance(weight, QuantisedWeight) and weight.group) or BLOCK
         made = _Matrix(None, None, self.outputs, self.inputs, block, kind)
         kernels.roslin_packed_bytes.restype = c_int64
         self.bytes: int = kernels.roslin_packed_bytes(pointer(made))
@@ -159,7 +159,7 @@ class Products:
         """Lay out all that does not change from call to call."""
         found = library()
         assert found is not None
-        self._run = found.roslin_run
+        self._library, self._run = found, found.roslin_run
         self._inputs = (_Input * len(self.sources))(*map(self._input, self.sources))
         self._outputs = (_Output * len(self.sums))(*map(self._output, self.sums))
         self._widths = [each.matrix.outputs for each in self.sums]
@@ -185,10 +185,7 @@ class Products:
         if residual is not None:
             self._outputs[0].residual = residual.data_ptr()
             self._outputs[0].residual_stride = residual.stride(0)
-        if self._turn is not None and turns is not None:
-            cos, sin = turns
-            self._turn.cos, self._turn.sin, self._turn.stride = cos.data_ptr(), sin.data_ptr(), cos.stride(0)
-        turn = None if self._turn is None or turns is None else ctypes.byref(self._turn)
+        turn = self._turning(turns)
         done = self._run(
             self._inputs, c_int64(len(rows)), self._outputs, c_int64(len(outs)), turn, c_int64(count),
             torch.get_num_threads(),
@@ -196,6 +193,20 @@ class Products:
         if not done:
             raise MachineError(f"No memory for the products of {count} tokens: lower max_batch, or shorten.")
         return outs
+
+    def turn(self, out: Tensor, turns: tuple[Tensor, Tensor] | None) -> None:
+        """Turn the heads of the first sum, where there are any to turn: what a call does by itself."""
+        if turn := self._turning(turns):
+            place, stride = c_void_p(out.data_ptr()), c_int64(out.stride(0))
+            self._library.roslin_turn(turn, place, stride, c_int64(len(out)), torch.get_num_threads())
+
+    def _turning(self, turns: tuple[Tensor, Tensor] | None) -> Any:
+        """How heads turn in this call; None where they do not."""
+        if self._turn is None or turns is None:
+            return None
+        cos, sin = turns
+        self._turn.cos, self._turn.sin, self._turn.stride = cos.data_ptr(), sin.data_ptr(), cos.stride(0)
+        return ctypes.byref(self._turn)
 
     def _input(self, source: Source) -> _Input:
         norm, gate = NORMS[source.norm], ACTIVATIONS[source.gate]

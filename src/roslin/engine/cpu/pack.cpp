@@ -97,3 +97,13 @@ ROSLIN_API void roslin_pack_plain(const roslin::Matrix *m, const void *numbers, 
         }
     });
 }
+
+// Outputs `start` (a multiple of 16) to `start + count` as bfloat16 [count, inputs].
+ROSLIN_API void roslin_unpack(const roslin::Matrix *m, int64_t start, int64_t count, uint16_t *out, int threads) {
+    using namespace roslin;
+    UnpackTile one = unpack_tile();
+    parallel(threads, (count + TILE - 1) / TILE, [&](int64_t tile) {
+        int64_t rows = std::min(TILE, count - tile * TILE);
+        one(*m, start / TILE + tile, rows, out + tile * TILE * m->inputs);
+    });
+}

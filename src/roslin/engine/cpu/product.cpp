@@ -185,6 +185,12 @@ bool run_slab(Work &work, int64_t start, int64_t count, int threads) {
     return true;
 }
 
+void turn_rows(const Turn &turn, float *out, int64_t out_stride, int64_t rows, int threads) {
+    RowFunctions functions = row_functions();
+    parallel(rows * turn.heads * turn.dims > PREPARED_BY_ONE ? threads : 1, rows,
+             [&](int64_t row) { functions.turn(turn, row, out + row * out_stride); });
+}
+
 }  // namespace
 }  // namespace roslin
 
@@ -200,12 +206,11 @@ ROSLIN_API int roslin_run(const roslin::Input *inputs, int64_t input_count, cons
     work.output_count = output_count;
     for (int64_t start = 0; start < rows; start += SLAB)
         if (!run_slab(work, start, std::min(SLAB, rows - start), threads)) return 0;
-    if (turn) {
-        const Output &output = outputs[turn->output];
-        RowFunctions functions = row_functions();
-        int64_t numbers = rows * turn->heads * turn->dims;
-        parallel(numbers > PREPARED_BY_ONE ? threads : 1, rows,
-                 [&](int64_t row) { functions.turn(*turn, row, output.out + row * output.out_stride); });
-    }
+    if (turn) turn_rows(*turn, outputs[turn->output].out, outputs[turn->output].out_stride, rows, threads);
     return 1;
+}
+
+// Turn heads in place: `out` [rows, heads and more].
+ROSLIN_API void roslin_turn(const roslin::Turn *turn, float *out, int64_t out_stride, int64_t rows, int threads) {
+    roslin::turn_rows(*turn, out, out_stride, rows, threads);
 }

@@ -23,13 +23,6 @@ float half_to_float(uint16_t half) {
     return both.value;
 }
 
-uint16_t to_bfloat16(float number) {
-    uint32_t bits;
-    std::memcpy(&bits, &number, 4);
-    if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(bits >> 16 | 0x40);
-    return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
 namespace {
 
 void int8_tile(const Matrix &m, int64_t tile, const Rows &x, int64_t first, int64_t rows, float *sums) {

@@ -1,0 +1,171 @@
+"""A decoder for answering on a CPU by kernels of our own: as few calls a layer as can be.
+
+A layer whose attention and MLP stand beside each other (GPT-NeoX, GPT-J) is two sums of products. The first reads the
+norms of the residual stream into queries, keys, values, which turn with their positions, and into the MLP's first half
+with its activation. The second reads attention and MLP together back into the stream. Where the one follows the other
+(llama) there are four.
+Numbers between the products are fp32 whatever the weights are, and what a row comes to is the same to the bit
+whatever rows are beside it; but where the decoder computes in bfloat16, many rows at once are rounded to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from roslin.engine.cpu.many import MANY, has_fast_bfloat16, many_rows
+from roslin.engine.cpu.matrix import PackedMatrix, Products, Source, Sum, Turning
+from roslin.model import Block
+from roslin.model.quantised_linear import QuantisedLinear
+from roslin.model.rotary import Rotary
+
+if TYPE_CHECKING:
+    from roslin.model import Attend, Decoder, ModelConfig
+    from roslin.model.rotary import Turns
+
+Run = Callable[..., list[Tensor]]
+"""`Products`, or what takes its place for many rows."""
+
+TAKEN = (torch.float32, torch.bfloat16)
+"""What the decoder's plain numbers may be."""
+
+
+class KernelDecoder:
+    """Equals the decoder it was made from; its weights can no longer change."""
+
+    dtype = torch.float32
+    """That of the arithmetic between the products."""
+    device = torch.device("cpu")
+
+    def __init__(self, decoder: Decoder) -> None:
+        """Take `decoder` apart, layer by layer, so that its weights and the packed ones are never both whole."""
+        self.config: ModelConfig = decoder.config
+        self._embedding = decoder.embedding
+        self._norm = decoder.norm.float()
+        self._rotary = Rotary(self.config)
+        run = _few_or_many if decoder.dtype == torch.bfloat16 and has_fast_bfloat16() else _few
+        kind = _Parallel if self.config.parallel_residual else _Sequential
+        self._layers: list[_Parallel | _Sequential] = []
+        for layer, block in enumerate(decoder.blocks):
+            assert isinstance(block, Block)
+            self._layers.append(kind(self.config, block, run))
+            decoder.blocks[layer] = nn.Identity()
+        self._head = run(Products([Source(self.config.width)], [Sum(_packed(decoder.head), 0, decoder.head.bias)]))
+
+    def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
+        """The hidden states after the final norm, [N, D]."""
+        x_ND = self._embedding(ids_N).float()
+        turns = self._rotary.turns(positions_N, torch.float32, attend)
+        for layer in self._layers:
+            x_ND = layer(x_ND, turns, attend)
+        normed_ND: Tensor = self._norm(x_ND)
+        return normed_ND
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """The logits of every row of the head, [N, V]."""
+        return self._head(hidden_ND.contiguous())[0]
+
+
+class _Attention:
+    """What stands between the first product and the one behind attention; queries and keys have turned already."""
+
+    def __init__(self, config: ModelConfig, block: Block) -> None:
+        self._layer = block.layer
+        self._head_dim = config.head_dim
+        self._heads = (config.heads, config.kv_heads, config.kv_heads)
+        self._normed = block.normed_heads if config.qk_norm else None
+        for norm in (block.q_norm, block.k_norm):
+            if norm is not None:
+                norm.float()
+
+    def __call__(self, qkv_NA: Tensor, turns: Turns, attend: Attend) -> Tensor:
+        heads_NGK = qkv_NA.view(len(qkv_NA), sum(self._heads), self._head_dim)
+        if self._normed is not None:
+            heads_NGK = turns.apply(self._normed(heads_NGK))
+        q_NHK, k_NGK, v_NGK = heads_NGK.split_with_sizes(self._heads, 1)
+        return attend(self._layer, q_NHK, k_NGK, v_NGK).flatten(1).contiguous()
+
+
+class _Parallel:
+    """A layer whose attention and MLP stand beside each other: two calls."""
+
+    def __init__(self, config: ModelConfig, block: Block, run: Callable[[Products], Run]) -> None:
+        sources = [_source(config, block.norm1)]
+        if block.norm2 is not None:
+            sources.append(_source(config, block.norm2))
+        activation = None if config.gated_mlp else config.activation
+        first = [
+            Sum(_packed(block.qkv), 0, block.qkv.bias),
+            Sum(_packed(block.up), len(sources) - 1, block.up.bias, activation),
+        ]
+        gate = config.activation if config.gated_mlp else None
+        back = [Source(config.query_rows), Source(config.inner, gate=gate)]
+        bias = _both(block.out.bias, block.down.bias)
+        self._sources = len(sources)
+        self._first = run(Products(sources, first, _turning(config)))
+        self._last = run(Products(back, [Sum(_packed(block.out), 0, bias, None, _packed(block.down), 1)]))
+        self._attention = _Attention(config, block)
+
+    def __call__(self, x_ND: Tensor, turns: Turns, attend: Attend) -> Tensor:
+        qkv_NA, up_NF = self._first(*[x_ND] * self._sources, turns=(turns.cos, turns.sin))
+        return self._last(self._attention(qkv_NA, turns, attend), up_NF, residual=x_ND)[0]
+
+
+class _Sequential:
+    """A layer whose MLP reads what attention has written: four calls."""
+
+    def __init__(self, config: ModelConfig, block: Block, run: Callable[[Products], Run]) -> None:
+        norm2 = block.norm1 if block.norm2 is None else block.norm2
+        activation = None if config.gated_mlp else config.activation
+        down = Source(config.inner, gate=config.activation if config.gated_mlp else None)
+        qkv = Sum(_packed(block.qkv), 0, block.qkv.bias)
+        self._qkv = run(Products([_source(config, block.norm1)], [qkv], _turning(config)))
+        self._out = run(Products([Source(config.query_rows)], [Sum(_packed(block.out), 0, block.out.bias)]))
+        up = Sum(_packed(block.up), 0, block.up.bias, activation)
+        self._up = run(Products([_source(config, norm2)], [up]))
+        self._down = run(Products([down], [Sum(_packed(block.down), 0, block.down.bias)]))
+        self._attention = _Attention(config, block)
+
+    def __call__(self, x_ND: Tensor, turns: Turns, attend: Attend) -> Tensor:
+        [qkv_NA] = self._qkv(x_ND, turns=(turns.cos, turns.sin))
+        [x_ND] = self._out(self._attention(qkv_NA, turns, attend), residual=x_ND)
+        return self._down(*self._up(x_ND), residual=x_ND)[0]
+
+
+def _few(products: Products) -> Run:
+    return products
+
+
+def _few_or_many(products: Products) -> Run:
+    def run(*rows: Tensor, residual: Tensor | None = None, turns: tuple[Tensor, Tensor] | None = None) -> list[Tensor]:
+        how = many_rows if len(rows[0]) >= MANY else Products.__call__
+        return how(products, *rows, residual=residual, turns=turns)
+
+    return run
+
+
+def _turning(config: ModelConfig) -> Turning | None:
+    """None where heads are normed before they turn, which is done in torch."""
+    if config.qk_norm:
+        return None
+    return Turning(config.heads + config.kv_heads, config.head_dim, config.rotary_dims, config.rotary_interleaved)
+
+
+def _source(config: ModelConfig, norm: nn.Module) -> Source:
+    assert isinstance(norm, nn.LayerNorm | nn.RMSNorm)
+    shift = norm.bias if isinstance(norm, nn.LayerNorm) else None
+    return Source(config.width, config.norm, config.norm_eps, norm.weight, shift)
+
+
+def _packed(linear: nn.Module) -> PackedMatrix:
+    assert isinstance(linear, nn.Linear | QuantisedLinear)
+    return PackedMatrix(linear.quantised if isinstance(linear, QuantisedLinear) else linear.weight)
+
+
+def _both(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one.float() + other.float()

@@ -1,0 +1,90 @@
+"""Products of many rows at once in bfloat16 by torch, whose kernels have matrix units (AMX) and blocking for that.
+
+A matrix is unpacked some outputs at a time into one small piece of memory, which stays in the cache: the work of that
+is spread over all the rows, and no second copy of the weights is kept.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_int64, c_void_p
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from roslin.engine.cpu.library import library
+
+if TYPE_CHECKING:
+    from roslin.engine.cpu.matrix import PackedMatrix, Products, Source
+
+MANY = 32
+"""Rows from which unpacking costs less than it saves."""
+PIECE = 2**20
+"""Numbers of a matrix that are unpacked at once: 2 MB in bfloat16."""
+
+
+@cache
+def has_fast_bfloat16() -> bool:
+    """Whether torch has instructions for bfloat16 here, without which fp32 is faster."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if torch._C._has_mkldnn else False
+
+
+def many_rows(
+    products: Products, *rows: Tensor, residual: Tensor | None = None, turns: tuple[Tensor, Tensor] | None = None
+) -> list[Tensor]:
+    """What `products` would give for these rows, rounded to bfloat16 where they meet a matrix."""
+    inputs = [_prepared(source, x) for source, x in zip(products.sources, rows, strict=True)]
+    outs = []
+    for each in products.sums:
+        out = _product(each.matrix, inputs[each.source])
+        if each.other is not None:
+            out += _product(each.other, inputs[each.other_source])
+        if each.bias is not None:
+            out += each.bias
+        outs.append(activated(out, each.activation))
+    if residual is not None:
+        outs[0] += residual
+    products.turn(outs[0], turns)
+    return outs
+
+
+def activated(x: Tensor, activation: str | None) -> Tensor:
+    """An activation by its name in a configuration."""
+    if activation is None:
+        return x
+    return F.silu(x) if activation == "silu" else F.gelu(x, approximate="tanh" if activation == "gelu_new" else "none")
+
+
+def _prepared(source: Source, x: Tensor) -> Tensor:
+    if source.norm == "layer":
+        x = F.layer_norm(x, [source.width], _as_float(source.gain), _as_float(source.shift), source.eps)
+    elif source.norm == "rms":
+        x = F.rms_norm(x, [source.width], _as_float(source.gain), source.eps)
+    if source.gate is not None:
+        gate, up = x.chunk(2, -1)
+        x = activated(gate, source.gate) * up
+    return x.bfloat16()
+
+
+def _as_float(numbers: Tensor | None) -> Tensor | None:
+    return None if numbers is None else numbers.float()
+
+
+def _product(matrix: PackedMatrix, x_NI: Tensor) -> Tensor:
+    """[N, O] in fp32, of rows in bfloat16."""
+    found = library()
+    assert found is not None
+    out_NO = torch.empty(len(x_NI), matrix.outputs)
+    at_once = max(1, PIECE // matrix.inputs // 16) * 16
+    piece = torch.empty(min(at_once, matrix.outputs), matrix.inputs, dtype=torch.bfloat16)
+    for start in range(0, matrix.outputs, at_once):
+        count = min(at_once, matrix.outputs - start)
+        found.roslin_unpack(
+            ctypes.byref(matrix.struct), c_int64(start), c_int64(count), c_void_p(piece.data_ptr()),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        out_NO[:, start : start + count] = F.linear(x_NI, piece[:count])
+    return out_NO

@@ -1,0 +1,103 @@
+from typing import Any
+
+import pytest
+import torch
+
+from roslin.engine import GREEDY, Engine, Request, Sampling, ScoreRow, fuse, score
+from roslin.engine.cpu.decoder import KernelDecoder
+from roslin.engine.cpu.library import library_path
+from roslin.engine.cpu.many import MANY, has_fast_bfloat16
+from roslin.model import Decoder, PackedAttention, find_model, load_decoder, packed_positions
+from roslin.model.quantised import Bits, quantise
+from roslin.model.quantised_linear import QuantisedEmbedding, QuantisedLinear
+from tiny_decoders import FAMILIES, VOCABULARY, plain_logits, tiny_decoder
+
+pytestmark = pytest.mark.skipif(not library_path().is_file(), reason="needs the C++ kernels, which were not built")
+
+REQUESTS = [Request([n + 3, 9, 2] * (n + 1), 60, Sampling(seed=n) if n % 2 else GREEDY) for n in range(5)]
+
+IN_16_BITS = 5e-3
+"""How far log-probabilities of these models may be off where quantised matrices meet numbers of 16 bits."""
+
+
+def quantised(decoder: Decoder, bits: Bits) -> Decoder:
+    for block in decoder.blocks:
+        for name in ("qkv", "out", "up", "down"):
+            linear = getattr(block, name)
+            setattr(block, name, QuantisedLinear(quantise(linear.weight, bits, 32), linear.bias))
+    decoder.embedding = QuantisedEmbedding(quantise(decoder.embedding.weight, 8), lambda: decoder.dtype)  # type: ignore[assignment]
+    decoder.head = QuantisedLinear(quantise(decoder.head.weight, 8), decoder.head.bias)  # type: ignore[assignment]
+    return decoder
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"), [*((family, {}) for family in FAMILIES), ("gpt_neox", {"parallel_residual": False})]
+)
+@pytest.mark.parametrize("bits", [None, 8, 4])
+def test_the_kernels_answer_as_the_plain_decoder(family: str, changes: dict[str, Any], bits: Bits | None) -> None:
+    plain, other = tiny_decoder(family, **changes), tiny_decoder(family, **changes)
+    if bits is not None:
+        plain, other = quantised(plain, bits), quantised(other, bits)
+    fused = fuse(other)
+    assert isinstance(fused, KernelDecoder)
+    expected = Engine(plain, VOCABULARY, 3).run(REQUESTS)
+    found = Engine(fused, VOCABULARY, 3).run(REQUESTS)
+    for one, other_one in zip(found, expected, strict=True):
+        assert one.ids == other_one.ids
+        assert one.logprobs == pytest.approx(other_one.logprobs, rel=1e-5, abs=1e-4 if bits is None else IN_16_BITS)
+
+
+def test_the_shipped_base_keeps_its_log_probabilities_to_1e_4() -> None:
+    plain, fused = (load_decoder(find_model("base"), dtype=torch.float32) for _ in range(2))
+    torch.manual_seed(0)
+    ids = torch.randint(0, 8192, (200,)).tolist()
+    expected = plain_logits(plain, ids).log_softmax(-1)[range(199), ids[1:]]
+    [found] = score(fuse(fused), [ScoreRow(ids, 1)])
+    assert torch.allclose(torch.tensor(found), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("bits", [None, 8, 4])
+def test_in_float32_an_answer_is_the_same_to_the_bit_whatever_shares_its_batch(bits: Bits | None) -> None:
+    decoder = tiny_decoder("gpt_neox")
+    fused = fuse(decoder if bits is None else quantised(decoder, bits))
+    hidden = fused.hidden(*_stream([7, 3, 11] * 20, [5] * 30))[:60]
+    alone = fused.hidden(*_stream([7, 3, 11] * 20))
+    assert torch.equal(hidden, alone)
+
+
+def _stream(*runs: list[int]) -> tuple[torch.Tensor, torch.Tensor, Any]:
+
+    lengths = [len(run) for run in runs]
+    return torch.tensor([id for run in runs for id in run]), packed_positions(lengths), _OneByOne(lengths)
+
+
+class _OneByOne:
+    """Attention for one sequence at a time, so that it cannot be what differs."""
+
+    def __init__(self, lengths: list[int]) -> None:
+        self._lengths = lengths
+        self._each = [PackedAttention([length]) for length in lengths]
+
+    def __call__(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        parts = zip(self._each, *(torch.split(x, self._lengths) for x in (q, k, v)), strict=True)
+        return torch.cat([attend(layer, *(x.contiguous() for x in part)) for attend, *part in parts])
+
+    def reach(self, positions_N: torch.Tensor) -> torch.Tensor:
+        lengths = torch.tensor(self._lengths)
+        return lengths.repeat_interleave(lengths)
+
+
+@pytest.mark.skipif(not has_fast_bfloat16(), reason="torch has no instructions for bfloat16 here")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("bits", [None, 8, 4])
+def test_many_rows_in_bfloat16_stay_close_to_few(family: str, bits: Bits | None) -> None:
+    exact = tiny_decoder(family).bfloat16()
+    wide, narrow = exact, tiny_decoder(family).bfloat16()
+    if bits is not None:
+        wide, narrow = quantised(wide, bits), quantised(narrow, bits)
+    ids = [7, 3, 11] * MANY
+    expected = plain_logits(wide.float(), ids).log_softmax(-1)
+    found = plain_logits(fuse(narrow), ids).log_softmax(-1)
+    plain = plain_logits(tiny_decoder(family).bfloat16(), ids).log_softmax(-1)
+    unrounded = plain_logits(tiny_decoder(family).bfloat16().float(), ids).log_softmax(-1)
+    assert 0 < (found - expected).abs().mean() < 1.5 * (plain - unrounded).abs().mean() + 1e-3
