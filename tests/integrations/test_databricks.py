@@ -145,6 +145,19 @@ def test_roslin_plan_agrees_with_what_was_chosen() -> None:
     assert "This fits A10 24 GB" in ended.stdout
 
 
+@pytest.mark.parametrize("evaluation", ["limits", "benchmarks"])
+def test_what_evaluates_is_a_command_that_misses_nothing_but_the_model(evaluation: str, tmp_path: Path) -> None:
+    chosen = Choices(model="base", gpu_family="cpu", local_output=str(tmp_path), evaluation=evaluation)
+    job = plan_job(chosen, ROOT)
+    ended = subprocess.run(job.evaluation_command, capture_output=True, text=True, check=False)
+    assert ended.returncode == InputError.exit_code
+    assert str(job.model) in ended.stderr
+
+
+def test_no_evaluation_is_no_command() -> None:
+    assert plan_job(Choices(model="base", gpu_family="cpu", evaluation="none"), ROOT).evaluation_command == []
+
+
 def test_own_records_are_held_out_by_content_and_settings_reach_the_recipe(tmp_path: Path) -> None:
     mine = tmp_path / "mine.jsonl"
     mine.write_text('{"instruction": "Who came?", "response": "Ann."}\n' * 40)
@@ -152,7 +165,7 @@ def test_own_records_are_held_out_by_content_and_settings_reach_the_recipe(tmp_p
     words = plan_job(chosen, ROOT).tune_words
     recipe = Recipe.load(ROOT / "recipes" / "dolly-v2-7b.yaml", words[2:])
     assert (recipe.records, recipe.epochs, recipe.seed) == ([str(mine)], 1, 7)
-    assert (recipe.held_out.split, recipe.held_out.fraction) == ("hash", 0.1)
+    assert (recipe.held_out.split, recipe.held_out.fraction, recipe.warmup_updates) == ("hash", 0.1, None)
 
 
 @pytest.mark.parametrize(
