@@ -1,37 +1,60 @@
+import pytest
 import torch
 
+from roslin.engine.blocks import BLOCK
 from roslin.engine.cache import KVCache
 from tiny_decoders import tiny_decoder
 
 
-def test_slots_and_positions_grow_by_doubling_up_to_what_is_needed_and_keep_their_content() -> None:
-    cache = KVCache(tiny_decoder("gpt_neox").config, torch.float32, torch.device("cpu"), most_slots=5)
-    cache.ensure(1, 3, most_positions=500)
-    assert (cache.slots, cache.positions) == (1, 64)
+def made() -> KVCache:
+    return KVCache(tiny_decoder("gpt_neox").config, torch.float32, torch.device("cpu"))
+
+
+def test_blocks_that_are_added_are_zeros_and_leave_the_others_as_they_were() -> None:
+    cache = made()
+    assert cache.provide(3)
     for keys, values in cache.layers:
+        assert keys.shape == (3, 2, BLOCK, 16)
         keys.normal_()
         values.copy_(-keys)
     before = [keys.clone() for keys, _ in cache.layers]
-    sizes = []
-    for slots, positions in [(1, 65), (2, 100), (3, 129), (5, 300), (2, 20)]:
-        cache.ensure(slots, positions, most_positions=301)
-        sizes.append((cache.slots, cache.positions))
-    assert sizes == [(1, 128), (2, 128), (4, 256), (5, 301), (5, 301)]
+    assert cache.provide(7)
+    assert cache.blocks == 7
     for (keys, values), old in zip(cache.layers, before, strict=True):
-        assert torch.equal(keys[:1, :, :64], old)
-        assert torch.equal(values[:1, :, :64], -old)
-        assert not keys[1:].any()
-        assert not keys[:, :, 64:].any()
+        assert torch.equal(keys[:3], old)
+        assert torch.equal(values[:3], -old)
+        assert not keys[3:].any()
+        assert not values[3:].any()
 
 
-def test_a_sequence_moves_with_all_its_layers() -> None:
-    cache = KVCache(tiny_decoder("gpt_neox").config, torch.float32, torch.device("cpu"), most_slots=4)
-    cache.ensure(3, 10, most_positions=10)
-    for keys, values in cache.layers:
-        keys[2].normal_()
-        values[2].normal_()
-    cache.move(2, 0, 7)
-    for keys, values in cache.layers:
-        assert torch.equal(keys[0, :, :7], keys[2, :, :7])
-        assert torch.equal(values[0, :, :7], values[2, :, :7])
-        assert not keys[0, :, 7:].any()
+def test_memory_that_is_lacking_is_told_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = made()
+    assert cache.provide(2)
+    for keys, _ in cache.layers:
+        keys.normal_()
+    before = [keys.clone() for keys, _ in cache.layers]
+    zeros, count = torch.zeros, 0
+
+    def fail(*sizes: object, **options: object) -> torch.Tensor:
+        nonlocal count
+        count += 1
+        if count > 3:  # in the second layer
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return zeros(*sizes, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(torch, "zeros", fail)
+    assert not cache.provide(5)
+    assert cache.blocks == 2
+    for (keys, _), old in zip(cache.layers, before, strict=True):
+        assert torch.equal(keys[:2], old)
+
+
+def test_a_sequence_is_copied_together_from_its_blocks() -> None:
+    cache = made()
+    assert cache.provide(6)
+    for kept in cache.layers[1]:
+        kept.normal_()
+    found = cache.sequence(1, torch.tensor([4, 0, 5]), 2 * BLOCK + 3)
+    for kept, sequence in zip(cache.layers[1], found, strict=True):
+        expected = [kept[block, :, place] for block in (4, 0, 5) for place in range(BLOCK)]
+        assert torch.equal(sequence, torch.stack(expected[: 2 * BLOCK + 3]))

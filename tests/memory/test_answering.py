@@ -8,10 +8,11 @@ import torch
 from allocations import bytes_of, peak_of, scaled
 from roslin import memory
 from roslin.engine import Engine, Request
+from roslin.engine.blocks import BLOCK, blocks_for
 from roslin.engine.cache import KVCache
-from roslin.engine.engine import PROMPT_TOKENS_PER_PASS
-from roslin.engine.fused import fuse
+from roslin.engine.fused import FusedDecoder
 from roslin.engine.request import Sampling
+from roslin.engine.scheduler import PROMPT_TOKENS_PER_PASS
 from roslin.memory import Device, Precision, answering
 from roslin.model import Decoder
 from roslin.model.nf4 import quantize_nf4
@@ -46,8 +47,9 @@ def test_keys_and_values_are_those_of_the_cache(
     family: str, precision: Precision, dtype: torch.dtype, device: str
 ) -> None:
     config = tiny_decoder(family).config
-    cache = KVCache(config, dtype, torch.device(device), most_slots=5)
-    cache.ensure(5, 70, 70)
+    # A fused decoder on a CPU computes in float32 between its products.
+    cache = KVCache(config, torch.float32 if device == "cpu" else dtype, torch.device(device))
+    assert cache.provide(5 * blocks_for(70))
     whose: Device = "cpu" if device == "cpu" else "cuda"
     kept = [tensor for pair in cache.layers for tensor in pair]
     assert answering(config, precision, 70, 5, whose).keys_and_values == bytes_of(kept)
@@ -58,13 +60,14 @@ def test_keys_and_values_are_those_of_the_cache(
 def test_the_peak_of_answering(family: str, batch: int, prompt: int, tmp_path: Path) -> None:
     """Drawn so warm that the nucleus is nearly the whole vocabulary."""
     config = scaled(family, layers=2, vocab_rows=8192)
-    engine = Engine(fuse(Decoder(config)), 8192, max_batch=batch)
-    requests = [Request(range(prompt), 3, Sampling(temperature=100.0)) for _ in range(batch)]
+    tokens = batch * blocks_for(prompt + 3) * BLOCK
+    engine = Engine(FusedDecoder(Decoder(config)), 8192, max_batch=batch, cache_tokens=tokens)
+    requests = [Request(range(n, n + prompt), 3, Sampling(temperature=100.0)) for n in range(batch)]
     predicted = answering(config, "fp32", prompt + 3, batch, "cpu")
     peak = peak_of(lambda: engine.run(requests), tmp_path)
     assert predicted.keys_and_values + predicted.workspace == pytest.approx(peak, rel=0.1)
 
 
 def test_constants_are_those_of_the_rooms_above() -> None:
-    assert memory.PROMPT_TOKENS == PROMPT_TOKENS_PER_PASS
+    assert (memory.PROMPT_TOKENS, memory.BLOCK_TOKENS) == (PROMPT_TOKENS_PER_PASS, BLOCK)
     assert quantize_nf4(torch.ones(2, 64)).block == memory.NF4_BLOCK

@@ -8,9 +8,8 @@ from rich.text import Text
 
 from roslin.cli.screen import result_console
 from roslin.errors import InputError
-from roslin.memory import GPUS, Answering, Precision, answering, gib
+from roslin.memory import GPUS, USABLE, Answering, Precision, answering, gib
 from roslin.memory.gpus import COPY_REACH
-from roslin.memory.plan import USABLE
 
 if TYPE_CHECKING:
     from roslin.memory import Gpu

@@ -7,41 +7,67 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from roslin.engine.cache import CachedAttention, KVCache
+from roslin.engine.blocks import BLOCK, BlockPool, blocks_for
+from roslin.engine.cache import KVCache
+from roslin.engine.capacity import Capacity, capacity
 from roslin.engine.generation import Generation
 from roslin.engine.network import Network
+from roslin.engine.paged import PagedAttention, Span, kernel_for
 from roslin.engine.request import Completion, Event, Request, Token
 from roslin.engine.sampler import Sampler
-from roslin.engine.scheduler import Scheduler
+from roslin.engine.scheduler import PROMPT_TOKENS_BESIDE, Run, Scheduler
+from roslin.engine.slots import Slots
 from roslin.errors import InputError, MachineError, out_of_memory
 from roslin.model.finite import find_fault, not_finite, watched_hidden
 
-PROMPT_TOKENS_PER_PASS = 4096
-"""New prompts taken into one pass; more would hold up the generations that are already answering."""
+
+@dataclass(frozen=True)
+class Occupancy:
+    """What of the cache is in use, in tokens of whole blocks."""
+
+    held: int
+    """By requests that run."""
+    kept: int
+    """By nobody, in case that others begin alike."""
+    capacity: int
+    """The most that can be in use."""
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """One pass of the decoder: ids, positions and who sees whom; and which hidden states a token is drawn from."""
+    """One pass of the decoder: ids, positions and who sees whom; who draws a token after it, and from which states."""
 
-    stream: tuple[Tensor, Tensor, CachedAttention]
+    stream: tuple[Tensor, Tensor, PagedAttention]
+    drawing: list[Generation]
     lasts_B: Tensor | slice
 
 
 class Engine:
-    """Continuous batching over a slot cache.
+    """Continuous batching over a paged cache, in which requests that begin alike share what they have in common.
 
-    The weights are the network's own, never a copy: those of a plain decoder may change between two requests (a model
+    The weights are the network's own, never a copy: those of a plain decoder may change while nothing runs (a model
     being tuned). `fuse` makes a faster network of weights that stay.
     """
 
-    def __init__(self, decoder: Network, vocabulary: int, max_batch: int = 16) -> None:
+    def __init__(
+        self,
+        decoder: Network,
+        vocabulary: int,
+        max_batch: int = 16,
+        *,
+        weights_stay: bool = False,
+        cache_tokens: int | None = None,
+    ) -> None:
         """`vocabulary` is the tokenizer's size: ids at or above it are padding rows of the head and are never drawn.
 
-        Raises InputError when the head has fewer rows than that, or `max_batch` is not positive.
+        At most `max_batch` requests run at once. The cache grows as it is needed, up to `cache_tokens`, or to what
+        memory was free when this was made. If `weights_stay` as they are, a request may begin with what an earlier one
+        has left in the cache; else only with what those beside it have.
+        Raises InputError when the head has fewer rows than `vocabulary`, or `max_batch` is not positive.
         """
         if not 0 < vocabulary <= decoder.config.vocab_rows:
             raise InputError(
@@ -53,10 +79,26 @@ class Engine:
         self.decoder = decoder
         self.vocabulary = vocabulary
         self._max_batch = max_batch
-        self._cache = self._new_cache()
-        self._scheduler = Scheduler(max_batch, PROMPT_TOKENS_PER_PASS)
-        self._sampler: Sampler | None = None
+        self._weights_stay = weights_stay
+        self._cache_tokens = cache_tokens
+        self._sampler: tuple[list[int], Sampler] | None = None
         self._next_number = 0
+        self._begin()
+
+    @property
+    def capacity(self) -> Capacity:
+        """How many tokens, and how many full-length requests, the cache has room for."""
+        return Capacity(self._pool.limit, self.decoder.config.positions)
+
+    @property
+    def occupancy(self) -> Occupancy:
+        """What of the cache is in use now."""
+        return Occupancy(self._pool.held * BLOCK, self._pool.left * BLOCK, self._pool.limit * BLOCK)
+
+    @property
+    def preempted(self) -> int:
+        """How often a request had to give way, to be computed again later, as the cache was full."""
+        return self._scheduler.preempted
 
     @property
     def busy(self) -> bool:
@@ -72,18 +114,19 @@ class Engine:
         return [generation.number for generation in self._submit_all(requests)]
 
     def cancel(self, number: int) -> Completion | None:
-        """End a request now and free its slot; what it had said. None when it does not run or wait (any more)."""
+        """End a request now and free its blocks; what it had said. None when it does not run or wait (any more)."""
         generation = self._scheduler.find(number)
         if generation is None:
             return None
         generation.end("cancelled")
-        self._release(generation)
+        self._scheduler.remove(generation)
         return generation.completion
 
     def step(self) -> list[Event]:
-        """Draw one token for each running request, new ones included; the news, in slot order.
+        """Compute one pass: a token for everyone who answers, and some prompt beside; the news, the oldest first.
 
-        A step that fails (MachineError: no memory, or logits that are no numbers) cancels every request.
+        There may be none while long prompts are read. A step that fails (MachineError: no memory, or logits that are
+        no numbers) cancels every request.
         """
         try:
             return self._step()
@@ -105,24 +148,26 @@ class Engine:
 
     @torch.inference_mode()
     def _step(self) -> list[Event]:
-        newcomers = self._scheduler.admit()
-        running = list(self._scheduler.running)
-        if not running:
+        runs = self._scheduler.plan()
+        if not runs:
             return []
-        self._reserve(running)
-        work = self._next_pass(running, newcomers)
+        work = self._next_pass(runs)
         hidden_ND = watched_hidden(self.decoder, *work.stream)
-        tokens = self._draw(running, self.decoder.logits(hidden_ND[work.lasts_B]).float())
+        if not work.drawing:
+            return []
+        tokens = self._draw(work.drawing, self.decoder.logits(hidden_ND[work.lasts_B]).float())
         if not all(math.isfinite(token.logprob) for token in tokens):
             raise not_finite(find_fault(self.decoder, *work.stream, hidden_ND), self.decoder.dtype)
-        events = [generation.take(token) for generation, token in zip(running, tokens, strict=True)]
-        for generation in running:
+        events = [generation.take(token) for generation, token in zip(work.drawing, tokens, strict=True)]
+        for generation in work.drawing:
             if generation.completion:
-                self._release(generation)
+                self._scheduler.remove(generation)
         return events
 
     def _submit_all(self, requests: Sequence[Request]) -> list[Generation]:
-        faults = [r.faults(self.vocabulary, self.decoder.config.positions) for r in requests]
+        if not self.busy:
+            self._catch_up()
+        faults = [self._faults(request) for request in requests]
         if any(faults):
             raise InputError(_listed(faults))
         generations = [Generation(number, request) for number, request in enumerate(requests, self._next_number)]
@@ -130,51 +175,66 @@ class Engine:
         self._scheduler.waiting.extend(generations)
         return generations
 
+    def _faults(self, request: Request) -> list[str]:
+        found = request.faults(self.vocabulary, self.decoder.config.positions)
+        if not found and blocks_for(request.most_cached) > self._pool.limit:
+            found.append(
+                f"{len(request.prompt_ids)} prompt tokens and {request.max_new_tokens} new ones can never fit into the "
+                f"cache, which has memory for {self.capacity.tokens:,} tokens; shorten the prompt, ask for fewer new "
+                "tokens, or make room in memory"
+            )
+        return found
+
+    def _begin(self) -> None:
+        """Have an empty cache for the decoder as it is now."""
+        config, dtype, device = self.decoder.config, self.decoder.dtype, self.decoder.device
+        if self._cache_tokens is None:
+            blocks = capacity(config, dtype, device, self._max_batch).blocks
+        else:
+            blocks = self._cache_tokens // BLOCK
+        self._cache = KVCache(config, dtype, device)
+        self._kernel = kernel_for(dtype, device)
+        self._pool = BlockPool(blocks, self._cache.provide)
+        self._slots = Slots(self._max_batch, config.positions)
+        scaling = config.rotary_scaling
+        original = scaling.original if scaling is not None and scaling.kind == "dynamic" else None
+        beside = PROMPT_TOKENS_BESIDE.get(device.type, PROMPT_TOKENS_BESIDE["cuda"])
+        self._scheduler = Scheduler(self._pool, self._slots, beside, original)
+
+    def _catch_up(self) -> None:
+        """While nothing runs: let go of what other weights have left."""
+        if not self._cache.fits(self.decoder.dtype, self.decoder.device):
+            self._begin()
+        elif not self._weights_stay:
+            self._pool.forget()
+
     def _abandon(self, generations: Sequence[Generation]) -> None:
-        """Cancel what has not ended, so that no error leaves a slot taken."""
+        """Cancel what has not ended, so that no error leaves a block taken."""
         for generation in generations:
             if generation.completion is None:
                 self.cancel(generation.number)
 
-    def _release(self, generation: Generation) -> None:
-        freed = generation.slot
-        moved = self._scheduler.remove(generation)
-        self._sampler = None
-        if moved is not None and freed is not None:
-            self._cache.move(len(self._scheduler.running), freed, moved.cached)
-
-    def _new_cache(self) -> KVCache:
-        return KVCache(self.decoder.config, self.decoder.dtype, self.decoder.device, self._max_batch)
-
-    def _reserve(self, running: Sequence[Generation]) -> None:
-        if not self._cache.fits(self.decoder.dtype, self.decoder.device):
-            self._cache = self._new_cache()
-        longest = max(g.cached + 1 for g in running)
-        self._cache.ensure(len(running), longest, max(g.most_positions for g in running))
-
-    def _next_pass(self, running: Sequence[Generation], newcomers: Sequence[Generation]) -> "_Pass":
-        """The stream in which old ones run one token, and newcomers their prompt."""
-        decoding = running[: len(running) - len(newcomers)]
-        ids = [g.tokens[-1].id for g in decoding]
-        positions = [g.cached for g in decoding]
-        lasts = list(range(len(decoding)))
-        for newcomer in newcomers:
-            ids.extend(newcomer.request.prompt_ids)
-            positions.extend(range(len(newcomer.request.prompt_ids)))
-            lasts.append(len(ids) - 1)
-        prompts = [len(g.request.prompt_ids) for g in newcomers]
-        attend = CachedAttention(self._cache, [p + 1 for p in positions[: len(decoding)]], prompts)
+    def _next_pass(self, runs: Sequence[Run]) -> _Pass:
+        """The stream of what is to be computed, the shortest runs first."""
+        if any(run.stop - run.start > 1 for run in runs):
+            runs = sorted(runs, key=lambda run: run.stop - run.start)
+        ids = [id for run in runs for id in run.generation.ids[run.start : run.stop]]
+        spans = [_span(run) for run in runs]
+        attend = PagedAttention(self._cache, self._kernel, self._slots.rows_SW, spans)
         device = self.decoder.device
-        if newcomers:
-            self._sampler = None
-        stream = torch.tensor(ids, device=device), torch.tensor(positions, device=device), attend
-        return _Pass(stream, torch.tensor(lasts, device=device) if newcomers else slice(None))
+        drawing = [run.generation for run in runs if run.draws]
+        lasts_B: Tensor | slice = slice(None)
+        if len(drawing) != len(ids):
+            ends = np.cumsum([span.count for span in spans]) - 1
+            lasts_B = torch.from_numpy(ends[[run.draws for run in runs]]).to(device)
+        return _Pass((torch.tensor(ids, device=device), attend.positions_N, attend), drawing, lasts_B)
 
     def _draw(self, running: Sequence[Generation], logits_BV: Tensor) -> list[Token]:
-        if self._sampler is None:
-            self._sampler = Sampler([g.request.sampling for g in running], logits_BV.device)
+        numbers = [g.number for g in running]
+        if self._sampler is None or self._sampler[0] != numbers:
+            self._sampler = numbers, Sampler([g.request.sampling for g in running], logits_BV.device)
         streams, steps = [g.stream for g in running], [g.drawn for g in running]
-        ids_B = self._sampler.choose(logits_BV[:, : self.vocabulary], streams, steps)
+        ids_B = self._sampler[1].choose(logits_BV[:, : self.vocabulary], streams, steps)
         total_B1 = torch.logsumexp(logits_BV, -1, keepdim=True)
         logprobs = (logits_BV.gather(-1, ids_B[:, None]) - total_B1)[:, 0].tolist()
         tops = self._tops(running, logits_BV, total_B1)
@@ -197,8 +257,16 @@ class Engine:
             if generation.completion is None:
                 generation.end("cancelled")
         self._scheduler.clear()
-        self._cache.clear()
         self._sampler = None
+        limit = self._pool.limit
+        self._begin()
+        self._pool.limit = limit
+
+
+def _span(run: Run) -> Span:
+    slot = run.generation.slot
+    assert slot is not None
+    return Span(slot, run.start, run.stop, len(run.generation.request.prompt_ids))
 
 
 def _listed(faults: Sequence[Sequence[str]]) -> str:

@@ -1,21 +1,28 @@
 """One request on its way."""
 
 import time
+from array import array
 from dataclasses import dataclass, field
 
+from roslin.engine.block_table import BlockTable
 from roslin.engine.noise import fresh_seed, stream_key
 from roslin.engine.request import Completion, Event, FinishReason, Request, Timings, Token
 
 
 @dataclass(eq=False)
 class Generation:
-    """What a request has said so far, and the slot where its keys and values lie."""
+    """What a request has said so far, and where its keys and values lie while it runs."""
 
     number: int
     request: Request
     seed: int = 0
     stream: int = 0
     slot: int | None = None
+    table: BlockTable | None = None
+    computed: int = 0
+    """How many of its ids have their keys and values in the cache."""
+    ids: list[int] = field(default_factory=list)
+    """Prompt and answer."""
     tokens: list[Token] = field(default_factory=list)
     completion: Completion | None = None
     submitted: float = field(default_factory=time.perf_counter)
@@ -27,16 +34,23 @@ class Generation:
         sampling = self.request.sampling
         self.seed = fresh_seed() if sampling.seed is None else sampling.seed
         self.stream = stream_key(self.seed, sampling.stream, self.request.prompt_ids)
+        self.ids = list(self.request.prompt_ids)
 
     @property
-    def cached(self) -> int:
-        """How many tokens have their keys and values in the cache: all but the newest, which goes in next."""
-        return len(self.request.prompt_ids) + len(self.tokens) - 1
+    def missing(self) -> int:
+        """How many ids are still to be computed before a token can be drawn; 1 while it answers."""
+        return len(self.ids) - self.computed
 
-    @property
-    def most_positions(self) -> int:
-        """The greatest length it can reach."""
-        return len(self.request.prompt_ids) + self.request.max_new_tokens
+    def content(self, start: int, stop: int, original: int | None) -> bytes:
+        """All that decides the keys and values of these tokens, beside those before them.
+
+        That is their ids, and under dynamic scaling of positions how long the sequence was when they were computed,
+        where that is beyond the `original` positions.
+        """
+        what = array("q", self.ids[start:stop])
+        if original is not None and max(len(self.request.prompt_ids), stop) > original:
+            what.extend(max(len(self.request.prompt_ids), place + 1) for place in range(start, stop))
+        return what.tobytes()
 
     def take(self, token: Token) -> Event:
         """Add a drawn token; the event it makes, with the completion when it was the last one."""
@@ -46,6 +60,7 @@ class Generation:
         if token.id in self.request.stop_ids:
             return self._say(None, "stop")
         self.tokens.append(token)
+        self.ids.append(token.id)
         return self._say(token, "length" if self.drawn == self.request.max_new_tokens else None)
 
     def end(self, reason: FinishReason) -> Event:

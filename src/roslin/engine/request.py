@@ -56,6 +56,11 @@ class Request:
     stop_ids: frozenset[int] = frozenset()
     top_logprobs: int = 0
 
+    @property
+    def most_cached(self) -> int:
+        """The most tokens whose keys and values it can need at once: all but the last one drawn."""
+        return len(self.prompt_ids) + self.max_new_tokens - 1
+
     def faults(self, vocabulary: int, positions: int) -> list[str]:
         """All that is wrong with this request for a model of `vocabulary` ids and `positions`, a line each."""
         found = self.sampling.faults()

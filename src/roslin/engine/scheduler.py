@@ -1,52 +1,83 @@
-"""Which generations run: a queue of those that wait, and the running ones, packed into the first slots."""
+"""Which tokens the next pass computes: who waits, who runs, and who gives way when the cache is full."""
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 
+from roslin.engine.block_table import BlockTable
+from roslin.engine.blocks import BlockPool
 from roslin.engine.generation import Generation
+from roslin.engine.slots import Slots
+
+PROMPT_TOKENS_PER_PASS = 4096
+"""Tokens of prompts in one pass when nobody is answering."""
+PROMPT_TOKENS_BESIDE = {"cpu": 256, "cuda": 1024}
+"""The same, by device, beside those that are answering, whose next token waits for the pass: about as many as a matrix
+product needs to run at full speed."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Ids `start` to `stop` of a generation, to be computed in this pass."""
+
+    generation: Generation
+    start: int
+    stop: int
+
+    @property
+    def draws(self) -> bool:
+        """Whether its next token can be drawn after this pass."""
+        return self.stop == len(self.generation.ids)
 
 
 class Scheduler:
-    """Requests join as soon as a slot is free; the slots of running generations are always 0, 1, 2, … without holes."""
+    """First come, first served. Each pass computes a token of everyone who answers, and some prompt beside.
 
-    def __init__(self, max_batch: int, prompt_tokens_per_pass: int) -> None:
-        """At most `max_batch` run at once; one pass takes in new prompts up to a sum of tokens (but always one)."""
-        self.max_batch = max_batch
+    Blocks are taken as they are needed. When there are none, the youngest gives its own back and waits in front of all
+    others; it is computed again later from its ids, and goes on where it stood in its random stream. So the oldest
+    always gets on, and nobody starves.
+    """
+
+    def __init__(self, pool: BlockPool, slots: Slots, beside: int, original: int | None = None) -> None:
+        """`beside` bounds the prompt tokens of a pass in which somebody answers; `original` as in `content`."""
         self.running: list[Generation] = []
+        """By age, the oldest first."""
         self.waiting: deque[Generation] = deque()
-        self._prompt_tokens_per_pass = prompt_tokens_per_pass
+        """By age too; all are younger than those that run."""
+        self.preempted = 0
+        """How often somebody had to give way."""
+        self._pool, self._slots = pool, slots
+        self._beside, self._original = beside, original
 
     @property
     def busy(self) -> bool:
         """Whether anything runs or waits."""
         return bool(self.running or self.waiting)
 
-    def admit(self) -> list[Generation]:
-        """Give free slots to those that have waited longest; the newcomers, whose prompts are to be run."""
-        newcomers: list[Generation] = []
-        budget = self._prompt_tokens_per_pass
-        while self.waiting and len(self.running) < self.max_batch:
-            budget -= len(self.waiting[0].request.prompt_ids)
-            if newcomers and budget < 0:
-                break
-            generation = self.waiting.popleft()
-            generation.slot = len(self.running)
-            self.running.append(generation)
-            newcomers.append(generation)
-        return newcomers
+    def plan(self) -> list[Run]:
+        """What the next pass computes. It counts as computed from now on."""
+        answering = any(generation.missing == 1 for generation in self.running)
+        budget = self._beside if answering else PROMPT_TOKENS_PER_PASS
+        runs: list[Run] = []
+        for generation in list(self.running):
+            count = 1 if generation.missing == 1 else min(generation.missing, budget)
+            if count and generation.slot is not None and self._make_room(generation, generation.computed + count):
+                budget -= count if generation.missing > 1 else 0
+                runs.append(self._run(generation, count))
+        while budget > 0 and (newcomer := self._admit()):
+            count = min(newcomer.missing, budget)
+            budget -= count
+            runs.append(self._run(newcomer, count))
+        return runs
 
-    def remove(self, generation: Generation) -> Generation | None:
-        """Free a generation's slot; the one that moves into it (its slot is now the freed one), if there is another."""
-        freed, generation.slot = generation.slot, None
-        if freed is None:
+    def remove(self, generation: Generation) -> None:
+        """Give back all that a generation holds, and forget it."""
+        if generation.slot is None:
             self.waiting.remove(generation)
-            return None
-        last = self.running.pop()
-        if last is generation:
-            return None
-        self.running[freed] = last
-        last.slot = freed
-        return last
+        else:
+            self.running.remove(generation)
+            self._free(generation)
 
     def find(self, number: int) -> Generation | None:
         """The running or waiting generation of that number."""
@@ -54,10 +85,56 @@ class Scheduler:
 
     def clear(self) -> None:
         """Forget everything."""
-        self.running.clear()
-        self.waiting.clear()
+        for generation in list(self.all()):
+            self.remove(generation)
 
     def all(self) -> Iterator[Generation]:
-        """The running ones in slot order, then the waiting ones."""
+        """All by age, the oldest first."""
         yield from self.running
         yield from self.waiting
+
+    def _run(self, generation: Generation, count: int) -> Run:
+        assert generation.table is not None and generation.slot is not None
+        run = Run(generation, generation.computed, generation.computed + count)
+        generation.computed = run.stop
+        generation.table.fill(run.stop)
+        self._slots.write(generation.slot, generation.table.blocks)
+        return run
+
+    def _admit(self) -> Generation | None:
+        """Let the one that has waited longest run, if there is a slot and room for all that it has by now.
+
+        And for another block for each that runs already: else it would soon have to give way again.
+        """
+        if not self.waiting or not self._slots.any_free:
+            return None
+        generation = self.waiting[0]
+        table = BlockTable(self._pool, partial(generation.content, original=self._original))
+        # At least one token is computed, for the next one is drawn from what comes of it.
+        shared = table.share(len(generation.ids) - 1)
+        if table.missing(len(generation.ids)) + len(self.running) > self._pool.free or not table.extend(
+            len(generation.ids)
+        ):
+            table.release()
+            return None
+        self.running.append(self.waiting.popleft())
+        generation.table, generation.computed, generation.slot = table, shared, self._slots.take()
+        return generation
+
+    def _make_room(self, generation: Generation, tokens: int) -> bool:
+        """Have blocks for so many tokens of one that runs; False when it had to give way itself."""
+        assert generation.table is not None
+        while not generation.table.extend(tokens):
+            youngest = self.running.pop()
+            self._free(youngest)
+            self.waiting.appendleft(youngest)
+            self.preempted += 1
+            if youngest is generation:
+                return False
+        return True
+
+    def _free(self, generation: Generation) -> None:
+        assert generation.table is not None and generation.slot is not None
+        generation.table.release()
+        self._slots.free(generation.slot)
+        generation.table, generation.slot, generation.computed = None, None, 0

@@ -4,7 +4,16 @@ Counted are the tensors that Roslin's code holds at its fullest moment. What a p
 take besides is not.
 """
 
-from roslin.memory.answering import DRAWING_BYTES, PROMPT_TOKENS, Answering, answering
+from roslin.memory.answering import (
+    BLOCK_TOKENS,
+    DRAWING_BYTES,
+    PROMPT_TOKENS,
+    USABLE,
+    Answering,
+    answering,
+    cache_tokens,
+    token_bytes,
+)
 from roslin.memory.gpus import GPUS, Gpu, known_gpu
 from roslin.memory.layers import NF4_BLOCK, RANK, adapter_count
 from roslin.memory.parts import GIB, Device, Method, Precision, gib
@@ -14,6 +23,7 @@ from roslin.memory.tuning import ADAPTERS, GPU_LOSS_CHUNK, LOSS_CHUNK, Gradients
 
 __all__ = [
     "ADAPTERS",
+    "BLOCK_TOKENS",
     "DRAWING_BYTES",
     "GIB",
     "GPUS",
@@ -22,6 +32,7 @@ __all__ = [
     "NF4_BLOCK",
     "PROMPT_TOKENS",
     "RANK",
+    "USABLE",
     "Answering",
     "Asked",
     "Device",
@@ -36,8 +47,10 @@ __all__ = [
     "Work",
     "adapter_count",
     "answering",
+    "cache_tokens",
     "choose_tuning",
     "gib",
     "known_gpu",
+    "token_bytes",
     "tuning",
 ]

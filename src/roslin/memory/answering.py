@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
 PROMPT_TOKENS = 4096
 """New prompts that the engine takes into one pass."""
+BLOCK_TOKENS = 16
+"""Tokens of a block of the engine's cache."""
+USABLE = 0.94
+"""Share of a device's memory that is planned with: the driver's context, gaps between tensors, and what the prediction
+may be wrong by take the rest."""
+CPU_SHARE = 0.5
+"""Share of a computer's free memory that the engine's cache may grow to: the rest is for others."""
 DRAWING_BYTES = 44
 """For each row of the head while a token is drawn, at worst: from a nucleus as wide as the vocabulary."""
 
@@ -32,20 +39,44 @@ def answering(
     config: ModelConfig, precision: Precision, positions: int, batch: int, device: Device = "cuda"
 ) -> Answering:
     """What `batch` answers at once take, each of up to `positions` tokens with its prompt."""
-    key_bytes = 4 if device == "cpu" or precision == "fp32" else 2  # a CPU keeps them in fp32 whatever the weights
+    size = 4 if precision == "fp32" else 2
+    key_size = 4 if device == "cpu" else size  # what a CPU keeps of a model in bf16 is in fp32 all the same
+    unpacking = NF4_UNPACKING * largest_matrix(config) if precision == "nf4" else 0
     return Answering(
         weights=weight_bytes(config, precision),
-        keys_and_values=2 * config.layers * config.key_rows * batch * positions * key_bytes,
-        workspace=_workspace(config, precision, positions, batch, device),
+        keys_and_values=token_bytes(config, key_size) * batch * _whole_blocks(positions),
+        workspace=_workspace(config, size, positions, batch, device) + unpacking,
     )
 
 
-def _workspace(config: ModelConfig, precision: Precision, positions: int, batch: int, device: Device) -> int:
-    size = 4 if precision == "fp32" else 2
-    tokens = max(positions, min(PROMPT_TOKENS, batch * positions))
+def token_bytes(config: ModelConfig, size: int) -> int:
+    """What one token's keys and values take, in numbers of `size` bytes."""
+    return 2 * config.layers * config.key_rows * size
+
+
+def cache_tokens(config: ModelConfig, size: int, batch: int, free: int, memory: int, device: Device) -> int:
+    """How many tokens' keys and values the engine keeps at most: whole blocks, and no more than it can ever need.
+
+    That is `batch` requests of all positions. `free` bytes are left beside the weights, which are of `size` bytes, of
+    a device that has `memory` in all.
+    """
+    share = free * CPU_SHARE if device == "cpu" else free - (1 - USABLE) * memory
+    room = share - _workspace(config, size, config.positions, batch, device)
+    block = token_bytes(config, size) * BLOCK_TOKENS
+    return min(batch * _whole_blocks(config.positions), max(0, int(room // block)) * BLOCK_TOKENS)
+
+
+def _whole_blocks(tokens: int) -> int:
+    return -(-tokens // BLOCK_TOKENS) * BLOCK_TOKENS
+
+
+def _workspace(config: ModelConfig, size: int, positions: int, batch: int, device: Device) -> int:
+    tokens = min(PROMPT_TOKENS, batch * positions)
     prompts = tokens * size * (_numbers_in_fused_layer(config) if device == "cpu" else numbers_in_layer(config))
-    drawing = batch * config.vocab_rows * DRAWING_BYTES
-    return max(prompts, drawing) + (NF4_UNPACKING * largest_matrix(config) if precision == "nf4" else 0)
+    if positions > PROMPT_TOKENS:
+        # What comes in several passes reads what is before it in one piece, by a mask that torch makes numbers of.
+        prompts += 2 * positions * config.key_rows * size + PROMPT_TOKENS * positions * (1 + size)
+    return max(prompts, batch * config.vocab_rows * DRAWING_BYTES)
 
 
 def _numbers_in_fused_layer(config: ModelConfig) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from roslin.memory.answering import USABLE
 from roslin.memory.gpus import GPUS
 from roslin.memory.layers import RANK
 from roslin.memory.speed import Work, update_seconds
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from roslin.memory.parts import Device, Method
     from roslin.model import ModelConfig
 
-USABLE = 0.94
-"""Share of a device's memory that is planned with: the driver's context, gaps between tensors, and what the prediction
-may be wrong by take the rest."""
 STEP = 256
 """Tokens by which passes are made shorter."""
 WORTH: dict[Moments, float] = {"fp32": 1.10, "bf16": 1.02, "8bit": 1.0}

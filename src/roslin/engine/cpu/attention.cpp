@@ -1,0 +1,130 @@
+// Attention of single tokens over the paged cache: keys and values [blocks, groups, block, head_dim], by block tables.
+//
+// A token's result depends on nothing but its own sequence: neither on what is computed beside it nor on threads.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "level.h"
+#include "pool.h"
+
+namespace {
+
+// What one call is about. `q` and `out` hold tokens of heads · head_dim numbers; those of `q` lie `q_stride` apart.
+struct Attention {
+    void *out;
+    const void *q, *keys, *values;
+    const int32_t *tables, *slots, *lengths;
+    int64_t q_stride, table_stride;
+    int64_t tokens, heads, groups, head_dim, block;
+    int64_t window;  // how many places back a token sees, itself among them; 0 is all
+    float scale;
+};
+
+struct BFloat16 {
+    uint16_t bits;
+};
+
+inline float widened(float x) { return x; }
+
+inline float widened(BFloat16 x) {
+    uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+    float wide;
+    std::memcpy(&wide, &bits, 4);
+    return wide;
+}
+
+inline void narrow(float x, float *to) { *to = x; }
+
+// To the nearest, halfway to even; a NaN stays one.
+inline void narrow(float x, BFloat16 *to) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    to->bits = x != x ? 0x7fc0 : static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// Room for one thread's work that is kept from call to call.
+float *scratch(int64_t numbers) {
+    thread_local std::vector<float> room;
+    if (static_cast<int64_t>(room.size()) < numbers) room.resize(numbers);
+    return room.data();
+}
+
+using Work = void (*)(const Attention &, int64_t token, int64_t group);
+
+}  // namespace
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors are only passed between functions that are inlined
+#endif
+#if defined(ROSLIN_X86)
+ROSLIN_BEGIN_AVX512
+namespace avx512 {
+namespace {
+#define ROSLIN_LANES 16
+#include "attention_token.h"
+}
+}  // namespace avx512
+ROSLIN_END
+ROSLIN_BEGIN_AVX2
+namespace avx2 {
+namespace {
+#define ROSLIN_LANES 8
+#include "attention_token.h"
+}
+}  // namespace avx2
+ROSLIN_END
+#endif
+namespace portable {
+namespace {
+#define ROSLIN_LANES 4
+#include "attention_token.h"
+}
+}  // namespace portable
+
+namespace {
+
+template <typename T>
+Work work_of(roslin::Level level) {
+#if defined(ROSLIN_X86)
+    if (level >= roslin::AVX512 && level < roslin::NEON) return avx512::attend<T>;
+    if (level == roslin::AVX2) return avx2::attend<T>;
+#endif
+    (void)level;
+    return portable::attend<T>;
+}
+
+}  // namespace
+
+// dtype: 0 float32, 1 bfloat16, of everything.
+ROSLIN_API void roslin_paged_attention(void *out, const void *q, const void *keys, const void *values,
+                                       const int32_t *tables, const int32_t *slots, const int32_t *lengths,
+                                       int64_t q_stride, int64_t table_stride, int64_t tokens, int64_t heads,
+                                       int64_t groups, int64_t head_dim, int64_t block, int64_t window, float scale,
+                                       int dtype, int threads) {
+    Attention a{out,    q,     keys,   values,   tables, slots,  lengths, q_stride, table_stride,
+                tokens, heads, groups, head_dim, block,  window, scale};
+    Work work = dtype == 1 ? work_of<BFloat16>(roslin::level()) : work_of<float>(roslin::level());
+    roslin::parallel(threads, tokens * groups,
+                     [&](int64_t chunk) { work(a, chunk / groups, chunk % groups); });
+}
+
+// Put keys and values [tokens, groups, head_dim] of `bytes` a number into the cache; places[token] counts all of its
+// places, block after block.
+ROSLIN_API void roslin_paged_write(void *keys, void *values, const void *k, const void *v, const int64_t *places,
+                                   int64_t k_stride, int64_t v_stride, int64_t tokens, int64_t groups,
+                                   int64_t head_dim, int64_t block, int64_t bytes) {
+    int64_t row = head_dim * bytes;
+    for (int64_t token = 0; token < tokens; ++token) {
+        int64_t first = places[token] / block * groups * block + places[token] % block;
+        for (int64_t group = 0; group < groups; ++group) {
+            int64_t to = (first + group * block) * row;
+            const char *key = static_cast<const char *>(k) + token * k_stride * bytes + group * row;
+            const char *value = static_cast<const char *>(v) + token * v_stride * bytes + group * row;
+            std::memcpy(static_cast<char *>(keys) + to, key, row);
+            std::memcpy(static_cast<char *>(values) + to, value, row);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+"""Paged attention on a CPU by the C++ kernel (attention.cpp)."""
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from roslin.engine.blocks import BLOCK
+from roslin.engine.cpu.library import library
+from roslin.engine.queries import Layer, Queries
+
+DTYPES = {torch.float32: 0, torch.bfloat16: 1}
+"""What the kernel can read, by the number that it has for it."""
+ALONE = 2**15
+"""Numbers of keys that one thread reads in about the time in which another one wakes up."""
+
+
+@cache
+def _functions() -> tuple[Callable[..., None], Callable[..., None]] | None:
+    """Write and attend, their arguments declared; None without the library."""
+    found = library()
+    if found is None:
+        return None
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    write, attend = found.roslin_paged_write, found.roslin_paged_attention
+    write.argtypes = [pointer] * 5 + [number] * 7
+    attend.argtypes = [pointer] * 7 + [number] * 8 + [ctypes.c_float, ctypes.c_int, ctypes.c_int]
+    write.restype = attend.restype = None
+    return write, attend
+
+
+def has_kernel(dtype: torch.dtype) -> bool:
+    """Whether the kernel is there and takes numbers of this dtype."""
+    return dtype in DTYPES and _functions() is not None
+
+
+class CppAttention:
+    """The C++ kernel. All tensors must be of the cache's dtype."""
+
+    chunk = 32
+
+    def __init__(self) -> None:
+        """Raises nothing where `has_kernel` holds."""
+        functions = _functions()
+        assert functions is not None
+        self._write, self._attend = functions
+
+    def write(self, layer: Layer, k_NGK: Tensor, v_NGK: Tensor, places_N: Tensor) -> None:
+        """Keep keys and values at these places."""
+        keys, values = layer
+        k_NGK, v_NGK = _by_token(k_NGK), _by_token(v_NGK)
+        tokens, groups, head_dim = k_NGK.shape
+        self._write(
+            keys.data_ptr(), values.data_ptr(), k_NGK.data_ptr(), v_NGK.data_ptr(), places_N.data_ptr(),
+            k_NGK.stride(0), v_NGK.stride(0), tokens, groups, head_dim, BLOCK, keys.itemsize,
+        )  # fmt: skip
+
+    def attend(self, layer: Layer, q_MHK: Tensor, queries: Queries) -> Tensor:
+        """What each token gathers, [M, H, K]."""
+        keys, values = layer
+        q_MHK = _by_token(q_MHK)
+        tokens, heads, head_dim = q_MHK.shape
+        groups = keys.shape[1]
+        out_MHK = torch.empty((tokens, heads, head_dim), dtype=q_MHK.dtype)
+        few = tokens * queries.longest * groups * head_dim < ALONE
+        self._attend(
+            out_MHK.data_ptr(), q_MHK.data_ptr(), keys.data_ptr(), values.data_ptr(), queries.tables_SW.data_ptr(),
+            queries.slots_M.data_ptr(), queries.lengths_M.data_ptr(), q_MHK.stride(0), queries.tables_SW.stride(0),
+            tokens, heads, groups, head_dim, BLOCK, queries.window or 0, head_dim**-0.5,
+            DTYPES[q_MHK.dtype], 1 if few else torch.get_num_threads(),
+        )  # fmt: skip
+        return out_MHK
+
+
+def _by_token(x_NGK: Tensor) -> Tensor:
+    """The same with each token's numbers one behind the other; tokens may lie apart."""
+    head_dim = x_NGK.shape[2]
+    dense = x_NGK.stride(2) == 1 and x_NGK.stride(1) == head_dim
+    return x_NGK if dense else x_NGK.contiguous()

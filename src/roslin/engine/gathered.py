@@ -1,0 +1,50 @@
+"""Paged attention in plain torch: what every kernel must equal, and what runs where there is none."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from roslin.engine.blocks import BLOCK, blocks_for
+from roslin.engine.queries import Layer, Queries
+
+
+class GatheredAttention:
+    """Copies together what a sequence has in its blocks, and lets torch's attention read that."""
+
+    chunk = 1
+
+    def write(self, layer: Layer, k_NGK: Tensor, v_NGK: Tensor, places_N: Tensor) -> None:
+        """Keep keys and values at these places."""
+        blocks_N, offsets_N = places_N // BLOCK, places_N % BLOCK
+        for kept, x_NGK in zip(layer, (k_NGK, v_NGK), strict=True):
+            kept[blocks_N, :, offsets_N] = x_NGK.to(kept.dtype)
+
+    def attend(self, layer: Layer, q_MHK: Tensor, queries: Queries) -> Tensor:
+        """What each token gathers, [M, H, K]."""
+        tables_MW = queries.tables_SW[queries.slots_M.long(), : blocks_for(queries.longest)].long()
+        k_MGTK, v_MGTK = (_gather(kept, tables_MW) for kept in layer)
+        # The queries that share a key stand as if they were several tokens of one head.
+        q_MGSK = q_MHK.to(k_MGTK.dtype).reshape(len(q_MHK), k_MGTK.shape[1], -1, q_MHK.shape[-1])
+        out_MGSK = F.scaled_dot_product_attention(q_MGSK, k_MGTK, v_MGTK, attn_mask=_seen(queries, k_MGTK.shape[2]))
+        return out_MGSK.flatten(1, 2).to(q_MHK.dtype)
+
+
+def _gather(kept: Tensor, tables_MW: Tensor) -> Tensor:
+    """The blocks of each table one behind the other, [M, G, W * BLOCK, K].
+
+    On a CPU in float32: torch's attention of one query over bfloat16 keys is up to five times slower there.
+    """
+    groups = kept.shape[1]
+    rows_MGW = tables_MW[:, None] * groups + torch.arange(groups, device=kept.device)[:, None]
+    flat = kept.flatten(0, 1).flatten(1).index_select(0, rows_MGW.flatten())
+    gathered = flat.view(*rows_MGW.shape[:2], -1, kept.shape[-1])
+    return gathered.float() if kept.device.type == "cpu" else gathered
+
+
+def _seen(queries: Queries, length: int) -> Tensor:
+    """Which places each token sees, [M, 1, 1, T]."""
+    places_T = torch.arange(length, device=queries.lengths_M.device)
+    seen_MT = places_T < queries.lengths_M[:, None]
+    if queries.window is not None:
+        seen_MT &= places_T >= queries.lengths_M[:, None] - queries.window
+    return seen_MT[:, None, None]
