@@ -64,18 +64,11 @@ def texts(notebook: NotebookNode) -> Iterator[str]:
 
 def unwanted(notebook: NotebookNode) -> list[str]:
     """What of the outputs should not be committed, in words."""
-    found = [f"an output of the kind {output.output_type}" for output in _outputs(notebook) if _is_failure(output)]
+    failures = [output for cell in code_cells(notebook) for output in cell.outputs if output.output_type == "error"]
+    found = [f"an error: {failure.ename}: {failure.evalue}" for failure in failures]
     for text in texts(notebook):
         found += [f"{what}: {match[0]!r}" for what, sign in UNWANTED.items() for match in sign.finditer(text)]
     return found
-
-
-def _outputs(notebook: NotebookNode) -> list[NotebookNode]:
-    return [output for cell in code_cells(notebook) for output in cell.outputs]
-
-
-def _is_failure(output: NotebookNode) -> bool:
-    return output.output_type == "error"
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def test_what_should_not_be_committed_is_seen() -> None:
         cell.outputs = [type(cell)(stream | {"text": text})]
         assert len(unwanted(notebook)) == 1, text
     cell.outputs = [type(cell)(output_type="error", ename="E", evalue="", traceback=[])]
-    assert unwanted(notebook) == ["an output of the kind error"]
+    assert unwanted(notebook) == ["an error: E: "]
 
 
 @pytest.mark.full
