@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roslin.engine import GREEDY, Completion, Engine, Request, Sampling
+from roslin.engine.cache import KVCache
+from roslin.engine.scheduler import PROMPT_TOKENS_BESIDE
 from roslin.errors import InputError, MachineError
 from roslin.model import Decoder
 from tiny_decoders import VOCABULARY, plain_logits, tiny_decoder
@@ -31,6 +33,7 @@ def test_greedy_equals_a_plain_recomputation_for_256_steps(decoder: Decoder) -> 
 
 
 def random_request(chance: Random) -> Request:
+    """Half of them begin as others do."""
     sampling = Sampling(
         temperature=chance.choice([0.0, 0.7, 1.0, 1.5]),
         top_p=chance.choice([0.3, 0.92, 1.0]),
@@ -38,8 +41,9 @@ def random_request(chance: Random) -> Request:
         seed=chance.getrandbits(64),
         stream=chance.randrange(4),
     )
+    opening = [n % 7 for n in range(chance.choice([0, 20, 40]))]
     return Request(
-        prompt_ids=[chance.randrange(VOCABULARY) for _ in range(chance.randint(1, 70))],
+        prompt_ids=[*opening, *(chance.randrange(VOCABULARY) for _ in range(chance.randint(1, 70)))],
         max_new_tokens=chance.randint(1, 80),
         sampling=sampling,
         stop_ids=frozenset(chance.sample(range(VOCABULARY), chance.randint(0, 2))),
@@ -48,11 +52,23 @@ def random_request(chance: Random) -> Request:
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**32), count=st.integers(1, 8), max_batch=st.integers(1, 4))
-def test_a_result_does_not_depend_on_what_shares_the_batch(seed: int, count: int, max_batch: int) -> None:
+@given(
+    seed=st.integers(0, 2**32),
+    count=st.integers(1, 8),
+    max_batch=st.integers(1, 4),
+    tokens=st.sampled_from([192, 256, 4000]),
+    weights_stay=st.booleans(),
+    beside=st.sampled_from([3, 16, 50, 256]),
+)
+def test_a_result_does_not_depend_on_what_shares_the_batch(
+    seed: int, count: int, max_batch: int, tokens: int, weights_stay: bool, beside: int
+) -> None:
+    """Nor on how full the cache is, on what it keeps of others, and on the pieces in which prompts are read."""
     chance = Random(seed)
     decoder = tiny_decoder("gpt_neox")
-    engine = Engine(decoder, VOCABULARY, max_batch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROMPT_TOKENS_BESIDE, "cpu", beside)
+        engine = Engine(decoder, VOCABULARY, max_batch, weights_stay=weights_stay, cache_tokens=tokens)
     waiting = [random_request(chance) for _ in range(count)]
     requests: dict[int, Request] = {}
     ended: dict[int, Completion] = {}
@@ -68,6 +84,7 @@ def test_a_result_does_not_depend_on_what_shares_the_batch(seed: int, count: int
             assert (completion is None) == (number in ended)
             ended |= {number: completion} if completion else {}
     assert engine.step() == []
+    assert engine.occupancy.held == 0
     assert ended.keys() == requests.keys()
     for number, request in requests.items():
         [alone] = Engine(decoder, VOCABULARY).run([request])
@@ -77,6 +94,67 @@ def test_a_result_does_not_depend_on_what_shares_the_batch(seed: int, count: int
         assert all(id < VOCABULARY for id in found.ids)
         if found.finish_reason != "cancelled":
             assert (found.ids, found.finish_reason) == (alone.ids, alone.finish_reason)
+
+
+def test_many_long_requests_finish_in_a_tiny_cache_as_they_do_in_a_large_one(decoder: Decoder) -> None:
+    chance = Random(3)
+    requests = [random_request(chance) for _ in range(24)]
+    large, tiny = (Engine(decoder, VOCABULARY, 8, cache_tokens=tokens) for tokens in (100_000, 200))
+    expected, found = large.run(requests), tiny.run(requests)
+    assert large.preempted == 0
+    assert tiny.preempted > 1
+    for one, other in zip(found, expected, strict=True):
+        assert (one.ids, one.finish_reason) == (other.ids, other.finish_reason)
+        assert one.logprobs == pytest.approx(other.logprobs, rel=1e-5, abs=1e-4)
+
+
+def test_a_request_that_can_never_fit_is_refused_before_any_work(neox: Decoder) -> None:
+    engine = Engine(neox, VOCABULARY, cache_tokens=100)
+    with pytest.raises(InputError, match="can never fit into the cache, which has memory for 96 tokens; shorten"):
+        engine.run([Request(PROMPT, 5, GREEDY), Request([3] * 60, 38, GREEDY)])
+    assert not engine.busy
+    assert len(engine.run([Request([3] * 60, 37, GREEDY)])[0].ids) == 37
+
+
+def test_the_cache_says_what_it_holds_and_how_full_it_is(neox: Decoder) -> None:
+    engine = Engine(neox, VOCABULARY, max_batch=3, weights_stay=True)
+    assert str(engine.capacity) == "1,200 tokens, or 3 full-length requests of 400"
+    engine.submit(Request([3] * 30, 10, GREEDY))
+    engine.step()
+    assert (engine.occupancy.held, engine.occupancy.capacity) == (32, 1200)
+    while engine.busy:
+        engine.step()
+    # Two blocks were full: the thirty of the prompt and two of the answer.
+    assert (engine.occupancy.held, engine.occupancy.kept) == (0, 32)
+
+
+def test_what_an_answer_left_in_the_cache_serves_the_next_prompt(
+    neox: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(neox, VOCABULARY, weights_stay=True)
+    [first] = engine.run([Request([3] * 30, 40, GREEDY)])
+    again = [*[3] * 30, *first.ids, 9]
+    [expected] = Engine(neox, VOCABULARY).run([Request(again, 20, GREEDY)])
+    counted: list[int] = []
+    hidden = neox.hidden
+    monkeypatch.setattr(neox, "hidden", lambda ids_N, *rest: counted.append(len(ids_N)) or hidden(ids_N, *rest))
+    [found] = engine.run([Request(again, 20, GREEDY)])
+    assert counted[0] == 71 - 64
+    assert found.ids == expected.ids
+    assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+
+
+def test_memory_that_cannot_be_had_makes_requests_wait_and_not_fail(
+    neox: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [Request([n], 200, GREEDY) for n in range(8)]
+    expected = Engine(neox, VOCABULARY, 8).run(requests)
+    provide = KVCache.provide
+    monkeypatch.setattr(KVCache, "provide", lambda self, blocks: blocks <= 64 and provide(self, blocks))
+    engine = Engine(neox, VOCABULARY, 8, cache_tokens=100_000)
+    found = engine.run(requests)
+    assert engine.preempted > 0
+    assert [one.ids for one in found] == [one.ids for one in expected]
 
 
 def test_run_keeps_the_order_of_the_requests_and_leaves_others_running(neox: Decoder) -> None:

@@ -41,6 +41,11 @@ class Generation:
         """How many ids are still to be computed before a token can be drawn; 1 while it answers."""
         return len(self.ids) - self.computed
 
+    @property
+    def grows(self) -> bool:
+        """Whether it runs and may come to need more blocks than it has."""
+        return self.table is not None and self.table.missing(self.request.most_cached) > 0
+
     def content(self, start: int, stop: int, original: int | None) -> bytes:
         """All that decides the keys and values of these tokens, beside those before them.
 

@@ -104,7 +104,7 @@ class Scheduler:
     def _admit(self) -> Generation | None:
         """Let the one that has waited longest run, if there is a slot and room for all that it has by now.
 
-        And for another block for each that runs already: else it would soon have to give way again.
+        And for another block for each that runs already and can come to need one: else it would soon have to give way.
         """
         if not self.waiting or not self._slots.any_free:
             return None
@@ -112,9 +112,8 @@ class Scheduler:
         table = BlockTable(self._pool, partial(generation.content, original=self._original))
         # At least one token is computed, for the next one is drawn from what comes of it.
         shared = table.share(len(generation.ids) - 1)
-        if table.missing(len(generation.ids)) + len(self.running) > self._pool.free or not table.extend(
-            len(generation.ids)
-        ):
+        growing = sum(one.grows for one in self.running)
+        if table.missing(len(generation.ids)) + growing > self._pool.free or not table.extend(len(generation.ids)):
             table.release()
             return None
         self.running.append(self.waiting.popleft())
