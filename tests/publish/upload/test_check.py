@@ -86,6 +86,14 @@ def test_secrets_in_utf_16_in_metadata_of_weights_and_in_the_tokenizer(folder: P
     assert [line.split(": ")[0] for line in found] == ["model.safetensors, token", "notes.txt:2", "tokenizer.json:1"]
 
 
+def test_secrets_in_texts_with_zero_bytes(folder: Path) -> None:
+    text = f"\r\na\r\n{SECRETS['Hugging Face']}\r\n"
+    (folder / "be.txt").write_bytes(text.encode("utf-16-be"))
+    (folder / "le.py").write_bytes(text.encode("utf-16-le"))
+    (folder / "run.log").write_bytes(b"\0" * 9000 + text.encode())  # as a log that was cut while it was open
+    assert [line.split(": ")[0] for line in faults(folder)] == ["be.txt:3", "le.py:3", "run.log:3"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -156,6 +164,24 @@ def test_paths_are_named_with_line_key_and_what_to_do(folder: Path) -> None:
     assert checked_upload(folder, allow_paths=True).licence == "apache-2.0"
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["C:/Users/ada/x.txt", "/Workspace/Users/ada@example.org/run", "/tmp/ada/x", "/local_disk0/x", "/private/var/x"],
+)
+def test_paths_of_more_kinds_of_machine_in_a_text(path: str) -> None:
+    assert paths_in(f"Records: `{path}`.") == [(1, path)]
+
+
+def test_paths_in_keys_and_in_settings_that_strict_readers_refuse(folder: Path) -> None:
+    (folder / "results.json").write_text('{"loss": NaN, "by": {"/srv/ada/x.jsonl": {"n": 1}}}')
+    (folder / "many.yaml").write_text("a: 1\n---\nb: /srv/ada/y\n")
+    (folder / "tags.yaml").write_text("a: !ENV {home: /home/ada}\n")
+    many, results, tags = faults(folder)
+    assert many.startswith("many.yaml:3, b: a path of this machine, /srv/ada/y")
+    assert results.startswith("results.json:1, by: a path of this machine, /srv/ada/x.jsonl")
+    assert tags.startswith("tags.yaml:1: a path of this machine, /home/ada")
+
+
 def test_the_base_of_an_adapter(tmp_path: Path) -> None:
     values = {"base_model_name_or_path": "/work/base", "peft_type": "LORA", "r": 8}
     (tmp_path / "adapter_config.json").write_text(json.dumps(values))
@@ -219,7 +245,11 @@ def test_folders_that_hold_no_whole_model(folder: Path, tmp_path: Path) -> None:
     none, lost = faults(folder)
     assert "no whole model is in it" in none
     assert lost.startswith("model-00001-of-00001.safetensors: missing")
-    assert f"one is in {folder.parent / 'run' / 'model'}" in faults(_run(folder))[0]
+    run = _run(folder)
+    (run / ".lock").touch()
+    (run / "facts.json").write_text('{"records": "/srv/ada/x"}')
+    [line] = faults(run)  # of a run nothing else is to be mended
+    assert f"one is in {run / 'model'}: give that" in line
 
 
 def _run(folder: Path) -> Path:
@@ -234,6 +264,10 @@ def test_a_gguf_file_alone_is_a_model(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(CARD.replace("(NOTICE", "(#"))
     _write_gguf(tmp_path / "m.gguf", source="https://example.org/tiny")
     assert checked_upload(tmp_path)
+    (tmp_path / "README.md").rename(tmp_path / "CARD.md")
+    [line] = faults(tmp_path)
+    assert "write one, or copy that of the model it was made from" in line
+    (tmp_path / "CARD.md").rename(tmp_path / "README.md")
     _write_gguf(tmp_path / "m.gguf", source="/home/ada/x")
     assert faults(tmp_path)[0].startswith("m.gguf, general.source.url: a path of this machine")
 

@@ -261,7 +261,7 @@ def test_contents_that_the_hub_leaves_out_are_told(site: HubSite, folder: Path) 
 
 
 @pytest.mark.parametrize(
-    "name", ["tiny", "ada/", "a b/c", "ada/x--y", "ada/x.git", "ada/../x", "ada/" + "x" * 99, "a/b/c"]
+    "name", ["tiny", "ada/", "a b/c", "ada/x--y", "ada/x.git", "ada/../x", "ada/" + "x" * 99, "a/b/c", "ada/möbius"]
 )
 def test_names_of_no_repository(name: str, site: HubSite, folder: Path) -> None:
     assert "is no name of a repository" in refusal(folder, name=name)

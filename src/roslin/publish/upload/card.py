@@ -6,13 +6,17 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from roslin.model.find import HUB_NAME
+from roslin.model.local import has_weights
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
 CARD = "README.md"
-NO_CARD = f"{CARD}: missing: a model is published with a card; make one by `roslin card FOLDER`"
+NO_CARD = f"{CARD}: missing: a model is published with a card; "
+MAKE_ONE = "make one by `roslin card FOLDER`"
+WRITE_ONE = "write one, or copy that of the model it was made from, with what is another here"
+"""Of a format for which `roslin card` makes none."""
 SECTIONS = {
     "how it is used": re.compile(r"\bus(?:e|es|age|ing)\b|get(?:ting)? started|quick ?start", re.IGNORECASE),
     "what its limits are": re.compile(r"\blimit(?:s|ations?)?\b|\bbias(?:es)?\b|\brisks?\b", re.IGNORECASE),
@@ -29,7 +33,7 @@ ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|//|#|\{\{", re.IGNORECASE)
 def card_faults(path: Path, names: Collection[str], *, adapter: bool) -> list[str]:
     """What is wrong with the card at `path`, beside the files of these names that are sent with it."""
     if not path.is_file():
-        return [NO_CARD]
+        return [NO_CARD + (MAKE_ONE if has_weights(path.parent) else WRITE_ONE)]
     try:
         data, text = _read(path)
     except UnicodeDecodeError as error:

@@ -58,6 +58,8 @@ def checked_upload(folder: Path, *, allow_paths: bool = False) -> Upload:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'there is no such folder'}.")
+    if inner := _model_within(folder):
+        raise InputError(_told(folder, [_no_model(inner)]))
     found = files_of(folder)
     faults = [*found.faults, *_model_faults(folder, found.files)]
     names = [file.name for file in found.files]
@@ -73,14 +75,20 @@ def _model_faults(folder: Path, files: Sequence[SentFile]) -> list[str]:
     ggufs = [file for file in files if file.name.endswith(".gguf")]
     whole = (folder / "config.json").is_file() or is_adapter(folder)
     if not ggufs and not (whole and (has_weights(folder) or (folder / CTRANSLATE2).is_file())):
-        return [_no_model(folder), *_lost_shards(folder)]
+        return [_no_model(None), *_lost_shards(folder)]
     tensors = [fault for file in files if file.name.endswith(".safetensors") for fault in _damage(file)]
     return [*tensors, *(fault for file in ggufs for fault in _gguf_damage(file))]
 
 
-def _no_model(folder: Path) -> str:
-    inner = [name for name in ("model", "adapter") if has_weights(folder / name)]
-    where = f"; one is in {folder / inner[0]}: give that" if inner else ""
+def _model_within(folder: Path) -> Path | None:
+    """The model in the folder of a run, of which nothing else is published."""
+    if has_weights(folder) or (folder / CTRANSLATE2).is_file() or any(folder.glob("*.gguf")):
+        return None
+    return next((folder / name for name in ("model", "adapter") if has_weights(folder / name)), None)
+
+
+def _no_model(inner: Path | None) -> str:
+    where = f"; one is in {inner}: give that" if inner else ""
     return (
         f"no whole model is in it: neither config.json with {WEIGHT_FILES[0]} (or an index and its shards), nor "
         f"adapter_config.json with the adapter's weights, nor a GGUF file{where}"

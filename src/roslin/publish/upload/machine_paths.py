@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 PERSONAL = re.compile(
-    r"(?<![\w/.:~-])/(?:home|Users|root|mnt|media|dbfs|Volumes|workspace|scratch|lustre|gpfs|kaggle|content)"
+    r"(?<![\w/.:~-])/(?:home|Users|root|mnt|media|tmp|private|dbfs|local_disk0|Volumes|[Ww]orkspace|scratch|lustre|gpfs"
+    r"|kaggle|content)"
     r"/[^\s\"'`()<>\[\]{},;|]+"
-    r"|(?<![A-Za-z])[A-Za-z]:\\{1,2}(?:Users|Documents and Settings)\\{1,2}[^\s\"'`<>|]+"
+    r"|(?<![A-Za-z])[A-Za-z]:(?:\\{1,2}|/)(?:Users|Documents and Settings)(?:\\{1,2}|/)[^\s\"'`<>|]+"
     r"|(?<![A-Za-z])file:///[^\s\"'`()<>\[\]]+"
 )
 """Where people's and machines' own files lie, anywhere in a text. `/path/to/model` and addresses are none."""

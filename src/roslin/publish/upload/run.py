@@ -24,7 +24,7 @@ Change = Literal["new", "changed", "unchanged", "unknown"]
 
 WAITS = (1.0, 4.0, 15.0)
 """Seconds between attempts at what failed by the hub's or the network's fault."""
-NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 LONGEST_NAME = 96
 COMMIT = re.compile(r"[0-9a-f]{40}")
 LARGE_LEFT = re.compile(r"\.(safetensors|bin|gguf)(\.index\.json)?$")

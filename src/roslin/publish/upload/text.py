@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from fnmatch import fnmatch
@@ -32,8 +33,13 @@ VOCABULARIES = (
 """Their tokens may be any text, so that a path among them is no path."""
 SECRET = "take it out, and revoke it where it was made: it has been in a file that was about to be sent"
 BOM_16 = (b"\xff\xfe", b"\xfe\xff")
+TEXTS = (
+    *(".cfg", ".conf", ".csv", ".html", ".ini", ".ipynb", ".jinja", ".json", ".jsonl", ".log", ".md", ".py", ".rst"),
+    *(".sh", ".toml", ".tsv", ".txt", ".xml", ".yaml", ".yml"),
+)
+"""Files that are text by their names, even with zero bytes in them."""
 SAMPLE = 8192
-"""Bytes at a file's beginning that tell text from numbers: text holds no zero byte."""
+"""Bytes at a file's beginning that tell text from numbers: other text holds no zero byte."""
 AT_ONCE = 2**25
 """Characters of a text that are looked through at once."""
 LONGEST_SHOWN = 80
@@ -65,7 +71,12 @@ def _path_faults(file: SentFile) -> Iterator[str]:
         return
     if file.path.suffix in (".json", ".yaml", ".yml"):
         yield from _setting_faults(file)
-        return
+    else:
+        yield from _line_faults(file)
+
+
+def _line_faults(file: SentFile) -> Iterator[str]:
+    """Paths anywhere in a text."""
     for before, text in _text(file.path):
         for line, found in paths_in(text):
             yield f"{file.name}:{before + line}: a path of this machine, {_shown(found)}: {TEXT}"
@@ -75,22 +86,27 @@ def _setting_faults(file: SentFile) -> Iterator[str]:
     """Paths in a settings file, with the key of each."""
     text = "".join(part for _, part in _text(file.path))
     try:
-        values = orjson.loads(text) if file.path.suffix == ".json" else yaml.safe_load(text)
-    except (orjson.JSONDecodeError, yaml.YAMLError) as error:
+        documents = [json.loads(text)] if file.path.suffix == ".json" else list(yaml.safe_load_all(text))
+    except yaml.constructor.ConstructorError:  # tags that some program understands
+        yield from _line_faults(file)
+        return
+    except (ValueError, yaml.YAMLError) as error:
         yield f"{file.name}: cannot be read as {file.path.suffix[1:].upper()} ({' '.join(str(error).split())}): mend it"
         return
-    for key, value in _strings(values, ""):
+    for key, value in (found for document in documents for found in _strings(document, "")):
         if found := path_in_value(value):
             where = f"{file.name}:{_line_of(value, text)}"
             yield f"{where}, {key}: a path of this machine, {_shown(found)}: {advice_on(key)}"
 
 
 def _strings(values: Any, key: str) -> Iterator[tuple[str, str]]:
-    """All texts within nested settings, by their keys joined with dots."""
+    """All texts within nested settings, keys among them, by the keys above them joined with dots."""
     if isinstance(values, str):
         yield key, values
     elif isinstance(values, dict):
         for name, value in values.items():
+            if isinstance(name, str):
+                yield key, name
             yield from _strings(value, f"{key}.{name}" if key else str(name))
     elif isinstance(values, list):
         for at, value in enumerate(values):
@@ -108,14 +124,25 @@ def _text(path: Path) -> Iterator[tuple[int, str]]:
     """A file's text in parts of whole lines, each with the count of lines before it; nothing of one that is no text."""
     with path.open("rb") as source:
         sample = source.read(SAMPLE)
-    encoding = "utf-16" if sample.startswith(BOM_16) else "utf-8-sig"
-    if b"\0" in sample and encoding != "utf-16":
+    encoding = _encoding(sample)
+    if b"\0" in sample and encoding == "utf-8-sig" and path.suffix.lower() not in TEXTS:
         return
     before = 0
     with path.open(encoding=encoding, errors="replace") as lines:
         while part := lines.readlines(AT_ONCE):
             yield before, "".join(part)
             before += len(part)
+
+
+def _encoding(sample: bytes) -> str:
+    """UTF-16 by its mark, or by zeros in nearly every second byte; else UTF-8."""
+    if sample.startswith(BOM_16):
+        return "utf-16"
+    half = len(sample) // 2
+    high_first, low_first = sample[::2].count(0), sample[1::2].count(0)
+    if 10 * max(high_first, low_first) < 9 * half or high_first == low_first:
+        return "utf-8-sig"
+    return "utf-16-be" if high_first > low_first else "utf-16-le"
 
 
 def _said_by_weights(file: SentFile) -> dict[str, str]:
