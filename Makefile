@@ -25,7 +25,7 @@ test-full: $(VENV)/.dev lint
 
 # The documentation site, into site/: open site/index.html. The tests build it too.
 docs: $(VENV)/.dev
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check src tests bench notebooks
@@ -52,4 +52,4 @@ $(VENV)/.dev: $(VENV)/.core
 	@touch $@
 
 clean:
-	rm -rf src/roslin/engine/cpu/_kernels.* $(VENV) build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf src/roslin/engine/cpu/_kernels.* $(VENV) build dist site *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
