@@ -1,11 +1,9 @@
 """A recipe: all that a tuning run is told, read from YAML and from `key=value` words, every fault reported at once."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -21,6 +19,7 @@ from pydantic_core import PydanticSerializationError
 
 from roslin.errors import InputError, UsageError
 from roslin.model.scaling import parse_rope_scaling
+from roslin.tune.recipe_text import apply_override, read_yaml
 
 PROBES = (
     "Write a love letter to Edgar Allan Poe.",
@@ -64,9 +63,11 @@ class Adapter(Settings):
     """A LoRA to train instead of all weights. It wants a learning rate of 1e-4 to 3e-4, far above the default."""
 
     rank: PositiveInt = 16
+    """Width of the adapter's inner layer."""
     alpha: PositiveFloat = 32
     """What the adapter adds is multiplied with alpha / rank."""
     dropout: float = Field(0.05, ge=0, lt=1)
+    """Share of the adapter's inputs that are dropped at random while it is trained."""
     rslora: bool = False
     """Multiply with alpha / √rank instead, with which high ranks learn as fast as low ones."""
     modules: list[str] = Field(["all"], min_length=1)
@@ -113,6 +114,7 @@ class Recipe(Settings):
     model: str = Field(min_length=1, max_length=1024)
     """A model folder, a hub name, or `base` for the small model that ships."""
     revision: str | None = None
+    """A branch, tag or commit of a model on a hub."""
     rope_scaling: str | None = None
     """Stretch the base's positions, as in `yarn:4` (linear and dynamic are the others); the tuned model keeps it."""
     records: list[str] = Field(min_length=1)
@@ -125,26 +127,37 @@ class Recipe(Settings):
     output: Path
     """Folder of the run: its log, its checkpoints and, at the end, the model or the adapter, or both."""
     held_out: HeldOut = HeldOut()
+    """Which records only measure."""
     adapter: Adapter | None = None
     """Train a LoRA; when it is absent, all weights are tuned."""
     sharding: Sharding = Sharding()
+    """How several processes share the model."""
 
     epochs: float = Field(2, gt=0, le=1000)
+    """How often every record is seen; a part of a pass over them is allowed."""
     records_per_update: PositiveInt = 48
+    """The batch, in records, however they are packed: Dolly's was 6 on each of 8 GPUs."""
     row_length: PositiveInt = 2048
-    """Tokens of a packed row; every row is one forward and backward pass."""
+    """Tokens of a packed row, which holds as many whole records as fit."""
     max_length: PositiveInt = 2048
     """Records of this many tokens or more are dropped, counted and listed; never cut."""
     seed: NonNegativeInt = 42
+    """Decides the order of the records, what is drawn at random in training, and the sample answers."""
 
     learning_rate: PositiveFloat = 5e-6
+    """AdamW's, at its height: after the warm-up."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate goes on after the warm-up: it stays, or falls to 0 behind the last update."""
     warmup_updates: NonNegativeInt | None = None
     """When not given: Dolly's 50, or a tenth of a run of fewer than 500 updates."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """How much of AdamW's two moments stays at each update."""
     epsilon: PositiveFloat = 1e-8
+    """Added to the root of AdamW's second moment."""
     weight_decay: float = Field(0.0, ge=0)
+    """Decoupled, as in AdamW: each update takes learning_rate × weight_decay of a weight away."""
     clip_norm: PositiveFloat | None = 1.0
+    """The norm to which the gradient of an update is cut down; `null` cuts nothing."""
     init_keys: Literal["mean", "keep"] = "mean"
     """Rows of the three keys: the mean of the used rows, or as the base has them."""
     new_keys_rate: PositiveFloat = 1
@@ -154,6 +167,7 @@ class Recipe(Settings):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """What passes are computed in; updates are exact in fp32 either way."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` is the GPU where there is one."""
 
     tokens_per_pass: PositiveInt | None = None
     """Most tokens of one forward and backward pass, which takes several rows side by side; by itself, as many as fit a
@@ -161,17 +175,22 @@ class Recipe(Settings):
     checkpointing: Literal["auto", "none", "all"] | NonNegativeInt = "auto"
     """How many layers keep their input alone and are run again in the backward pass: `auto` is as few as will fit."""
     optimizer: Optimizer = Optimizer()
+    """What AdamW keeps, and in how many bits."""
     fp8: bool = False
     """Take the blocks' matrix products in 8-bit floating point (H100 and newer); updates stay exact in fp32."""
 
     evaluate_every: PositiveInt = 50
+    """Updates between measurements of the held-out loss."""
     patience: PositiveInt | None = None
     """Stop after this many evaluations without a lower held-out loss, and keep the best weights."""
     checkpoint_every: PositiveInt = 200
+    """Updates between checkpoints, from which a run that was stopped goes on."""
     keep_checkpoints: PositiveInt = 2
+    """How many of the newest checkpoints stay on the disk."""
     sample_every: PositiveInt | None = None
     """Updates between sample answers; none are made when it is absent. A multiple of evaluate_every."""
     samples: list[str] = list(PROBES)
+    """The instructions that sample answers are given to: those of Dolly's notebook."""
     explosion: float = Field(2.0, gt=1)
     """The run stops when a loss passes this multiple of the base's held-out loss."""
     trackers: list[Literal["tensorboard", "mlflow", "wandb"]] | None = None
@@ -212,9 +231,9 @@ class Recipe(Settings):
 
         Raises InputError listing every unknown key, wrong type and impossible combination with its line.
         """
-        values, lines = _read_yaml(path)
+        values, lines = read_yaml(path)
         for word in overrides:
-            _apply_override(values, lines, word)
+            apply_override(values, lines, word)
         return cls.parse(
             values, {key: f"{path}:{line}" if isinstance(line, int) else line for key, line in lines.items()}
         )
@@ -334,70 +353,3 @@ def _report(faults: Sequence[Fault], places: Mapping[str, str]) -> str:
 
     count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
     return "\n".join([f"The recipe has {count}:", *(f"  {line(fault)}" for fault in faults)])
-
-
-def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int | str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such recipe file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error}).") from None
-    try:
-        node = yaml.compose(text)
-        values = yaml.load(text, _Loader)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid YAML ({error}).") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise InputError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or error}).") from None
-    if not isinstance(node, yaml.MappingNode):
-        raise InputError(f"{path}: a recipe is a mapping of keys to values, such as `model: EleutherAI/pythia-6.9b`.")
-    lines: dict[str, int | str] = dict(_key_lines(node))
-    repeated = _repeated_keys(node)
-    if repeated:
-        raise InputError("\n".join(f"{path}:{line}: {key}: stands twice in the recipe" for key, line in repeated))
-    return values, lines
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 5e-6 as text; here it is the number that people mean."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def _key_lines(node: yaml.MappingNode) -> Iterator[tuple[str, int]]:
-    """Each key with its line; a recipe has groups, and no groups within groups."""
-    for key, value in node.value:
-        yield key.value, key.start_mark.line + 1
-        for inner, _ in value.value if isinstance(value, yaml.MappingNode) else ():
-            yield f"{key.value}.{inner.value}", inner.start_mark.line + 1
-
-
-def _repeated_keys(node: yaml.MappingNode) -> list[tuple[str, int]]:
-    names = [key.value for key, _ in node.value]
-    return [(key.value, key.start_mark.line + 1) for i, (key, _) in enumerate(node.value) if key.value in names[:i]]
-
-
-def _apply_override(values: dict[str, Any], lines: dict[str, int | str], word: str) -> None:
-    key, equals, text = word.partition("=")
-    if not equals or not key:
-        raise InputError(f"{word!r}: settings are given as key=value, such as learning_rate=1e-5.")
-    try:
-        value = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        value = text
-    *path, last = key.split(".")
-    target = values
-    for part in path:
-        target = target.setdefault(part, {})
-        if not isinstance(target, dict):
-            raise InputError(f"{word!r}: {part} is no group of settings.")
-    target[last] = value
-    lines[key] = "command line"
