@@ -62,8 +62,8 @@ class Site:
         self.repos: dict[str, Repo] = {}
         self.store: dict[str, bytes] = {}
         self.asked: list[Asked] = []
-        self.disturb: Callable[[Asked], int | None] = lambda asked: None
-        """A status to answer a request with, instead of doing what it asks."""
+        self.disturb: Callable[[Asked], Answer | int | None] = lambda asked: None
+        """What to answer a request with, or its status, instead of doing what it asks."""
         self.lose: Callable[[Asked], bool] = lambda asked: False
         """Whether what is asked is done, and the reply lost."""
 
@@ -94,15 +94,14 @@ def serving(site: Site) -> Iterator[None]:
         def handle_any(self) -> None:
             parts = urlsplit(self.path)
             query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
-            status = None
             asked = Asked(
                 self.command, unquote(parts.path), query, b"", {k.lower(): v for k, v in self.headers.items()}
             )
             asked.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             site.asked.append(asked)
-            status = site.disturb(asked)
-            answer = site.answer(asked) if status is None else Answer(status)
-            if status == HANG_UP or site.lose(asked):
+            instead = site.disturb(asked)
+            answer = site.answer(asked) if instead is None else Answer(instead) if isinstance(instead, int) else instead
+            if answer.status == HANG_UP or site.lose(asked):
                 self.close_connection = True
                 return
             self.send_response(answer.status)

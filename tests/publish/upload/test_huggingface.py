@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import constants
 
 from fake_hub_uploads import TOKEN, HubSite, fake_hub_uploads
-from fake_site import HANG_UP, Repo, sha256
+from fake_site import HANG_UP, Answer, Asked, Repo, sha256
 from publishable import CARD, publishable
 from roslin.errors import InputError
 from roslin.publish.upload import HubAway, HubRefused, Plan, Published, Target, checked_upload, plan_upload, publish
@@ -275,3 +275,23 @@ def test_a_commit_is_no_branch(folder: Path) -> None:
 
 def test_refusals_have_their_class() -> None:
     assert HubRefused("x").exit_code == 1 and HubAway("x").exit_code == 3
+
+
+@pytest.mark.parametrize("headers", [{"Retry-After": "42"}, {"RateLimit": '"api";r=0;t=42'}])
+def test_a_hub_that_says_when_to_come_again_is_asked_then(
+    headers: dict[str, str], site: HubSite, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    left = [1]
+
+    def once(asked: Asked) -> Answer | None:
+        if "commit" not in asked.path or not left[0]:
+            return None
+        left[0] -= 1
+        return Answer(429, b"{}", headers)
+
+    site.disturb = once
+    published(folder)
+    assert 42 in slept and len(site.repos[NAME].commits) == 1
+    assert any("asks to wait" in line and "42 s" in line for line in said)

@@ -18,7 +18,14 @@ class HubRefused(InputError):
 
 
 class HubAway(MachineError):
-    """A hub is out of reach, takes too long, or fails by its own account; the same may work in a while."""
+    """A hub is out of reach, takes too long, or fails by its own account; the same may work in a while.
+
+    `wait` is after how many seconds, where the hub says it.
+    """
+
+    def __init__(self, text: str, wait: float | None = None) -> None:
+        super().__init__(text)
+        self.wait = wait
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -174,16 +175,27 @@ def _errors(doing: str) -> Iterator[None]:
     except HFValidationError as error:
         raise HubRefused(f"The hub does not take this ({doing}): {in_a_line(error)}") from None
     except HfHubHTTPError as error:
-        raise _told(error, getattr(error.response, "status_code", None), doing) from None
+        raise _told(error, error.response, doing) from None
     except (ValueError, KeyError):
         raise
     except Exception as error:  # of its HTTP library, and of the one for large files, wrapped or not
-        status = getattr(getattr(error.__cause__, "response", None), "status_code", None)
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        raise _told(cause, status, doing) from None
+        raise _told(cause, getattr(cause, "response", None), doing) from None
 
 
-def _told(error: Exception, status: int | None, doing: str) -> HubRefused | HubAway:
+def _asked_wait(response: Any) -> float | None:
+    """Seconds after which the hub wants to be asked again, where it says so."""
+    headers = response.headers
+    found = re.fullmatch(r"\s*(\d+)\s*", headers.get("Retry-After", "")) or re.search(
+        r";\s*t=(\d+)", headers.get("RateLimit", "")
+    )
+    return float(found[1]) if found else None
+
+
+def _told(error: Exception, response: Any, doing: str) -> HubRefused | HubAway:
+    status = getattr(response, "status_code", None)
+    if status == BUSY and (wait := _asked_wait(response)) is not None:
+        return HubAway(f"The hub takes no more requests now, and asks to wait {wait:g} s ({doing}).", wait)
     if status is None:
         return HubAway(f"The hub is out of reach ({doing}: {in_a_line(error)}).")
     if status >= 500 or status in (408, BUSY):

@@ -169,6 +169,10 @@ def _errors(doing: str) -> Iterator[None]:
         ) from None
     except HubError as error:
         status = getattr(error, "status_code", None)
+        if (wait := getattr(error, "retry_after", None)) is not None:
+            raise HubAway(
+                f"ModelScope takes no more requests now, and asks to wait {wait:g} s ({doing}).", wait
+            ) from None
         if error.retryable or (status or 0) >= 500:
             raise HubAway(f"ModelScope is out of reach, or fails ({doing}: {first_line(error)}).") from None
         kind = "does not take this" if isinstance(error, APIError) else "cannot be asked"

@@ -24,6 +24,8 @@ Change = Literal["new", "changed", "unchanged", "unknown"]
 
 WAITS = (1.0, 4.0, 15.0)
 """Seconds between attempts at what failed by the hub's or the network's fault."""
+LONGEST_WAIT = 330.0
+"""Seconds that a hub may ask to wait, where it takes no more requests: the Hugging Face hub counts five minutes."""
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 LONGEST_NAME = 96
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -230,8 +232,7 @@ def _commit(plan: Plan, hub: Hub, parent: str | None, say: Say) -> str | None:
                 return _head(plan, hub, say)
             if wait is None:
                 raise
-            say(f"{error} Trying again in {wait:g} s …")
-            time.sleep(wait)
+            _wait(error, wait, say)
         else:
             break
     if lacking := _lacking(plan, hub, say):
@@ -267,9 +268,17 @@ def _patiently(call: Callable[[], T], say: Say) -> T:
         try:
             return call()
         except HubAway as error:
-            say(f"{error} Trying again in {wait:g} s …")
-            time.sleep(wait)
+            _wait(error, wait, say)
     return call()
+
+
+def _wait(error: HubAway, wait: float, say: Say) -> None:
+    """Wait as long as the hub asks, or else this long. Raises the error where the hub asks for too long."""
+    if error.wait is not None and error.wait > LONGEST_WAIT:
+        raise error
+    seconds = max(wait, error.wait or 0)
+    say(f"{error} Trying again in {seconds:g} s …")
+    time.sleep(seconds)
 
 
 def in_units(size: int) -> str:
