@@ -179,3 +179,12 @@ def test_a_folder_of_that_name_goes_first(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "modelscope:ada" / "tiny").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert find_model(NAME).samefile(tmp_path / "modelscope:ada" / "tiny")
+
+
+@pytest.mark.parametrize(
+    "name", ["modelscope:x", "modelscope:a/b/c", "modelscope:a/b@v1", "modelscope:", "ModelScope:a/b"]
+)
+def test_names_of_no_form_of_modelscope_are_told_its_forms(name: str, site: ModelScopeSite) -> None:
+    text = refusal(name)
+    assert "modelscope:owner/name/file.gguf" in text and "A revision is given apart" in text
+    assert site.asked == []

@@ -31,6 +31,11 @@ def find_model(name: str, revision: str | None = None) -> Path:
     local = _local(name)
     on_modelscope = MODELSCOPE_NAME.fullmatch(name)
     on_a_hub = on_modelscope or HUB_NAME.fullmatch(name) or HUB_FILE.fullmatch(name)
+    if local is None and not on_a_hub and name.lower().startswith(PREFIX):
+        raise InputError(
+            f"{name!r} names no model of ModelScope: write {PREFIX}owner/name, or {PREFIX}owner/name/file.gguf for one "
+            "file. A revision is given apart (`--revision`, or `revision:` in a recipe)."
+        )
     if local is None and not on_a_hub and name not in PACKAGED:
         raise InputError(
             f"No model {name!r}: there is no such folder or file (looked from {Path.cwd()}), and it is neither "
