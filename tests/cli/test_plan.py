@@ -87,6 +87,8 @@ def test_answering() -> None:
     assert "4 answers at once of 2,048 tokens" in words
     assert "fp32: 25.5 weights" in words
     assert "does not fit A10 24 GB" in words
+    # What is left of 94 % of 22 GiB beside the weights and a pass, in tokens of half a MiB.
+    assert "In bf16 the cache would hold 8,192 tokens: 4 of 4 answers at the model's full length." in words
     found = json.loads(planned("EleutherAI/pythia-12b", "--serve", "--gpu", "t4", "--json").stdout)
     assert found["answering"]["bf16"]["fits"] is False
     assert found["answering"]["nf4"]["fits"] is True

@@ -288,6 +288,7 @@ class TestPage:
     def test_health_and_models(self, running: Running) -> None:
         health = running.client.get("health").json()
         assert (health["status"], health["model"], health["needs_key"]) == ("ok", "tiny", False)
+        assert health["cache"]["held"] == 0 < health["cache"]["capacity"]
         [model] = running.client.get("v1/models").json()["data"]
         assert model["id"] == "tiny"
         assert running.client.get("v1/models/tiny").json() == model

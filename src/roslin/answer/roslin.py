@@ -12,7 +12,7 @@ from roslin.answer.text import AnswerText
 from roslin.engine import Engine, Network, Request, ScoreRow, fuse, score
 from roslin.engine.noise import fresh_seed
 from roslin.errors import InputError
-from roslin.model import find_model, load_config, load_decoder, scaled, text_source
+from roslin.model import find_model, load_config, load_for_answering, scaled, text_source
 from roslin.tokens import Tokenizer
 
 
@@ -23,13 +23,22 @@ class Roslin:
     """
 
     def __init__(
-        self, decoder: Network, tokenizer: Tokenizer, *, prompts: Prompts | None = None, max_batch: int = 16
+        self,
+        decoder: Network,
+        tokenizer: Tokenizer,
+        *,
+        prompts: Prompts | None = None,
+        max_batch: int = 16,
+        weights_stay: bool = False,
     ) -> None:
-        """Ask `decoder` by way of `prompts` (Dolly's when None), at most `max_batch` answers at once."""
+        """Ask `decoder` by way of `prompts` (Dolly's when None), at most `max_batch` answers at once.
+
+        If its `weights_stay` as they are, what prompts begin with is kept from one question to the next.
+        """
         self.decoder = decoder
         self.tokenizer = tokenizer
         self.prompts = prompts or DollyPrompts(tokenizer)
-        self._desk = Desk(Engine(decoder, tokenizer.size, max_batch))
+        self._desk = Desk(Engine(decoder, tokenizer.size, max_batch, weights_stay=weights_stay))
 
     @classmethod
     def load(
@@ -62,8 +71,8 @@ class Roslin:
         prompts, notice = choose_prompts(prompt, tokenizer, source)
         if notice:
             warnings.warn(notice, stacklevel=2)
-        decoder = load_decoder(folder, dtype=weights, device=where, config=config)
-        return cls(fuse(decoder), tokenizer, prompts=prompts, max_batch=max_batch)
+        decoder = load_for_answering(folder, dtype=weights, device=where, config=config)
+        return cls(fuse(decoder), tokenizer, prompts=prompts, max_batch=max_batch, weights_stay=True)
 
     @overload
     def answer(

@@ -8,11 +8,11 @@ from rich.text import Text
 
 from roslin.cli.screen import result_console
 from roslin.errors import InputError
-from roslin.memory import GPUS, USABLE, Answering, Precision, answering, gib
+from roslin.memory import BLOCK_TOKENS, GPUS, USABLE, Answering, Precision, answering, cache_tokens, gib
 from roslin.memory.gpus import COPY_REACH
 
 if TYPE_CHECKING:
-    from roslin.memory import Gpu
+    from roslin.memory import Device, Gpu
     from roslin.model import ModelConfig
     from roslin.model.describe import Description
     from roslin.tune.plan import Machine
@@ -33,14 +33,29 @@ def show_serving(model: "Description", machine: "Machine", length: int | None, b
         raise InputError(f"--length is {length:,}, and {model.name} has {config.positions:,} positions.")
     length = length or min(LENGTH, config.positions)
     needs = {precision: _needs(config, precision, length, batch, machine.on_gpu) for precision in get_args(Precision)}
-    usable = int(machine.memory * USABLE)
     if as_json:
         from roslin.cli.plan import print_json
 
         print_json(_as_object(model, machine, length, batch, needs))
     else:
         _show(model, machine, length, batch, needs)
-    return needs["bf16"].total <= usable
+    return _fits(model, machine, length, batch, "bf16", needs["bf16"])
+
+
+def _fits(
+    model: "Description", machine: "Machine", length: int, batch: int, precision: Precision, needs: Answering
+) -> bool:
+    """Whether the machine has room for all, and the engine would give the cache as much of it."""
+    blocks = batch * -(-length // BLOCK_TOKENS)
+    room = _cache_tokens(model, machine, batch, precision, needs)
+    return needs.total <= int(machine.memory * USABLE) and blocks * BLOCK_TOKENS <= room
+
+
+def _cache_tokens(model: "Description", machine: "Machine", batch: int, precision: Precision, needs: Answering) -> int:
+    """How many tokens the engine's cache would hold at most, were all memory free but for the weights."""
+    size = 4 if precision == "fp32" or not machine.on_gpu else 2
+    device: Device = "cuda" if machine.on_gpu else "cpu"
+    return cache_tokens(model.config, size, batch, machine.memory - needs.weights, machine.memory, device)
 
 
 def _needs(config: "ModelConfig", precision: Precision, length: int, batch: int, on_gpu: bool) -> Answering:
@@ -59,7 +74,12 @@ def _as_object(
         "positions": length,
         "batch": batch,
         "answering": {
-            precision: found.parts() | {"total": found.total, "fits": found.total <= usable}
+            precision: found.parts()
+            | {
+                "total": found.total,
+                "fits": _fits(model, machine, length, batch, precision, found),
+                "cache_tokens": _cache_tokens(model, machine, batch, precision, found),
+            }
             for precision, found in needs.items()
         },
         "most_answers_at_once": {
@@ -75,8 +95,13 @@ def _show(model: "Description", machine: "Machine", length: int, batch: int, nee
     answers = "One answer" if batch == 1 else f"{batch:,} answers at once"
     console.print(Text(f"{answers} of {length:,} tokens with the prompt, from {model.name}, in GiB:"))
     for precision, found in needs.items():
-        verdict = "fits" if found.total <= usable else "does not fit"
+        verdict = "fits" if _fits(model, machine, length, batch, precision, found) else "does not fit"
         console.print(Text(f"  {precision}: {found}; {verdict} {machine.name} ({gib(usable)} of it can be used)"))
+    room = _cache_tokens(model, machine, batch, "bf16", needs["bf16"])
+    full = room // (-(-model.config.positions // BLOCK_TOKENS) * BLOCK_TOKENS)
+    console.print(
+        Text(f"In bf16 the cache would hold {room:,} tokens: {full:,} of {batch:,} answers at the model's full length.")
+    )
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for heading in ("GPU", "answers at once\nbf16", "answers at once\n4-bit", "tokens/s of one\nbf16, at most"):
         table.add_column(heading, justify="left" if heading == "GPU" else "right")

@@ -5,6 +5,7 @@ import ipaddress
 import secrets
 import time
 from collections.abc import AsyncGenerator
+from dataclasses import asdict
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Annotated, Any
@@ -55,8 +56,12 @@ class Api:
         return HTMLResponse(files("roslin.serve").joinpath("chat.html").read_text(encoding="utf-8"), headers=PAGE_RULES)
 
     async def health(self) -> JSONResponse:
-        """Whether calls are taken, the model's name, and how many answers run or wait."""
-        told = {"status": "ok", "model": self._name, "answers": self._worker.open_answers}
+        """Whether calls are taken, the model's name, how many answers run or wait, and how full the cache is.
+
+        That is counted in tokens: those of running answers, those kept in case that others begin alike, and the most.
+        """
+        cache = asdict(self._worker.occupancy)
+        told = {"status": "ok", "model": self._name, "answers": self._worker.open_answers, "cache": cache}
         if not self._worker.alive:
             return JSONResponse(told | {"status": "ended"}, 503)
         return JSONResponse(told | {"needs_key": self._api_key is not None})

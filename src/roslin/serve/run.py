@@ -105,6 +105,7 @@ def serve(
     worker.start()
     where = address(listening)
     tell(f"{name} answers at {where} (the chat page) and {where}v1 (OpenAI's interface). Ctrl-C ends it.")
+    tell(f"Answers have memory for {worker.capacity}; the cache grows as they need it.")
     if api_key is None and not local:
         tell("note: whoever reaches this machine can ask; --api-key sets a key.")
     server.run(sockets=[listening])

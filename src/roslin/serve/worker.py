@@ -2,7 +2,7 @@
 
 Orders (take a call, drop a call, end) go to the thread through a queue; what the model says goes back to the event loop
 piece by piece. Between two steps of the engine all orders are carried out, so that a new call joins the running ones,
-and a dropped one frees its slots, at the next step.
+and a dropped one frees its blocks, at the next step.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from queue import SimpleQueue
 
 from roslin.answer import AnswerText, Roslin, Settings, TokenLogprob
 from roslin.answer.answer import read_questions
-from roslin.engine import Engine, Event, FinishReason, Request, Token
+from roslin.engine import Capacity, Engine, Event, FinishReason, Occupancy, Request, Token
 from roslin.errors import MachineError, RoslinError
 
 SECONDS_TO_END = 10
@@ -107,7 +107,7 @@ class Answers:
                 yield piece
 
     def close(self) -> None:
-        """End what has not ended and free its slots; whoever waits for a piece is told Gone."""
+        """End what has not ended and free its blocks; whoever waits for a piece is told Gone."""
         self._worker.drop(self)
         self._news.put_nowait(Gone("The call was ended before its answers."))
 
@@ -128,7 +128,7 @@ class Worker:
     def __init__(self, roslin: Roslin, *, max_batch: int = 16, max_waiting: int = 256) -> None:
         """At most `max_batch` answers run and `max_waiting` more wait. Raises InputError for a bad `max_batch`."""
         self.roslin = roslin
-        self._engine = Engine(roslin.decoder, roslin.tokenizer.size, max_batch)
+        self._engine = Engine(roslin.decoder, roslin.tokenizer.size, max_batch, weights_stay=True)
         self._most = max_batch + max_waiting
         self._orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._drafts: dict[int, _Draft] = {}
@@ -154,6 +154,16 @@ class Worker:
     def open_answers(self) -> int:
         """How many answers run or wait."""
         return len(self._drafts)
+
+    @property
+    def capacity(self) -> Capacity:
+        """What the engine's cache has room for."""
+        return self._engine.capacity
+
+    @property
+    def occupancy(self) -> Occupancy:
+        """What of the engine's cache is in use."""
+        return self._engine.occupancy
 
     async def ask(self, call: Call) -> Answers:
         """Have a call answered. Raises InputError for one that cannot be run and Busy when the queue is full."""

@@ -1,0 +1,37 @@
+import pytest
+import torch
+
+from roslin.engine import Engine, capacity
+from roslin.engine.capacity import free_memory
+from roslin.memory import answering, cache_tokens
+from tiny_decoders import VOCABULARY, tiny_decoder
+
+CPU = torch.device("cpu")
+
+
+def test_a_cache_is_as_large_as_can_be_needed_or_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = tiny_decoder("llama")
+    plenty = Engine(decoder, VOCABULARY, max_batch=5).capacity
+    assert (plenty.tokens, plenty.requests) == (5 * 400, 5)
+    needs = answering(decoder.config, "fp32", 400, 5, "cpu")
+    # Half of what is free, less what a pass takes, is for the cache: here 2.5 requests of the five.
+    free = 2 * (needs.workspace + needs.keys_and_values // 2)
+    monkeypatch.setattr(capacity, "free_memory", lambda device: (free, 10 * free))
+    little = Engine(decoder, VOCABULARY, max_batch=5).capacity
+    assert (little.tokens, little.requests) == (992, 2)
+    assert little.tokens == cache_tokens(decoder.config, 4, 5, free, 10 * free, "cpu")
+
+
+def test_free_memory_is_a_part_of_all() -> None:
+    free, memory = free_memory(CPU)
+    assert 0 < free <= memory
+
+
+def test_on_a_gpu_the_engine_takes_what_the_plan_says_that_it_can() -> None:
+    """A device on which just so many full-length answers fit by the plan has a cache for exactly so many."""
+    config = tiny_decoder("gpt_neox").config
+    needs = answering(config, "bf16", config.positions, 7)
+    memory = int(needs.total / 0.94) + 2
+    assert cache_tokens(config, 2, 7, memory - needs.weights, memory, "cuda") == 7 * 400
+    less = memory - 64
+    assert cache_tokens(config, 2, 7, less - needs.weights, less, "cuda") < 7 * 400
