@@ -13,6 +13,7 @@ from huggingface_hub import constants
 from fake_hub import fake_hub
 from roslin.errors import InputError
 from roslin.model import find_model, hub
+from roslin.model.local import licence_in
 from tiny import tiny_gpt_neox
 from weight_folders import as_bin
 
@@ -50,6 +51,7 @@ def test_models_are_downloaded_and_found_again_without_the_hub(tmp_path: Path) -
     hub, cache = tmp_path / "hub", tmp_path / "cache"
     for revision in ("main", "step1000"):
         tiny_gpt_neox(hub / "owner" / "plain" / revision, hidden_size=48 if revision == "main" else 24)
+    (hub / "owner" / "plain" / "main" / "README.md").write_text("---\nlicense: mit\n---\n# Plain\n")
     tiny_gpt_neox(hub / "owner" / "old" / "main")
     as_bin(hub / "owner" / "old" / "main", shards=2)
     ggufs = hub / "owner" / "packed" / "main"
@@ -73,6 +75,7 @@ def test_models_are_downloaded_and_found_again_without_the_hub(tmp_path: Path) -
         plain, step, old, one, parts, several, none, unknown, no_step = find(asked, cache, HF_ENDPOINT=address)
         again = find(asked[:6], cache, HF_HUB_OFFLINE="1")
     assert json.loads((Path(plain) / "config.json").read_text())["hidden_size"] == 48
+    assert licence_in(Path(plain)) == "mit"
     assert json.loads((Path(step) / "config.json").read_text())["hidden_size"] == 24
     assert len(list(Path(old).glob("*.bin"))) == 2
     assert Path(one).read_bytes() == b"GGUF"

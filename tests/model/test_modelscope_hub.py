@@ -12,7 +12,7 @@ from fake_modelscope import TOKEN, ModelScopeSite, fake_modelscope
 from fake_site import HANG_UP, Repo
 from roslin.errors import InputError, MachineError
 from roslin.model import find_model, load_decoder
-from roslin.model.local import local_folder
+from roslin.model.local import licence_in, local_folder
 from tiny import tiny_gpt_neox
 from weight_folders import as_bin
 
@@ -52,10 +52,12 @@ def refusal(name: str, revision: str | None = None) -> str:
 
 def test_only_what_is_needed_is_fetched_and_only_once(site: ModelScopeSite, tmp_path: Path) -> None:
     tiny_gpt_neox(tmp_path / "model")
+    (tmp_path / "model" / "README.md").write_text("---\nlicense: mit\n---\n# Tiny\n")
     repo = put(site, tmp_path / "model")
     repo.branches["master"] |= {"pytorch_model.bin": b"x" * 99, "flax.msgpack": b"y", "../out.json": b"{}"}
     folder = find_model(NAME)
-    assert fetched(site) == ["config.json", "generation_config.json", "model.safetensors"]
+    assert fetched(site) == ["README.md", "config.json", "generation_config.json", "model.safetensors"]
+    assert licence_in(folder) == "mit"
     assert not list((tmp_path / "cache").rglob("out.json"))
     decoders = [load_decoder(path) for path in (folder, tmp_path / "model")]
     assert torch.equal(*(decoder.embedding.weight for decoder in decoders))

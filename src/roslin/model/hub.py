@@ -16,8 +16,8 @@ from roslin.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# What a model needs beside its weights: configuration, tokenizer, chat template.
-TEXT_FILES = ("*.json", "*.txt", "*.jinja")
+TEXT_FILES = ("*.json", "*.txt", "*.jinja", "README.md")
+"""What stands beside a model's weights: configuration, tokenizer, chat template, and the card for its licence."""
 SAFETENSORS_FILES = ("model*.safetensors", "adapter_model.safetensors")
 BIN_FILES = ("pytorch_model*.bin", "adapter_model.bin")
 SHARD = re.compile(r"-\d{5}-of-(\d{5})$")
