@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,10 @@ def kernel_for(dtype: torch.dtype, device: torch.device) -> Kernel:
     """The fastest way to read the cache there is."""
     if device.type == "cpu" and has_kernel(dtype):
         return CppAttention()
+    if device.type == "cuda" and find_spec("triton") is not None:
+        from roslin.engine.flash_decoding import TritonAttention
+
+        return TritonAttention()
     return GatheredAttention()
 
 
