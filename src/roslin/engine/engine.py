@@ -253,10 +253,10 @@ class Engine:
 
     def _drop_all(self) -> None:
         """Cancel everything and forget the cache, whose NaN would outlive the one that wrote them."""
+        # All is made anew: a Ctrl-C may have come amid a change.
         for generation in self._scheduler.all():
             if generation.completion is None:
                 generation.end("cancelled")
-        self._scheduler.clear()
         self._sampler = None
         limit = self._pool.limit
         self._begin()

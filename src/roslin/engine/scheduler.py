@@ -83,11 +83,6 @@ class Scheduler:
         """The running or waiting generation of that number."""
         return next((s for s in self.all() if s.number == number), None)
 
-    def clear(self) -> None:
-        """Forget everything."""
-        for generation in list(self.all()):
-            self.remove(generation)
-
     def all(self) -> Iterator[Generation]:
         """All by age, the oldest first."""
         yield from self.running

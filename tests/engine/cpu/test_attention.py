@@ -53,7 +53,7 @@ def test_it_equals_plain_torch(dtype: torch.dtype, head_dim: int, heads: int, gr
 @needs_library
 def test_a_token_is_the_same_to_the_bit_whatever_stands_beside_it_and_however_many_threads_there_are() -> None:
     torch.manual_seed(0)
-    queries = queries_of([300, 40, 299, 200], None)
+    queries = queries_of([300, 40, 299, 1200], None)
     layer = layer_of(queries.tables_SW.numel(), 4, 64, torch.float32)
     q_MHK = torch.randn(4, 4, 64)
     together = CppAttention().attend(layer, q_MHK, queries)
@@ -63,7 +63,7 @@ def test_a_token_is_the_same_to_the_bit_whatever_stands_beside_it_and_however_ma
             torch.set_num_threads(count)
             for one in range(4):
                 own = slice(one, one + 1)
-                alone = Queries(queries.tables_SW, queries.slots_M[own], queries.lengths_M[own], 300, None)
+                alone = Queries(queries.tables_SW, queries.slots_M[own], queries.lengths_M[own], 1200, None)
                 assert torch.equal(CppAttention().attend(layer, q_MHK[own], alone), together[own])
     finally:
         torch.set_num_threads(threads)
