@@ -253,7 +253,7 @@ def test_weights_that_change_while_they_are_loaded(
 ) -> None:
     """Parts of one file and parts of another would be no model, without anyone's noticing."""
     tiny_gpt_neox(tmp_path)
-    place, done = load._placed, []
+    place, done = load.placed, []
 
     def placed(decoder: Decoder, *rest: Any) -> torch.Tensor:
         if len(done) == 3:
@@ -261,5 +261,5 @@ def test_weights_that_change_while_they_are_loaded(
         done.append(decoder)
         return place(decoder, *rest)
 
-    monkeypatch.setattr(load, "_placed", placed)
+    monkeypatch.setattr(load, "placed", placed)
     assert fault in refusal(tmp_path)

@@ -9,7 +9,23 @@ import typer
 from typer.core import TyperGroup
 
 import roslin
-from roslin.cli import ask, card, demo, eval, export, harness, judge, models, plan, publish, records, serve, table, tune
+from roslin.cli import (
+    ask,
+    card,
+    demo,
+    eval,
+    export,
+    harness,
+    judge,
+    models,
+    plan,
+    publish,
+    quantize,
+    records,
+    serve,
+    table,
+    tune,
+)
 from roslin.errors import RoslinError
 
 INTERRUPTED = 130
@@ -54,6 +70,7 @@ app.command()(serve.serve)
 app.command("eval")(eval.eval_)
 app.command()(table.table)
 app.command()(export.export)
+app.command()(quantize.quantize)
 app.command()(publish.publish)
 app.command()(card.card)
 app.command(context_settings=harness.PASS_ON, add_help_option=False)(harness.harness)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from roslin.engine.cpu.decoder import TAKEN, KernelDecoder
 from roslin.engine.cpu.library import library
+from roslin.engine.torch_packed import is_quantised, with_torch_kernels
 from roslin.model import Attend, Block, Decoder, ModelConfig
 from roslin.model.decoder import activation_of
 from roslin.model.rotary import Rotary, Turns
@@ -65,7 +66,7 @@ def fuse(decoder: Decoder) -> "Decoder | FusedDecoder | KernelDecoder":
     with torch.inference_mode():
         if decoder.dtype in TAKEN and library() is not None:
             return KernelDecoder(decoder)
-        return FusedDecoder(decoder)
+        return with_torch_kernels(decoder) if is_quantised(decoder) else FusedDecoder(decoder)
 
 
 class _Attention:

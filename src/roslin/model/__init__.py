@@ -7,7 +7,7 @@ from roslin.model.attention import Attend, PackedAttention, packed_positions, pa
 from roslin.model.config import ModelConfig
 from roslin.model.decoder import Block, Decoder
 from roslin.model.find import find_model
-from roslin.model.open import load_config, load_decoder, text_source
+from roslin.model.open import load_config, load_decoder, load_for_answering, text_source
 from roslin.model.save import save_decoder
 from roslin.model.scaling import scaled
 from roslin.model.vocabulary import fit_vocabulary
@@ -22,6 +22,7 @@ __all__ = [
     "fit_vocabulary",
     "load_config",
     "load_decoder",
+    "load_for_answering",
     "packed_positions",
     "padded_logits",
     "save_decoder",

@@ -12,6 +12,7 @@ from roslin.errors import InputError
 from roslin.gguf_file import is_gguf
 from roslin.model.stored import stored_tensors
 from roslin.model.stored_nf4 import with_nf4
+from roslin.model.stored_quantised import METHOD, split_name, with_quantised
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -54,6 +55,14 @@ def config_values(path: Path) -> tuple[dict[str, Any], str]:
     return values, str(source)
 
 
+def is_quantised(path: Path) -> bool:
+    """Whether `roslin quantize` wrote this model. Raises InputError as `config_values` does."""
+    if is_gguf(path):
+        return False
+    how = config_values(path)[0].get("quantization_config")
+    return isinstance(how, dict) and how.get("quant_method") == METHOD
+
+
 def stored_weights(path: Path, family: Family) -> dict[str, Stored]:
     """Every tensor of a model's weights by its canonical name, but for what the family ignores.
 
@@ -68,10 +77,11 @@ def stored_weights(path: Path, family: Family) -> dict[str, Stored]:
     for tensor in _tensors(path, faults):
         if family.ignored.search(tensor.name):
             continue
-        first = stored.setdefault(family.canonical(tensor.name), tensor)
+        matrix, piece = split_name(tensor.name)
+        first = stored.setdefault(family.canonical(matrix) + piece, tensor)
         if first is not tensor:
             faults.append(f"{tensor} is given twice: {first} is the same tensor")
-    stored = with_nf4(stored, faults)
+    stored = with_quantised(with_nf4(stored, faults), faults)
     raise_faults(path, faults)
     return stored
 
@@ -127,10 +137,12 @@ def _read_gguf(path: Path) -> GgufModel:
 
 
 def _check_quantization(how: Any, source: Path) -> None:
-    """nf4 of bitsandbytes is read; whatever else there is keeps its numbers in layouts of their own."""
+    """Roslin's own and nf4 of bitsandbytes are read; all others keep their numbers in layouts of their own."""
     if how is None:
         return
     method = how.get("quant_method", "bitsandbytes") if isinstance(how, dict) else repr(how)
+    if method == METHOD:
+        return
     kind = how.get("bnb_4bit_quant_type") if method == "bitsandbytes" and how.get("load_in_4bit") else None
     if kind == "nf4":
         return

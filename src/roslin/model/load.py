@@ -65,11 +65,11 @@ def load_decoder(
     parts = checked_parts(path, decoder)
     everything = [part for its in parts.values() for part in its]
     dtype = dtype or reduce(torch.promote_types, (part.dtype for part in everything))
-    place = partial(_placed, decoder, parts, dtype, device)
+    place = partial(placed, decoder, parts, dtype, device)
     paths = [part.path for part in everything]
-    with unchanged(set(paths)), reading_ahead(paths), _room_for(config, dtype, device):
+    with unchanged(set(paths)), reading_ahead(paths), room_for(config, dtype, device):
         for name, tensor in _each(place, list(parts), device):
-            _assign(decoder, name, tensor)
+            assign(decoder, name, tensor)
     decoder.tie()
     return decoder
 
@@ -129,7 +129,7 @@ def _each(place: Callable[[str], Tensor], names: Sequence[str], device: torch.de
         yield from zip(names, pool.map(place, names), strict=True)
 
 
-def _placed(
+def placed(
     decoder: Decoder, parts: Mapping[str, Sequence[Stored]], dtype: torch.dtype, device: torch.device, name: str
 ) -> Tensor:
     """One parameter: in its files' own pages if that will do, else copied."""
@@ -166,13 +166,14 @@ def _fill(place: Tensor, config: ModelConfig, source: Source, parts: Sequence[St
         part.read_into(rows)
 
 
-def _assign(decoder: Decoder, name: str, tensor: Tensor) -> None:
+def assign(decoder: Decoder, name: str, tensor: Tensor) -> None:
+    """Make a tensor the decoder's parameter of this name."""
     path, _, attribute = name.rpartition(".")
     setattr(decoder.get_submodule(path), attribute, nn.Parameter(tensor))
 
 
 @contextmanager
-def _room_for(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+def room_for(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     """Tells memory that runs out as what it is: MachineError with what the weights need."""
     try:
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roslin.model import adapter, files, load
+from roslin.model import adapter, files, load, load_quantised
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +38,16 @@ def load_decoder(
     path = Path(path)
     how = adapter.load_adapted if adapter.is_adapter(path) else load.load_decoder
     return how(path, dtype=dtype, device=device, config=config)
+
+
+def load_for_answering(
+    path: Path, *, dtype: torch.dtype, device: torch.device | str = "cpu", config: ModelConfig | None = None
+) -> Decoder:
+    """The decoder as `load_decoder` has it; but of a quantised model its matrices stay in 8 or 4 bits."""
+    path = Path(path)
+    if not adapter.is_adapter(path) and files.is_quantised(path):
+        return load_quantised.load_quantised(path, dtype=dtype, device=device, config=config)
+    return load_decoder(path, dtype=dtype, device=device, config=config)
 
 
 def text_source(path: Path) -> Path:

@@ -2,9 +2,10 @@
 
 A matrix in 8 bits keeps, for each output, a scale, and each number as the nearest of 255 multiples of it. A matrix in
 4 bits is cut along its inputs into groups; a group keeps a scale and a shift in fp16, and each number as one of
-sixteen: code · scale + shift. Where the sixteen lie is found without data, by turns: each number takes the nearest,
-then the scale and shift that fit the numbers so coded are solved for, under a norm that a few outlying numbers do not
-rule (half-quadratic, as HQQ: https://mobiusml.github.io/hqq_blog; but for the scale as well as the shift).
+sixteen: code · scale + shift. Where the sixteen lie is found without data, by alternating least squares: each number
+takes the nearest, then the scale and shift that fit the numbers so coded best are solved for, and so on. That ends near
+where it began, so it begins several times, with the sixteen spread over ever less than all of the group's numbers: a
+few outlying ones are better cut off than allowed to widen every step. Of all ends the best is taken.
 """
 
 from __future__ import annotations
@@ -29,13 +30,11 @@ GROUPS = (32, 64, 128)
 """The sizes of a group that the kernels read."""
 
 LEVELS_8, LEVELS_4 = 127, 15
-ROUNDS = 20
-NORM = 0.7
-"""The power of an error in the norm that is made least: below 1, so that outliers count for little more."""
-FIRM, FIRMER = 3.0, 1.05
-"""How closely the norm's split is held at first, and by how much more in each round; errors are in units of a scale."""
-ROWS_AT_ONCE = 2**22
-"""Numbers of a matrix that are quantised at once: some 200 MB of work."""
+SHARES = (1.0, 0.95, 0.9, 0.85, 0.8)
+"""Over how much of a group's range the sixteen are spread at first, a start each."""
+ROUNDS = 4
+AT_ONCE = 2**18
+"""Numbers of a matrix that are quantised at once: what is in hand stays in a core's own cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +100,7 @@ def quantise(weight_OI: Tensor, bits: Bits, group: int = GROUP) -> QuantisedWeig
 def _in_4_bits(weight_OI: Tensor, group: int, fit: Callable[[Tensor], tuple[Tensor, Tensor]]) -> QuantisedWeight:
     if group not in GROUPS:
         raise InputError(f"A group of {group} numbers is none that 4 bits have here: {', '.join(map(str, GROUPS))}.")
-    at_once = max(1, ROWS_AT_ONCE // weight_OI.shape[1])
+    at_once = max(1, AT_ONCE // weight_OI.shape[1])
     parts = [_some_rows(part, group, fit) for part in torch.split(weight_OI.detach(), at_once)]
     codes, scale, shift = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
     rows, columns = weight_OI.shape
@@ -135,28 +134,20 @@ def _spread(numbers: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _solved(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and shift [..., 1] of each group, as fp16 has them, solved for by turns; of all turns the best is taken."""
-    scale, shift = _spread(numbers)
-    best_scale, best_shift, least = scale, shift, _size(numbers, scale, shift)
-    firm = FIRM
-    for _ in range(ROUNDS):
-        codes = _coded(numbers, scale, shift)
-        unit = scale.clamp(min=torch.finfo(torch.float16).tiny)
-        error = (numbers - (codes * scale + shift)) / unit
-        kept = numbers - _outlying(error, firm) * unit
-        scale, shift = _line_through(codes, kept, scale)
-        size = _size(numbers, scale, shift)
-        better = size < least
+    """Scale and shift [..., 1] of each group, as fp16 has them, of the start that ends nearest to the numbers."""
+    least, greatest = numbers.aminmax(dim=-1, keepdim=True)
+    middle, half = (least + greatest) / 2, (greatest - least) / 2
+    best_scale, best_shift = _spread(numbers)
+    nearest = _distance(numbers, best_scale, best_shift)
+    for share in SHARES:
+        scale, shift = _as_kept(2 * share * half / LEVELS_4), _as_kept(middle - share * half)
+        for _ in range(ROUNDS):
+            scale, shift = _line_through(_coded(numbers, scale, shift), numbers, scale)
+        distance = _distance(numbers, scale, shift)
+        better = distance < nearest
         best_scale, best_shift = torch.where(better, scale, best_scale), torch.where(better, shift, best_shift)
-        least = torch.where(better, size, least)
-        firm *= FIRMER
+        nearest = torch.where(better, distance, nearest)
     return best_scale, best_shift
-
-
-def _outlying(error: Tensor, firm: float) -> Tensor:
-    """The part of each error that is left to itself: what the norm's proximal step keeps of it."""
-    size = error.abs()
-    return error.sign() * F.relu(size - (NORM / firm) * size.clamp(min=1e-6) ** (NORM - 1))
 
 
 def _line_through(codes: Tensor, numbers: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,7 +159,7 @@ def _line_through(codes: Tensor, numbers: Tensor, scale: Tensor) -> tuple[Tensor
     return scale, _as_kept(mean - scale * code_mean)
 
 
-def _size(numbers: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def _distance(numbers: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """How far each group is from its numbers, in squares."""
     return ((numbers - (_coded(numbers, scale, shift) * scale + shift)) ** 2).sum(-1, keepdim=True)
 

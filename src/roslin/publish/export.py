@@ -96,12 +96,12 @@ def export(
     Raises ParityError then; InputError for a model that is not found or does not fit the format, and for a folder that
     holds files; MachineError for memory, disk, or a package that is missing.
     """
-    _check_free(folder)
+    check_free(folder)
     source = Source.open(find_model(model, revision))
     how.check(source)
     whole = folder.resolve()
     partial = whole.with_name(whole.name + ".partial")
-    with _machine_for(folder), _kept_if_whole(partial, whole):
+    with machine_for(folder), kept_if_whole(partial, whole):
         say(f"Loading {source.path} …")
         decoder = source.load(getattr(how, "dtype", None) if source.is_adapter else None)
         tolerance = how.tolerance(source, decoder)
@@ -131,13 +131,14 @@ def _compare(source: Source, written: Decoder, how: Format, partial: Path, toler
     return parity
 
 
-def _check_free(folder: Path) -> None:
+def check_free(folder: Path) -> None:
+    """Raise InputError for a folder that holds something."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already. Remove it, or give another folder to export to.")
 
 
 @contextmanager
-def _kept_if_whole(partial: Path, folder: Path) -> Iterator[None]:
+def kept_if_whole(partial: Path, folder: Path) -> Iterator[None]:
     """Work in a fresh folder, which takes its name at the end, on the disk itself, or is removed."""
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -162,7 +163,7 @@ def _flush(path: Path) -> None:
 
 
 @contextmanager
-def _machine_for(folder: Path) -> Iterator[None]:
+def machine_for(folder: Path) -> Iterator[None]:
     """Tell what the machine lacks as a MachineError."""
     try:
         yield

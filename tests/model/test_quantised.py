@@ -1,0 +1,132 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from roslin.errors import InputError
+from roslin.model import find_model, load_decoder, load_for_answering, save_decoder
+from roslin.model.quantised import GROUPS, Bits, quantise, quantise_4, quantise_8, round_to_4
+from roslin.model.quantised_linear import QuantisedEmbedding, QuantisedLinear
+from roslin.model.save_quantised import save_quantised
+from roslin.tokens import Tokenizer
+from tiny_decoders import FAMILIES, plain_logits, tiny_decoder
+
+IDS = [7, 3, 11, 9] * 8
+
+
+def relative_error(weight: torch.Tensor, found: torch.Tensor) -> float:
+    return float((found - weight).norm() / weight.norm())
+
+
+def test_8_bits_are_off_by_at_most_half_a_step_of_each_row() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(40, 130) * torch.logspace(-6, 3, 40)[:, None]
+    weight[5] = 0
+    found = quantise_8(weight).dequantize()
+    step = weight.abs().amax(1, keepdim=True) / 127
+    assert ((found - weight).abs() <= step * 0.5001).all()
+    assert torch.allclose(found.abs().amax(1), weight.abs().amax(1))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("columns", [1, 33, 128, 517])
+def test_4_bits_solved_for_are_nearer_than_rounded(group: int, columns: int) -> None:
+    torch.manual_seed(columns)
+    weight = torch.randn(24, columns) / 50
+    weight[3] = 0.25
+    solved, rounded = quantise_4(weight, group), round_to_4(weight, group)
+    assert solved.shape == rounded.shape == (24, columns)
+    assert solved.codes.shape == (24, -(-columns // 2))
+    assert relative_error(weight, solved.dequantize()) <= relative_error(weight, rounded.dequantize())
+    if columns > 1:
+        assert relative_error(weight, rounded.dequantize()) < 0.15
+    assert torch.allclose(solved.dequantize()[3], weight[3], atol=1e-3)
+    assert torch.equal(solved.rows(slice(2, 5)).dequantize(), solved.dequantize()[2:5])
+
+
+def test_on_the_shipped_base_4_bits_solved_for_beat_rounding_in_weights_and_logits() -> None:
+    base = find_model("base")
+    decoder = load_decoder(base, dtype=torch.float32)
+    licence = base.joinpath("LICENSE.md").read_text() + base.joinpath("NOTICE.md").read_text()
+    ids = Tokenizer.load(base).marked_backend().encode(licence).ids
+    exact = plain_logits(decoder, ids).log_softmax(-1)
+    weights = [(block, name) for block in decoder.blocks for name in ("qkv", "out", "up", "down")]
+    kept = {(block, name): getattr(block, name) for block, name in weights}
+    errors: dict[str, tuple[float, float]] = {}
+    for method in (round_to_4, quantise_4):
+        squares = 0.0
+        for (block, name), linear in kept.items():
+            quantised = QuantisedLinear(method(linear.weight), linear.bias)
+            squares += relative_error(linear.weight, quantised.quantised.dequantize()) ** 2
+            setattr(block, name, quantised)
+        found = plain_logits(decoder, ids).log_softmax(-1)
+        divergence = float((exact.exp() * (exact - found)).sum(-1).mean())
+        errors[method.__name__] = (squares, divergence)
+    assert errors["quantise_4"][0] < 0.88 * errors["round_to_4"][0]
+    assert errors["quantise_4"][1] < errors["round_to_4"][1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_quantised_model_is_the_same_loaded_as_it_is_and_unpacked(family: str, bits: Bits, tmp_path: Path) -> None:
+    source = tiny_decoder(family)
+    save_quantised(source, tmp_path, bits, group=32)
+    kept, plain = load_for_answering(tmp_path, dtype=torch.float32), load_decoder(tmp_path)
+    assert isinstance(kept.blocks[0].qkv, QuantisedLinear)
+    assert isinstance(kept.embedding, QuantisedEmbedding)
+    assert isinstance(plain.blocks[0].qkv, torch.nn.Linear)
+    assert torch.allclose(plain_logits(kept, IDS), plain_logits(plain, IDS), atol=1e-4)
+    for ours, theirs in zip(plain.blocks, source.blocks, strict=True):
+        for name in ("qkv", "out", "up", "down"):
+            weight = getattr(theirs, name).weight
+            expected = quantise(weight, bits, 32).dequantize()
+            assert torch.equal(getattr(ours, name).weight, expected)
+    assert torch.equal(plain.head.weight, quantise(source.head.weight, 8).dequantize())
+
+
+def test_the_files_keep_to_their_size(tmp_path: Path) -> None:
+    decoder = load_decoder(find_model("base"))
+    sizes = {}
+    for bits in (8, 4):
+        folder = tmp_path / str(bits)
+        folder.mkdir()
+        save_quantised(decoder, folder, 8 if bits == 8 else 4, max_shard_bytes=4_000_000)
+        sizes[bits] = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        assert len(list(folder.glob("*.safetensors"))) > 2
+        load_for_answering(folder, dtype=torch.float32)
+    layers = sum(p.numel() for p in decoder.blocks.parameters())
+    rest = decoder.embedding.weight.numel() + decoder.head.weight.numel()
+    assert sizes[8] < 1.04 * (layers + rest)
+    assert sizes[4] < 1.04 * (layers * 4.5 / 8 + rest)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_matrix_with_numbers_that_are_none_is_named(bad: float, tmp_path: Path) -> None:
+    decoder = tiny_decoder("gpt_neox")
+    with torch.no_grad():
+        decoder.blocks[1].up.weight[0, 0] = bad
+    with pytest.raises(InputError, match=r"layers\.1\.mlp\.dense_h_to_4h\.weight: .*infinite or none"):
+        save_quantised(decoder, tmp_path, 8)
+
+
+def test_pieces_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save_quantised(tiny_decoder("gpt_neox"), tmp_path, 8)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    tensors["gpt_neox.layers.0.mlp.dense_h_to_4h.weight"] = torch.zeros(64, 32)
+    short = "gpt_neox.layers.1.mlp.dense_h_to_4h.weight.scale"
+    tensors[short] = tensors[short][:-1].clone()
+    save_file(tensors, file)
+    with pytest.raises(InputError) as caught:
+        load_for_answering(tmp_path, dtype=torch.float32)
+    assert "gpt_neox.layers.0.mlp.dense_h_to_4h.weight is neither in 8 bits" in str(caught.value)
+    assert "gpt_neox.layers.1.mlp.dense_h_to_4h.weight of shape" in str(caught.value)
+
+
+def test_a_plain_model_loads_for_answering_as_ever(tmp_path: Path) -> None:
+    save_decoder(tiny_decoder("gptj"), tmp_path)
+    assert isinstance(load_for_answering(tmp_path, dtype=torch.float32).head, torch.nn.Linear)
+    assert "quantization_config" not in json.loads((tmp_path / "config.json").read_text())
