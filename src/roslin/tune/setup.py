@@ -29,6 +29,8 @@ from roslin.tune.work import Run, run_of, sizes_of
 
 PARTS_WITH_A_ROW_A_TOKEN = ("embedding.weight", "head.weight", "head.bias")
 PARTS_WITH_A_TAUGHT_ROW = ("embedding.rows_KD", "head.rows_KD", "head.biases_K")
+STOPPING = "stopping"
+"""Salt of a run's own split: of what `roslin records split` left to train on, it holds out a share again."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def _split(
         _refuse_overlap(held_out.file, found, others)
         return found, *fitting_records(tokenizer, others, recipe.max_length)
     if held_out.split == "hash":
-        return *records.split_by_hash(found, held_out.fraction or 0.05), []
+        return *records.split_by_hash(found, held_out.fraction or 0.05, salt=STOPPING), []
     count = held_out.count or 200
     if count >= len(found):
         raise InputError(f"held_out.count is {count}, and there are only {len(found)} records short enough to use.")
