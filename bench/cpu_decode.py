@@ -2,7 +2,8 @@
 
     python bench/cpu_decode.py [--model base] [--rounds 7] [--threads 2] [--new-tokens 128] [--prompt-tokens 60]
 
-`--model smollm2` measures a model of the llama family, of 135 million parameters.
+`--model smollm2` measures a model of the llama family, of 135 million parameters; `--shape 2.8b` random weights of a
+size, in 8 and 4 bits, beside transformers and CTranslate2.
 
 Each row measures both sides in turn, `rounds` times, and prints medians. Both run the same dtype, the same prompts and
 the same number of new tokens (neither may stop early). "first token" is a request for one new token. GB/s counts the
@@ -21,6 +22,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from cpu_shape import SHAPES, measure_shape
 from roslin.engine import GREEDY, Engine, Network, Request, Sampling, fuse
 from roslin.model import Decoder, find_model, load_decoder, save_decoder
 
@@ -54,10 +56,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--prompt-tokens", type=int, default=60)
+    parser.add_argument("--shape", choices=SHAPES, help="random weights of this size, in 8 and 4 bits (cpu_shape.py)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    if options.shape:
+        measure_shape(options)
+        return
     cases = [
         Case("single stream, greedy", 1, options.new_tokens, sampled=False),
         Case("single stream, Dolly's sampling", 1, options.new_tokens, sampled=True),
