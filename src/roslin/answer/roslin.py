@@ -4,6 +4,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Literal, Self, Unpack, overload
 
+import torch
+
 from roslin.answer.answer import Answer, Keywords, Question, Score, Settings, check_text, raise_faults, read_questions
 from roslin.answer.desk import Desk, Draft
 from roslin.answer.device import pick_device, pick_dtype
@@ -30,12 +32,15 @@ class Roslin:
         prompts: Prompts | None = None,
         max_batch: int = 16,
         weights_stay: bool = False,
+        dtype: torch.dtype | None = None,
     ) -> None:
         """Ask `decoder` by way of `prompts` (Dolly's when None), at most `max_batch` answers at once.
 
+        `dtype` is that of the weights where the decoder computes in a wider one, as a CPU's kernels do.
         If its `weights_stay` as they are, what prompts begin with is kept from one question to the next.
         """
         self.decoder = decoder
+        self.dtype = dtype or decoder.dtype
         self.tokenizer = tokenizer
         self.prompts = prompts or DollyPrompts(tokenizer)
         self._desk = Desk(Engine(decoder, tokenizer.size, max_batch, weights_stay=weights_stay))
@@ -72,7 +77,7 @@ class Roslin:
         if notice:
             warnings.warn(notice, stacklevel=2)
         decoder = load_for_answering(folder, dtype=weights, device=where, config=config)
-        return cls(fuse(decoder), tokenizer, prompts=prompts, max_batch=max_batch, weights_stay=True)
+        return cls(fuse(decoder), tokenizer, prompts=prompts, max_batch=max_batch, weights_stay=True, dtype=weights)
 
     @overload
     def answer(

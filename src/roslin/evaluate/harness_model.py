@@ -103,7 +103,7 @@ class RoslinLM(LM):  # type: ignore[misc]  # the harness has no types
 
     def get_model_info(self) -> dict[str, object]:
         """What the harness writes into its results."""
-        config, dtype = self._model.decoder.config, self._model.decoder.dtype
+        config, dtype = self._model.decoder.config, self._model.dtype
         info = {"model_num_parameters": config.parameter_count, "model_dtype": str(dtype)}
         return info | {"model_revision": self._revision, "max_length": self.max_length}
 

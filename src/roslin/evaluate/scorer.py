@@ -70,7 +70,7 @@ class RoslinScorer:
     ) -> None:
         """Ask `model` in `profile`; a pass reads at most `tokens_per_pass` tokens, which decides speed and memory."""
         self.name, self.fingerprint, self.profile = name, fingerprint, profile
-        self.dtype = str(model.decoder.dtype).removeprefix("torch.")
+        self.dtype = str(model.dtype).removeprefix("torch.")
         self._model = model
         self._tokens_per_pass = tokens_per_pass or TOKENS_PER_PASS[model.decoder.device.type]
 

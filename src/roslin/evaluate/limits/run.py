@@ -45,7 +45,7 @@ def run_limits(
         pairs = leanings(model)
     return LimitsReport(
         model=name,
-        dtype=str(model.decoder.dtype).removeprefix("torch."),
+        dtype=str(model.dtype).removeprefix("torch."),
         seed=seed,
         per_family=per_family,
         probes=tuple(result for family in FAMILIES for result in found.get(family.name, ())),

@@ -67,7 +67,7 @@ def judge_responses(
     likelihoods = list(_score(model, [each.scored for each in asked], progress))
     answers = list(answer_in_parts(model, [(a.record.instruction, a.record.context) for a in asked], how, progress))
     judged = [_judged(model, *parts) for parts in zip(asked, likelihoods, answers, strict=True)]
-    dtype = str(model.decoder.dtype).removeprefix("torch.")
+    dtype = str(model.dtype).removeprefix("torch.")
     return ResponseReport(name, dtype, how, judged, left_out)
 
 
