@@ -10,16 +10,27 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from exported import MODELS, ROWS, TOKENS, all_ids, keyed_tokenizer, made
+from made_evidence import limits_report, tuning
 from roslin.errors import InputError, MachineError, UsageError
 from roslin.model import Decoder, load_decoder
 from roslin.model.adapted import Lora, adapt
 from roslin.model.adapter import save_adapter
+from roslin.model.fingerprint import fingerprint
+from roslin.publish.evidence import (
+    AdapterEvidence,
+    Evidence,
+    LimitsEvidence,
+    Stated,
+    read_evidence,
+    write_evidence,
+)
 from roslin.publish.export import Format, export, format_of
 from roslin.publish.export_gguf import GgufExport
 from roslin.publish.export_hf import HfExport
 from roslin.publish.export_source import Source
 from roslin.publish.parity import Parity, ParityError, Tolerance, compare_logits
 from roslin.tokens import Tokenizer
+from roslin.workflows.card import CardOptions, make_card
 from weight_folders import rewrite
 
 SMALL_SHARDS = 400_000
@@ -83,6 +94,25 @@ def test_the_tokenizer_and_the_end_of_answers_come_along(tokenizer: Path, tmp_pa
     assert (folder / "instruct_pipeline.py").is_file()
 
 
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_what_is_known_of_a_run_comes_along(dtype: torch.dtype | None, tokenizer: Path, tmp_path: Path) -> None:
+    source = made("gpt_neox", tmp_path / "source", tokenizer)
+    for _ in range(2):  # weights as Roslin writes them, with what it writes beside them
+        source = export(str(source), tmp_path / f"{source.name}-again", format_of("hf")).folder
+    weights = fingerprint(source)
+    known = Evidence(stated=Stated(owner="Ann"), tuning=tuning(fingerprint=weights))
+    write_evidence(source, known.model_copy(update={"limits": LimitsEvidence.of(limits_report(), None, weights)}))
+    folder = export(str(source), tmp_path / "out", format_of("hf", dtype)).folder
+    found = make_card(folder, CardOptions()).facts
+    assert found.evidence.tuning == known.tuning
+    assert found.evidence.stated.owner == "Ann"
+    same = dtype is None
+    assert (found.as_tuned, found.evidence.limits is not None) == (same, same)
+    (source / "roslin.json").write_text("{")
+    with pytest.raises(InputError, match=r"roslin\.json: no JSON"):
+        export(str(source), tmp_path / "no", format_of("hf"))
+
+
 def test_a_model_without_the_keys_is_asked_as_it_was(tmp_path: Path) -> None:
     folder = export("base", tmp_path / "out", format_of("hf")).folder
     assert not (folder / "instruct_pipeline.py").exists()
@@ -120,6 +150,9 @@ def test_a_merged_adapter_is_what_peft_makes_of_it(family: str, tokenizer: Path,
     adapter = adapter_of(base, tmp_path / "adapter", tokenizer)
     (base / "chat_template.jinja").write_text("{{ messages }}")
     (base / "LICENSE").write_text("the base's")
+    use = AdapterEvidence(base="./base", revision=None, rows=None, rope_scaling=None)
+    write_evidence(base, Evidence(stated=Stated(owner="Of the base")))
+    write_evidence(adapter, Evidence(tuning=tuning(adapter=use)))
     done = export(str(adapter), tmp_path / "out", format_of("merged"))
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     with torch.inference_mode():
@@ -130,6 +163,7 @@ def test_a_merged_adapter_is_what_peft_makes_of_it(family: str, tokenizer: Path,
     assert not (done.folder / "adapter_config.json").exists()
     assert (done.folder / "LICENSE").read_text() == "the base's"
     assert (done.folder / "chat_template.jinja").is_file()
+    assert read_evidence(done.folder) == Evidence(tuning=tuning(adapter=None))
 
 
 def test_a_whole_model_has_nothing_to_merge(tmp_path: Path) -> None:

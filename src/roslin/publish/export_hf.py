@@ -13,7 +13,9 @@ from roslin.errors import InputError
 from roslin.integrations.pipeline_files import add_pipelines
 from roslin.model import load_decoder, save_decoder
 from roslin.model.files import json_object
+from roslin.publish.evidence import Evidence, read_evidence, write_evidence
 from roslin.publish.parity import Readback, Tolerance, decoder_logits, weight_error
+from roslin.publish.sections import CARD
 from roslin.tokens import Tokenizer
 
 if TYPE_CHECKING:
@@ -52,11 +54,12 @@ class HfExport:
     trims: bool = False
 
     def check(self, source: Source) -> None:
-        """Raise InputError for a model that the format cannot hold."""
+        """Raise InputError for a model that the format cannot hold, and for one whose roslin.json has faults."""
         if self.merged and not source.is_adapter:
             raise InputError(
                 f"{source.path} is a whole model, not an adapter, so there is nothing to merge: use --format hf."
             )
+        _evidence(source)  # one with faults is told before the work
 
     def positions(self, config: ModelConfig) -> int:
         """How long a text may be for the export to be the same model."""
@@ -74,9 +77,10 @@ class HfExport:
         save_decoder(decoder, folder, dtype=self.dtype, max_shard_bytes=self.shard_bytes, end_id=end)
         source.tokenizer.save(folder)
         _write_generation(source, folder)
-        for name in ("chat_template.jinja",) if source.is_adapter else ("chat_template.jinja", "README.md"):
+        for name in ("chat_template.jinja", *(() if source.is_adapter else (CARD,))):
             if found := source.beside(name):
                 shutil.copyfile(found, folder / name)
+        _write_evidence(source, folder)
         if source.tokenizer.has_keys:
             add_pipelines(folder)
 
@@ -85,6 +89,20 @@ class HfExport:
         decoder = load_decoder(folder, dtype=torch.float32)
         error = weight_error(written, decoder, source.tokens)
         return Readback(decoder_logits(decoder, texts), Tokenizer.load(folder), error)
+
+
+def _evidence(source: Source) -> Evidence:
+    """What is known of the model; of an adapter, not of its base."""
+    return read_evidence(source.path if source.path.is_dir() else source.path.parent)
+
+
+def _write_evidence(source: Source, folder: Path) -> None:
+    """Keep what is known of the model. Whether measurements hold for what was written, its fingerprint tells."""
+    found = _evidence(source)
+    if found.tuning and found.tuning.adapter:
+        found = found.model_copy(update={"tuning": found.tuning.model_copy(update={"adapter": None})})
+    if found != Evidence():
+        write_evidence(folder, found)
 
 
 def _write_generation(source: Source, folder: Path) -> None:
