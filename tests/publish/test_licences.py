@@ -20,6 +20,7 @@ from roslin.publish.licences import combined, effect_of, records_licence
         ("CC-BY-SA-4.0", "share-alike"),
         ("cc-by-nc-4.0", "non-commercial"),
         ("cc-by-nc-sa-4.0", "non-commercial"),
+        ("cc-by-nc-nd-4.0", "non-commercial"),
         ("cc-by-nd-4.0", "no-derivatives"),
         ("llama3.1", "conditions"),
         ("gemma", "conditions"),
@@ -31,6 +32,13 @@ from roslin.publish.licences import combined, effect_of, records_licence
 )
 def test_what_a_licence_asks(licence: str | None, kind: str) -> None:
     assert effect_of(licence).kind == kind
+
+
+def test_a_licence_of_two_limits_names_both() -> None:
+    assert effect_of("cc-by-nc-sa-4.0").asks.endswith("be passed on under the same licence only")
+    assert "forbids passing on" in effect_of("cc-by-nc-nd-4.0").asks
+    for licence in ("cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"):
+        assert effect_of(licence).asks.startswith("forbids commercial use")
 
 
 def test_well_known_records_are_known_by_hash_or_name() -> None:
@@ -67,5 +75,9 @@ def test_energy_is_rated_power_times_time() -> None:
         "NVIDIA A10G": 300,
         "NVIDIA L4": 72,
         "NVIDIA L40S": 350,
+        "NVIDIA GeForce RTX 3090": 350,
+        "NVIDIA GeForce RTX 3090 Ti": 450,
+        "NVIDIA GeForce RTX 4090 Laptop GPU": None,
+        "NVIDIA A100-SXM4-40GB MIG 1g.5gb": None,
     }
     assert {name: getattr(energy_of([name], 1), "watts", None) for name in watts} == watts

@@ -25,10 +25,14 @@ _RATED = (
     (r"A10G", 300),
     (r"A10", 150),
     (r"T4", 70),
+    (r"RTX 3090 Ti", 450),
     (r"RTX 3090", 350),
     (r"RTX 4090", 450),
 )
 """Watts of a board by its maker's data sheet, by what its name holds; the first that fits."""
+
+_OTHER_BOARD = r"\b(MIG|Laptop|Max-Q|Mobile)\b|RTX 4090 D\b"
+"""What the name of a part of a board, or of a kind with less power, holds."""
 
 
 @dataclass(frozen=True)
@@ -51,4 +55,6 @@ def energy_of(gpus: Sequence[str], seconds: float) -> Energy | None:
 
 
 def _watts(name: str) -> int | None:
+    if re.search(_OTHER_BOARD, name):
+        return None
     return next((watts for pattern, watts in _RATED if re.search(rf"(?<![A-Z0-9]){pattern}(?![0-9A-Z])", name)), None)

@@ -35,6 +35,11 @@ _SHARED = Effect(
     "makers be named",
 )
 _NOT_SOLD = Effect("non-commercial", "forbids commercial use")
+_NOT_SOLD_SHARED = Effect(
+    "non-commercial",
+    "forbids commercial use, and asks that what is made from it be passed on under the same licence only",
+)
+_NOT_SOLD_NOT_CHANGED = Effect("non-commercial", "forbids commercial use, and forbids passing on what is made from it")
 _NOT_CHANGED = Effect("no-derivatives", "forbids passing on what is made from it")
 _CONDITIONS = Effect(
     "conditions", "has conditions of its own (acceptable use, names, size of business): read it before any use"
@@ -42,6 +47,8 @@ _CONDITIONS = Effect(
 _UNKNOWN = Effect("unknown", "is not known to Roslin: read it before any use")
 
 _PATTERNS: tuple[tuple[str, Effect], ...] = (
+    (r"cc-by-nc-sa(-[\d.]+)?", _NOT_SOLD_SHARED),
+    (r"cc-by-nc-nd(-[\d.]+)?", _NOT_SOLD_NOT_CHANGED),
     (r"cc-by-nc(-\w+)*(-[\d.]+)?", _NOT_SOLD),
     (r"cc-by-nd(-[\d.]+)?", _NOT_CHANGED),
     (r"cc-by-sa(-[\d.]+)?", _SHARED),

@@ -30,6 +30,7 @@ from roslin.publish.evidence import (
     SourceEvidence,
     TuningEvidence,
     public_name,
+    public_text,
 )
 from roslin.publish.licences import records_licence
 from roslin.records import Record
@@ -179,10 +180,11 @@ def public_recipe(recipe: Recipe) -> str:
     values["output"] = public_name(values["output"])
     if values["held_out"].get("file"):
         values["held_out"]["file"] = public_name(values["held_out"]["file"])
+    values["samples"] = [public_text(text) for text in values["samples"]]
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
 
 
 def source_evidence(name: str, sha256: str | None, licence: str | None) -> SourceEvidence:
-    """A file of records, or a dataset of the hub, with the licence that was stated for it, or that is known."""
+    """A file of records, or a dataset of the hub, with the licence that is known, or else that was stated for it."""
     called = name if sha256 is None else public_name(name)
-    return SourceEvidence(name=called, sha256=sha256, licence=licence or records_licence(called, sha256))
+    return SourceEvidence(name=called, sha256=sha256, licence=records_licence(called, sha256) or licence)

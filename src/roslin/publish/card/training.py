@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from roslin.publish.card.gaps import gaps
@@ -46,8 +47,13 @@ def _energy(course: CourseEvidence) -> str | None:
         return None
     boards = "1 board" if len(course.gpus) == 1 else f"{len(course.gpus)} boards"
     return (
-        f"Energy, an estimate and no measurement: {found.least:.2g} to {found.most:.2g} kWh. That is the rated power "
+        f"Energy, an estimate and no measurement: {_kwh(found.least)} to {_kwh(found.most)} kWh. That is the rated power "
         f"of {boards}, {found.watts:,} W, × {course.seconds:,.0f} s of stepping; a busy board draws between "
         f"{100 * LEAST_SHARE:.0f} % of it and all. The rest of the machine, cooling, loading and evaluations are not "
         "counted."
     )
+
+
+def _kwh(value: float) -> str:
+    """Two digits that count, however large or small, and no powers of ten."""
+    return f"{float(f'{value:.2g}'):,.0f}" if value >= 10 else f"{Decimal(f'{value:.2g}'):f}"
