@@ -20,7 +20,7 @@ from torch import Tensor
 from roslin.answer.prompts import choose_prompts
 from roslin.model import Decoder, PackedAttention, find_model, load_decoder, packed_positions, text_source
 from roslin.model.quantised import QuantisedWeight, quantise_4, quantise_8, round_to_4
-from roslin.records import load_records
+from roslin.records import load
 from roslin.tokens import Tokenizer
 
 WAYS: dict[str, tuple[Callable[[Tensor], QuantisedWeight] | None, float]] = {
@@ -63,7 +63,7 @@ def read_rows(folder: Path, records: Path, count: int) -> list[Row]:
     source = text_source(folder)
     prompts, _ = choose_prompts("auto", Tokenizer.load(source), source)
     rows = []
-    for record in load_records(str(records))[:count]:
+    for record in load([records])[:count]:
         ids, start = prompts.scored_ids(record.instruction, record.context or None, record.response)
         rows.append(Row(list(ids), start))
     return rows
