@@ -12,15 +12,16 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from harness_tasks import write_jsonl
-from made_evidence import tuning
+from made_evidence import everything, tuning
 from roslin.cli.main import main
+from roslin.errors import InputError
 from roslin.evaluate.question import Choice, Question
 from roslin.evaluate.scorer import ChoiceScore
 from roslin.evaluate.store import Identity, Store
 from roslin.evaluate.tasks import TASKS
 from roslin.model.fingerprint import fingerprint
 from roslin.publish.card import write_first_card
-from roslin.publish.evidence import read_evidence
+from roslin.publish.evidence import read_evidence, write_evidence
 from roslin.tokens import Tokenizer
 from tiny import tiny_gpt_neox
 
@@ -206,3 +207,45 @@ def test_wrong_folders_files_and_options_are_told(roslin: Run, tuned: Path, tmp_
     assert broken.code == 1
     assert "tuning.fingerprint: Field required" in broken.err
     assert (tuned / "README.md").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--out", "."], "is no file in a folder"),
+        (["--out", "nowhere/card.md"], "is no file in a folder"),
+        (["--owner", "A\udcff"], "is no text"),
+        (["--license", "Apache 2.0"], "small letters"),
+    ],
+)
+def test_options_that_cannot_be_are_told_before_the_work(words: list[str], told: str, roslin: Run, tuned: Path) -> None:
+    before = (tuned / "README.md").read_bytes()
+    done = roslin("card", tuned, *words)
+    assert done.code == 2
+    assert told in " ".join(done.err.split())
+    assert (tuned / "README.md").read_bytes() == before
+
+
+def test_metadata_behind_a_byte_order_mark_are_not_doubled(roslin: Run, tuned: Path) -> None:
+    card = tuned / "README.md"
+    plain = card.read_bytes()
+    card.write_bytes(b"\xef\xbb\xbf" + plain)
+    assert roslin("card", tuned).code == 0
+    assert card.read_bytes() == plain
+
+
+def test_an_adapter_without_its_base_claims_neither_change_nor_measurement(
+    roslin: Run, tuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(folder: Path) -> str:
+        raise InputError(f"{folder}: its base is not here.")
+
+    write_evidence(tuned, everything().model_copy(update={"tuning": read_evidence(tuned).tuning}))
+    monkeypatch.setattr("roslin.workflows.card.fingerprint", gone)
+    found = json.loads(roslin("card", tuned, "--json").out)
+    assert found["weights_as_tuned"] is None
+    assert found["evidence"]["limits"] is None
+    text = (tuned / "README.md").read_text()
+    assert "could not be told" in text
+    assert "not byte for byte" not in text
+    assert read_evidence(tuned).limits  # kept, for when it can be told

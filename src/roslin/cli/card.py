@@ -1,5 +1,6 @@
 """`roslin card`: a model folder's README.md, made from what is recorded of the model."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +39,7 @@ def card(
     _check_texts(owner, license_)
     asked_for = context.get_parameter_source("store")
     named = asked_for is not None and asked_for.name == "COMMANDLINE"
+    _check_place(out)
     options = CardOptions(out, owner, license_, store if named or store.is_file() else None, force)
     console = progress_console()
     with console.status("reading the model"):
@@ -51,10 +53,22 @@ def card(
 
 
 def _check_texts(owner: str | None, licence: str | None) -> None:
+    if owner is not None and not owner.isprintable():
+        raise UsageError("--owner holds what is no text: give it as UTF-8, in one line.")
     if owner is not None and not owner.strip():
         raise UsageError("--owner is empty: name a person or an organisation, or leave it out.")
     if licence is not None and not licence.strip():
         raise UsageError("--license is empty: give the hub's name for it (apache-2.0, mit, cc-by-sa-4.0 …).")
+    if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
+        raise UsageError(
+            f"--license {licence}: a hub's name for a licence has small letters, digits, dots and hyphens (apache-2.0, "
+            "cc-by-sa-4.0). For one that the hub has no name for give `other`, and say in the card which it is."
+        )
+
+
+def _check_place(out: Path | None) -> None:
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        raise UsageError(f"--out {out} is no file in a folder that is there: name another, CARD.md say.")
 
 
 def _folder(model: str) -> Path:

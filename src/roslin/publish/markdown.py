@@ -18,6 +18,11 @@ def code(text: str) -> str:
     return f"{ticks}{pad}{line}{pad}{ticks}"
 
 
+def in_cell(markdown: str) -> str:
+    """Markdown in a table's cell, which a bare `|` would end, within code too."""
+    return re.sub(r"(?<!\\)\|", r"\\|", markdown)
+
+
 def fenced(text: str, language: str) -> str:
     """Lines as a block of code."""
     ticks = "`" * max(3, _longest_run(text) + 1)

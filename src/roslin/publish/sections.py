@@ -89,6 +89,15 @@ def with_sections(card: Path, text: str, sections: Mapping[str, str]) -> str:
     return text
 
 
+def without_marks(text: str) -> str:
+    """Text of others for a section: no line of it is a mark of a section, and every fence in it is closed."""
+    lines = [f"\\{line.strip()}" if _MARK.fullmatch(line.strip()) else line for line in text.splitlines()]
+    fence = ""
+    for line in lines:
+        fence = _fence_after(line, fence)
+    return "\n".join([*lines, *([fence] if fence else [])])
+
+
 def edited_sections(card: Path, text: str, names: Sequence[str]) -> list[str]:
     """Those of the sections that a person has edited. Raises InputError for comments that do not match."""
     found = {name: find_section(card, text, name) for name in names}
@@ -183,12 +192,18 @@ def _outside_fences(text: str) -> Iterator[tuple[int, str]]:
     """Lines that are no code, with their places; the fences themselves are left out."""
     at, fence = 0, ""
     for line in re.findall(r"[^\n]*\n|[^\n]+", text):
-        match = _FENCE.match(line.rstrip("\r\n"))
-        if fence:
-            if match and match["ticks"].startswith(fence) and not match["rest"].strip():
-                fence = ""
-        elif match and not (match["ticks"][0] == "`" and "`" in match["rest"]):
-            fence = match["ticks"]
-        else:
+        after = _fence_after(line, fence)
+        if not fence and not after:
             yield at, line
+        fence = after
         at += len(line)
+
+
+def _fence_after(line: str, fence: str) -> str:
+    """What a block of code is closed with behind this line, "" outside one; `fence` is the same before it."""
+    match = _FENCE.match(line.rstrip("\r\n"))
+    if fence:
+        closed = match and match["ticks"].startswith(fence) and not match["rest"].strip()
+        return "" if closed else fence
+    opened = match and not (match["ticks"][0] == "`" and "`" in match["rest"])
+    return match["ticks"] if match and opened else ""

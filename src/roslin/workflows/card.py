@@ -66,7 +66,7 @@ def make_card(folder: Path, options: CardOptions) -> MadeCard:
         name=_name(folder, recorded.tuning),
         files=ModelFiles.of(folder),
         evidence=used,
-        as_tuned=recorded.tuning is None or recorded.tuning.fingerprint in (None, weights),
+        as_tuned=_as_tuned(recorded.tuning, weights),
         header_licence=_header_licence(folder) if recorded.tuning is None else None,
     )
     card = rewritten_card(facts, path, force=options.force)
@@ -94,6 +94,12 @@ def fingerprint_or_none(folder: Path) -> str | None:
         return fingerprint(folder)
     except RoslinError:
         return None
+
+
+def _as_tuned(tuning: TuningEvidence | None, weights: str | None) -> bool | None:
+    if tuning is None:
+        return True
+    return None if weights is None or tuning.fingerprint is None else tuning.fingerprint == weights
 
 
 def _name(folder: Path, tuning: TuningEvidence | None) -> str:

@@ -62,7 +62,7 @@ def test_every_figure_of_a_run_stands_in_it() -> None:
         "revision `v0`",
         "cd" * 32,
         "ef" * 32,
-        "485 records in the files found 7 exact duplicates, 9 near-duplicates.",
+        "485 records in the files found 7 exact duplicates and 9 near-duplicates.",
         "4 with an e-mail address",
         "The Pile",
         "Attributed to somebody.",
@@ -204,6 +204,38 @@ def test_weights_that_the_run_did_not_write_are_said_to_be_others() -> None:
     words = "not byte for byte those that the run wrote"
     assert words not in flat(render_card(facts()))
     assert words in flat(render_card(facts(as_tuned=False)))
+
+
+def test_energy_of_long_and_short_runs_has_no_powers_of_ten() -> None:
+    for seconds, told in ((5e6, "970 to 1,900 kWh"), (0.1, "0.000019 to 0.000039 kWh")):
+        text = render_card(facts(Evidence(tuning=tuning(course=part(tuning(), "course", seconds=seconds)))))
+        assert told in flat(text)
+
+
+@pytest.mark.parametrize(
+    "notice", ["A\n<!-- /roslin:attribution -->\nB", "<!-- roslin:limits -->", "A\n```\nB", "~~~~a"]
+)
+def test_a_notice_of_others_cannot_break_the_card(notice: str) -> None:
+    given = facts(files=ModelFiles(notice=notice))
+    text = render_card(given)
+    assert rerender_card(given, CARD, text) == text
+    assert all(line.strip(" \\") in text for line in notice.splitlines())
+
+
+def test_of_very_many_categories_the_largest_are_named() -> None:
+    counts = {f"kind{n:04}": 1 + n % 500 for n in range(3000)}
+    by_category = dict.fromkeys(counts, COMPARISON)
+    run = tuning(records=part(tuning(), "records", by_category=counts), loss=loss(by_category=by_category))
+    text = render_card(facts(Evidence(tuning=run)))
+    shown = sum(sorted(counts.values())[-20:])
+    assert f"{sum(counts.values()) - shown:,} of 2,980 smaller categories" in flat(text)
+    assert f"| 2,980 smaller ones | {2980 * COMPARISON.records:,} |" in text
+    assert len(text) < 20_000
+
+
+def test_a_base_s_name_cannot_end_a_cell() -> None:
+    run = tuning(base=part(tuning(), "base", words="a|b", hub_name=None))
+    assert "| base | `a\\|b`, revision" in render_card(facts(Evidence(tuning=run)))
 
 
 def test_an_adapter_s_card_says_how_it_is_put_beside_its_base() -> None:

@@ -52,6 +52,13 @@ def test_measurements_of_other_weights_are_left_out() -> None:
     assert none.tuning == everything().tuning
 
 
+def test_nothing_measured_holds_for_weights_without_a_hash() -> None:
+    limits = everything().limits
+    assert limits
+    unknown = Evidence(limits=limits.model_copy(update={"fingerprint": None}))
+    assert unknown.of_weights(None).limits is None
+
+
 @pytest.mark.parametrize(
     ("given", "shown"),
     [

@@ -9,7 +9,7 @@ from roslin.publish.markdown import code, plain
 from roslin.publish.pretraining import OF_THE_SMALL_BASE, pretraining_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from roslin.publish.card.facts import CardFacts
     from roslin.publish.evidence import CheckEvidence, TuningEvidence
@@ -22,6 +22,8 @@ PRIVATE = {
     "slur": "a slur",
 }
 """What `roslin records check --privacy` looks for."""
+MOST_CATEGORIES = 20
+"""Categories that a card names one by one."""
 SOUGHT = {"duplicate": "exact duplicates", "near-duplicate": "near-duplicates", "leak": "held-out questions among them"}
 
 
@@ -42,6 +44,15 @@ def dataset(facts: CardFacts) -> str:
     return "\n\n".join([*parts, "\n".join(lines)])
 
 
+def in_categories(counts: Mapping[str, int]) -> str:
+    """How many records each category has; of very many, the largest."""
+    shown = sorted(counts, key=lambda name: (-counts[name], name))[:MOST_CATEGORIES]
+    words = [f"{counts[name]:,} {plain(name)}" for name in sorted(shown)]
+    others = len(counts) - len(shown)
+    rest = sum(counts.values()) - sum(counts[name] for name in shown)
+    return ", ".join([*words, *([f"{rest:,} of {others:,} smaller categories"] if others else [])])
+
+
 def _pretraining(tuning: TuningEvidence, facts: CardFacts) -> str:
     if tuning.base.hub_name is None and "OpenStax" in facts.files.notice:
         return OF_THE_SMALL_BASE
@@ -54,7 +65,7 @@ def _records(tuning: TuningEvidence) -> Iterator[str]:
         licence = code(source.licence) if source.licence else "not recorded"
         digest = f"sha256 {code(source.sha256)}" if source.sha256 else "no hash recorded: a dataset of the hub"
         yield f"Records {code(source.name)}: licence {licence}; {digest}."
-    counts = ", ".join(f"{count:,} {plain(name)}" for name, count in sorted(tuning.records.by_category.items()))
+    counts = in_categories(tuning.records.by_category)
     yield f"By category: {counts}." if counts else "No categories are recorded."
     if tuning.records.dropped:
         yield (
@@ -65,8 +76,8 @@ def _records(tuning: TuningEvidence) -> Iterator[str]:
 
 def _found(check: CheckEvidence) -> Iterator[str]:
     sought = {code_: words for code_, words in SOUGHT.items() if code_ != "leak" or check.held_out_compared}
-    counts = ", ".join(f"{check.findings.get(code_, 0):,} {words}" for code_, words in sought.items())
-    yield f"A check of the {check.records:,} records in the files found {counts}."
+    *counts, last = (f"{check.findings.get(code_, 0):,} {words}" for code_, words in sought.items())
+    yield f"A check of the {check.records:,} records in the files found {', '.join(counts)} and {last}."
     if not check.held_out_compared:
         yield "The held-out records were split from the same files: near-duplicates across the split may flatter them."
     private = [f"{count:,} with {PRIVATE.get(kind, kind)}" for kind, count in check.private.items() if count]

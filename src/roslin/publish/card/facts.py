@@ -76,8 +76,8 @@ class CardFacts:
     files: ModelFiles = field(default_factory=ModelFiles)
     evidence: Evidence = field(default_factory=Evidence)
     """Measurements of these very weights only."""
-    as_tuned: bool = True
-    """Whether the weights are those that the run of the evidence wrote."""
+    as_tuned: bool | None = True
+    """Whether the weights are those that the run of the evidence wrote; None where that cannot be told."""
     header_licence: str | None = None
     """What the metadata that stood here says, of a model that Roslin did not tune."""
 

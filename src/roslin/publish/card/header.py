@@ -59,6 +59,7 @@ def header_text(data: dict[str, Any]) -> str:
 
 def split_header(card: Path, text: str) -> tuple[dict[str, Any], str]:
     """A card's metadata, and the rest. Raises InputError for metadata that are no YAML mapping."""
+    text = text.removeprefix("\ufeff")  # some editors begin a file with it, and the hub then sees no metadata
     found = _HEADER.match(text)
     if not found:
         return {}, text

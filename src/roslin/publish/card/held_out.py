@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from roslin.evaluate.responses import METRICS
+from roslin.publish.card.dataset import MOST_CATEGORIES
 from roslin.publish.card.gaps import gaps
 from roslin.publish.card.limits import block
 from roslin.publish.loss import TOO_FEW
@@ -31,10 +32,15 @@ def _loss(found: LossEvidence) -> str:
     rows = [("end key counted", whole), ("end key left out", without_end)]
     table = "\n".join(f"| {' | '.join((name, *comparison.figures()))} |" for name, comparison in rows)
     sure = f"({TOO_FEW})" if whole.too_few else "with 95 % bootstrap intervals over records"
-    parts = {name: part.comparison for name, part in sorted(found.by_category.items())}
+    largest = sorted(found.by_category, key=lambda name: (-found.by_category[name].records, name))[:MOST_CATEGORIES]
+    parts = {name: found.by_category[name].comparison for name in sorted(largest)}
+    others = len(found.by_category) - len(parts)
     categories = "\n".join(
         f"| {plain(name)} | {part.records:,} | {' | '.join(part.figures())} |" for name, part in parts.items()
     )
+    if others:
+        rest = sum(each.records for each in found.by_category.values()) - sum(part.records for part in parts.values())
+        categories += f"\n| {others:,} smaller ones | {rest:,} | | | |"
     too_few = any(part.too_few for part in parts.values())
     without = f"\n\nCategories of fewer than {FEWEST_FOR_INTERVALS} records have no intervals." if too_few else ""
     return f"""## How Well It Does on Held-Out Records

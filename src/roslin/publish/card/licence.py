@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from roslin.publish.card.gaps import gaps
 from roslin.publish.licences import effect_of
 from roslin.publish.markdown import code, plain
+from roslin.publish.sections import without_marks
 
 if TYPE_CHECKING:
     from roslin.publish.card.facts import CardFacts
@@ -59,4 +60,4 @@ def _sentence(text: str) -> str:
 
 def attribution(facts: CardFacts) -> str:
     """Those who must be named wherever the weights go; nothing where nobody must."""
-    return f"## Attribution\n\n{facts.files.notice}" if facts.files.notice else ""
+    return f"## Attribution\n\n{without_marks(facts.files.notice)}" if facts.files.notice else ""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from roslin.publish.card.gaps import gaps
 from roslin.publish.card.summary import in_millions
-from roslin.publish.markdown import code, plain
+from roslin.publish.markdown import code, in_cell, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 def overview(facts: CardFacts) -> str:
     """The section."""
-    rows = [f"| {name} | {value} |" for name, value in _rows(facts)]
+    rows = [f"| {name} | {in_cell(value)} |" for name, value in _rows(facts)]
     table = "\n".join(["| | |", "|---|---|", *rows]) if rows else "Its files could not be read for this table."
     parts = ["## Model Overview", table]
-    if facts.evidence.tuning and not facts.as_tuned:
+    if facts.evidence.tuning and facts.as_tuned is None:
+        parts.append(
+            "Whether the weights in this folder are those that the run wrote could not be told when this card was "
+            "made: the base was not at hand, or the run left no hash. Measurements are left out without it."
+        )
+    elif facts.evidence.tuning and not facts.as_tuned:
         parts.append(
             "The weights in this folder are not byte for byte those that the run wrote: they were exported or changed "
             "since. What is said of the run is said of the weights that it wrote."

@@ -40,7 +40,7 @@ def _what(facts: CardFacts) -> str:
     prompt = "It expects Dolly's prompt. " if facts.files.has_keys else ""
     return (
         f"An instruction-following language model{size}, {made}. {prompt}How well it follows "
-        "instructions is measured below, beside its base; what was not measured is said to be."
+        "instructions stands below, as far as it was measured; what was not is named."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from roslin.publish.card.dataset import in_categories
 from roslin.publish.card.gaps import gaps
 from roslin.publish.energy import LEAST_SHARE, energy_of
 from roslin.publish.markdown import code, fenced, plain
@@ -36,7 +37,7 @@ def training(facts: CardFacts) -> str:
 
 def _records(records: RecordsEvidence) -> str:
     names = ", ".join(code(source.name) for source in records.sources)
-    counts = ", ".join(f"{count:,} {plain(name)}" for name, count in sorted(records.by_category.items()))
+    counts = in_categories(records.by_category)
     digest = f"; in order, their sha256 is {code(records.train_sha256)}" if records.train_sha256 else ""
     return f"Records: {names} ({counts}){digest}."
 
@@ -45,9 +46,10 @@ def _energy(course: CourseEvidence) -> str | None:
     found = energy_of(course.gpus, course.seconds)
     if found is None:
         return None
+    kwh = f"{_kwh(found.least)} to {_kwh(found.most)} kWh"
     boards = "1 board" if len(course.gpus) == 1 else f"{len(course.gpus)} boards"
     return (
-        f"Energy, an estimate and no measurement: {_kwh(found.least)} to {_kwh(found.most)} kWh. That is the rated power "
+        f"Energy, an estimate and no measurement: {kwh}. That is the rated power "
         f"of {boards}, {found.watts:,} W, × {course.seconds:,.0f} s of stepping; a busy board draws between "
         f"{100 * LEAST_SHARE:.0f} % of it and all. The rest of the machine, cooling, loading and evaluations are not "
         "counted."

@@ -45,11 +45,14 @@ class Evidence(Part):
     """Instructions that a program can check."""
 
     def of_weights(self, fingerprint: str | None) -> Evidence:
-        """The same without what was measured on other weights than these."""
+        """The same without what was measured on other weights than these; of weights without a hash, without any."""
+
+        def same(part: BenchmarkEvidence | LimitsEvidence | ResponsesEvidence | FollowedEvidence) -> bool:
+            return fingerprint is not None and part.fingerprint == fingerprint
 
         single = {name: getattr(self, name) for name in ("limits", "responses", "followed")}
-        kept = {name: part if part and part.fingerprint == fingerprint else None for name, part in single.items()}
-        benchmarks = [each for each in self.benchmarks if each.fingerprint == fingerprint]
+        kept = {name: part if part and same(part) else None for name, part in single.items()}
+        benchmarks = [each for each in self.benchmarks if same(each)]
         return self.model_copy(update={**kept, "benchmarks": benchmarks})
 
     def with_benchmarks(self, found: BenchmarkEvidence) -> Evidence:
