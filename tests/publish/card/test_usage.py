@@ -1,19 +1,29 @@
 """The programs that a card shows are run as they stand there, from the folder that holds the model."""
 
+import io
+import json
 import re
 import shutil
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import torch
+from rich.console import Console
 
 from made_evidence import tuning
 from model_folders import keyed_base
 from other_versions import environment
 from other_versions import run as answered
+from roslin.model.adapter import load_adapted
 from roslin.publish.card import CardFacts, ModelFiles, write_first_card
 from roslin.publish.card.usage import usage
+from roslin.publish.export import export, format_of
+from roslin.publish.parity import decoder_logits
+from roslin.tune import Recipe
+from roslin.workflows.tune import tune
 
 PROGRAM = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -79,3 +89,27 @@ def test_a_folder_without_the_pipelines_files_shows_how_transformers_loads_it(pl
     assert "trust_remote_code" not in text
     [program] = [program for _, program in PROGRAM.findall(text) if "AutoModelForCausalLM" in program]
     run(tmp_path, "-c", program)
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore:::peft", "ignore:::transformers")
+def test_pefts_program_loads_the_adapter_beside_its_base(base_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    records = files("roslin") / "assets" / "records" / "starter.jsonl"
+    (tmp_path / "mine.jsonl").write_text("".join(records.read_text().splitlines(keepends=True)[:12]))
+    values = {"model": "base", "records": [str(tmp_path / "mine.jsonl")], "output": str(tmp_path / "run")}
+    short = {"epochs": 1, "row_length": 512, "max_length": 512, "learning_rate": 1e-3, "device": "cpu"}
+    recipe = Recipe.parse(values | short | {"held_out": {"fraction": 0.2}, "adapter": {"rank": 2, "merge": False}})
+    tune(recipe, restart=False, console=Console(file=io.StringIO()))
+    shutil.copytree(tmp_path / "run" / "adapter", tmp_path / "adapter")
+    export("base", tmp_path / "base", format_of("hf"))
+    [(_, program)] = programs(tmp_path / "adapter" / "README.md", "PEFT")
+    shown = (
+        "\nids = tokenizer('### Instruction:\\nHi\\n\\n### Response:\\n', return_tensors='pt').input_ids"
+        "\nimport json, torch\nwith torch.no_grad(): print(json.dumps([ids.tolist(), "
+        "model.float()(ids).logits[0, -1].tolist()]))"
+    )
+    ids, theirs = json.loads(run(tmp_path, "-c", program + shown).splitlines()[-1])
+    found = load_adapted(tmp_path / "adapter", dtype=torch.float32, merged=False)
+    own = decoder_logits(found, ids)[-1]
+    torch.testing.assert_close(torch.tensor(theirs)[: len(own)], own[: len(theirs)], atol=2e-3, rtol=0)
