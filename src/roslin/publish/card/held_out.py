@@ -84,6 +84,7 @@ def _figures(found: ResponsesEvidence) -> str:
     left_out = f" {found.left_out:,} more are too long for the model." if found.left_out else ""
     opening = (
         f"{found.records:,} records, answers {found.drawing}, in {found.own.dtype}; 95 % intervals.{left_out}"
+        " Held out by the word of whoever gave them: whether it was tuned on any of them was not looked for."
         f"{' A verdict is of a paired test, corrected for the number of metrics (Holm).' if found.base else ''}"
     )
     beside = found.base is not None
