@@ -95,8 +95,6 @@ def roslin_system(name: str, decoder: Decoder, quantise: Callable[[Tensor], Quan
             setattr(block, part, quantised(getattr(block, part), quantise))
     decoder.head = quantised(decoder.head, quantise_8)
     decoder.embedding = QuantisedEmbedding(quantise_8(decoder.embedding.weight), lambda: decoder.dtype)
-    for parameter in decoder.parameters():
-        parameter.data = parameter.data.float()
     network = fuse(decoder)
     engine = Engine(network, ROWS, 1)
 
