@@ -206,7 +206,7 @@ def test_prompts_beyond_the_positions_need_a_rope_scaling() -> None:
 def test_loading_takes_dtype_device_and_prompt_or_says_what_is_wrong_with_them(
     untuned: str, recwarn: pytest.WarningsRecorder
 ) -> None:
-    assert Roslin.load(untuned, prompt="dolly", dtype="bfloat16", device="cpu").decoder.dtype == torch.bfloat16
+    assert Roslin.load(untuned, prompt="dolly", dtype="bfloat16", device="cpu").dtype == torch.bfloat16
     assert not recwarn.list
     with pytest.raises(InputError, match="no chat template"):
         Roslin.load(untuned, prompt="chat")

@@ -54,7 +54,9 @@ def test_serves_until_ctrl_c(model: Path) -> None:
             process.send_signal(signal.SIGINT)
             list(lines)
         assert process.wait(timeout=60) == 130
-        assert process.stderr.read().strip() == "Stopped."
+        held, stopped = process.stderr.read().strip().splitlines()
+        assert re.match(r"Answers have memory for [\d,]+ tokens, or [\d,]+ full-length requests of \d+", held)
+        assert stopped == "Stopped."
         assert process.stdout.read() == ""
 
 

@@ -107,7 +107,7 @@ def test_a_model_whose_numbers_are_none_is_told_for_each_task(base_folder: Path,
     tiny_gpt_neox(data.parent / "model", tokenizer=base_folder, vocab_size=8192)
     model = Roslin.load(str(data.parent / "model"), dtype="float32")
     broken = model.decoder
-    broken._head = lambda hidden_ND: torch.full((len(hidden_ND), 8192), torch.nan)  # type: ignore[union-attr,attr-defined]
+    broken.logits = lambda hidden_ND: torch.full((len(hidden_ND), 8192), torch.nan)  # type: ignore[method-assign]
     scorer = RoslinScorer(model, name="broken", fingerprint="broken")
     found = asked(scorer, ["piqa", "winogrande"], data)
     assert found.scores.tasks == {}
