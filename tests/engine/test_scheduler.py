@@ -2,6 +2,7 @@
 
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,6 +78,7 @@ def soak(seed: int, count: int, blocks: int) -> int:
     return scheduler.preempted
 
 
+@pytest.mark.full
 def test_ten_thousand_random_requests_end_with_all_blocks_free() -> None:
     assert soak(seed=0, count=10_000, blocks=40) > 100
 

@@ -86,6 +86,7 @@ def test_every_recipe_of_the_dolly_family_can_be_chosen() -> None:
         assert {Recipe.load(ROOT / "recipes" / f"{stem}.yaml").model for stem in family} == {model}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("model", RECIPES)
 def test_every_combination_fits_or_is_refused_in_one_line(model: str) -> None:
     planned = refused = 0
