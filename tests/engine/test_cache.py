@@ -10,7 +10,6 @@ def made() -> KVCache:
     return KVCache(tiny_decoder("gpt_neox").config, torch.float32, torch.device("cpu"))
 
 
-@torch.inference_mode()
 def test_blocks_that_are_added_are_zeros_and_leave_the_others_as_they_were() -> None:
     cache = made()
     assert cache.provide(3)
@@ -28,7 +27,6 @@ def test_blocks_that_are_added_are_zeros_and_leave_the_others_as_they_were() -> 
         assert not values[3:].any()
 
 
-@torch.inference_mode()
 def test_memory_that_is_lacking_is_told_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     cache = made()
     assert cache.provide(2)
@@ -51,7 +49,6 @@ def test_memory_that_is_lacking_is_told_and_nothing_is_lost(monkeypatch: pytest.
         assert torch.equal(keys[:2], old)
 
 
-@torch.inference_mode()
 def test_a_sequence_is_copied_together_from_its_blocks() -> None:
     cache = made()
     assert cache.provide(6)

@@ -53,7 +53,6 @@ class KVCache:
         keys, values = (kept.index_select(0, blocks_W) for kept in self.layers[layer])
         return keys.transpose(1, 2).flatten(0, 1)[:length], values.transpose(1, 2).flatten(0, 1)[:length]
 
-    @torch.inference_mode()
     def _made(self, blocks: int, old: Layer | None) -> Layer:
         shape = (blocks, self._config.kv_heads, BLOCK, self._config.head_dim)
         keys, values = (torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(2))

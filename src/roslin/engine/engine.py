@@ -146,7 +146,7 @@ class Engine:
             self._abandon(generations)
         return [g.completion for g in generations if g.completion]
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: Ctrl-C within its entry lets it end in the middle of a later step
     def _step(self) -> list[Event]:
         runs = self._scheduler.plan()
         if not runs:
