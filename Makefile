@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
 # The C++ kernels for the CPU, which an installation builds where there is a compiler.
-KERNELS := setup.py $(wildcard src/roslin/engine/cpu/*.cpp src/roslin/engine/cpu/*.h)
+KERNELS := setup.py $(wildcard src/roslin/engine/cpu/*.cpp src/roslin/engine/cpu/*.h src/roslin/engine/cpu/*.inl)
 
 .PHONY: demo test test-full docs lint format clean
 

@@ -40,7 +40,7 @@ setup(
         Extension(
             "roslin.engine.cpu._kernels",
             sources=sorted(str(path) for path in FOLDER.glob("*.cpp")),
-            depends=sorted(str(path) for path in FOLDER.glob("*.h")),
+            depends=sorted(str(path) for kind in ("*.h", "*.inl") for path in FOLDER.glob(kind)),
             language="c++",
             extra_compile_args=FLAGS,
             extra_link_args=[] if sys.platform == "win32" else ["-pthread"],

@@ -84,6 +84,12 @@ class Site:
         return self.repos[name].branches[branch or self.trunk]
 
 
+def refusing_once(words: str, answer: Answer) -> Callable[[Asked], Answer | None]:
+    """A disturbance: the first request with these words in its path gets this answer."""
+    left = [answer]
+    return lambda asked: left.pop() if words in asked.path and left else None
+
+
 @contextmanager
 def serving(site: Site) -> Iterator[None]:
     class Handler(BaseHTTPRequestHandler):

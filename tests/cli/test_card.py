@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,8 +9,8 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from harness_tasks import write_jsonl
+from in_process import Run, command_in
 from made_evidence import everything, tuning
-from roslin.cli.main import main
 from roslin.errors import InputError
 from roslin.evaluate.question import Choice, Question
 from roslin.evaluate.scorer import ChoiceScore
@@ -24,16 +21,6 @@ from roslin.publish.card import write_first_card
 from roslin.publish.evidence import read_evidence, write_evidence
 from roslin.tokens import Tokenizer
 from tiny import tiny_gpt_neox
-
-
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ended]
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +50,7 @@ def tuned(model: Path) -> Path:
 @pytest.fixture
 def roslin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """The command in this process and a folder of its own."""
-
-    def run(*words: str | Path) -> Ended:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["roslin", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), shown.out, shown.err)
-
-    return run
+    return command_in(tmp_path, monkeypatch, capsys)
 
 
 def test_a_folder_that_somebody_made_gets_a_card_that_claims_nothing(roslin: Run, model: Path) -> None:

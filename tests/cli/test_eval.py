@@ -6,34 +6,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness_tasks import write_jsonl
+from in_process import Run, command_in
 from roslin.cli.eval_benchmarks import Overlapping
-from roslin.cli.main import main
 from roslin.errors import MachineError
 from roslin.evaluate import responses
 from roslin.evaluate.contamination import TaskContamination
 from roslin.evaluate.store import Store
 from roslin.tokens import Tokenizer
 from tiny import tiny_gpt_neox
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What a command came to."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ended]
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +53,7 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def roslin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """The command in this process and a folder of its own."""
-
-    def run(*words: str | Path) -> Ended:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["roslin", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), shown.out, shown.err)
-
-    return run
+    return command_in(tmp_path, monkeypatch, capsys)
 
 
 def asked(*more: str | Path, data: Path, tasks: str = "piqa,boolq") -> Sequence[str | Path]:

@@ -5,16 +5,15 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from in_process import Ended, Run, command_in
 from made_runs import drawn_run
-from roslin.cli.main import main
 from roslin.cli.table import USUAL_STORE, compare_all
 from roslin.cli.table_text import show_comparisons, show_gaps, show_table, table_notes
 from roslin.errors import UsageError
@@ -29,29 +28,12 @@ from roslin.evaluate.verdicts import gaps
 QUESTIONS = 120
 
 
-@dataclass(frozen=True)
-class Ended:
-    """What a command came to."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ended]
-
-
 @pytest.fixture
 def roslin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command in this process: loading what a store needs anew would take each test seconds."""
+    """`roslin table` in this process."""
 
     def run(*words: str, cwd: Path) -> Ended:
-        monkeypatch.chdir(cwd)
-        monkeypatch.setattr(sys, "argv", ["roslin", "table", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), shown.out, shown.err)
+        return command_in(cwd, monkeypatch, capsys)("table", *words)
 
     return run
 

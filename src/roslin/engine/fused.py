@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from roslin.engine.cpu.decoder import TAKEN, KernelDecoder
 from roslin.engine.cpu.library import library
+from roslin.engine.heads import HeadAttention
 from roslin.engine.torch_packed import is_quantised, with_torch_kernels
 from roslin.model import Attend, Block, Decoder, ModelConfig
 from roslin.model.decoder import activation_of
@@ -69,23 +70,6 @@ def fuse(decoder: Decoder) -> "Decoder | FusedDecoder | KernelDecoder":
         return with_torch_kernels(decoder) if is_quantised(decoder) else FusedDecoder(decoder)
 
 
-class _Attention:
-    """What stands between the product for queries, keys and values and the one behind attention."""
-
-    def __init__(self, config: ModelConfig, block: Block) -> None:
-        self._layer = block.layer
-        self._head_dim = config.head_dim
-        self._heads = (config.heads, config.kv_heads, config.kv_heads)
-        self._normed = block.normed_heads if config.qk_norm else None
-
-    def __call__(self, qkv_NA: Tensor, turns: Turns, attend: Attend) -> Tensor:
-        heads_NGK = qkv_NA.view(len(qkv_NA), sum(self._heads), self._head_dim)
-        if self._normed is not None:
-            heads_NGK = self._normed(heads_NGK)
-        q_NHK, k_NGK, v_NGK = turns.apply(heads_NGK).split_with_sizes(self._heads, 1)
-        return attend(self._layer, q_NHK, k_NGK, v_NGK).flatten(1)
-
-
 class _Parallel:
     """A layer whose attention and MLP stand beside each other: two products."""
 
@@ -94,7 +78,7 @@ class _Parallel:
         self._rows = [config.qkv_rows, config.up_rows]
         self._first = _product(*_stacked(_after_norm(block.qkv, block.norm1), _after_norm(block.up, _mlp_norm(block))))
         self._last = _product(torch.cat([block.out.weight, block.down.weight], 1), _bias(block.out) + _bias(block.down))
-        self._attention = _Attention(config, block)
+        self._attention = HeadAttention(config, block)
         self._activate = activation_of(config)
 
     def __call__(self, x_ND: Tensor, turns: Turns, attend: Attend) -> Tensor:
@@ -112,7 +96,7 @@ class _Sequential:
         self._out = _product(block.out.weight.detach(), _bias(block.out))
         self._up = _product(*_after_norm(block.up, _mlp_norm(block)))
         self._down = _product(block.down.weight.detach(), _bias(block.down))
-        self._attention = _Attention(config, block)
+        self._attention = HeadAttention(config, block)
         self._activate = activation_of(config)
 
     def __call__(self, x_ND: Tensor, turns: Turns, attend: Attend) -> Tensor:

@@ -176,7 +176,7 @@ class Job:
         if self.machines == 1:
             run(self.tune_command, self.repository)
             return
-        from pyspark.ml.torch.distributor import TorchDistributor  # type: ignore[import-not-found,unused-ignore]
+        from pyspark.ml.torch.distributor import TorchDistributor
 
         distributor = TorchDistributor(num_processes=self.processes, local_mode=False, use_gpu=True)
         distributor.run(tune_in_a_worker, *self.tune_words)

@@ -3,13 +3,12 @@
 import pytest
 import torch
 
+from cpu_kernels import needs_kernels
 from roslin.engine.blocks import BLOCK, blocks_for
-from roslin.engine.cpu.attention import CppAttention, has_kernel
+from roslin.engine.cpu.attention import CppAttention
 from roslin.engine.cpu.library import LEVELS, library
 from roslin.engine.gathered import GatheredAttention
 from roslin.engine.queries import Layer, Queries
-
-needs_library = pytest.mark.skipif(not has_kernel(torch.float32), reason="needs the C++ kernels, which were not built")
 
 
 def queries_of(lengths: list[int], window: int | None) -> Queries:
@@ -21,10 +20,11 @@ def queries_of(lengths: list[int], window: int | None) -> Queries:
 
 
 def layer_of(blocks: int, groups: int, head_dim: int, dtype: torch.dtype) -> Layer:
-    return tuple(torch.randn(blocks, groups, BLOCK, head_dim).to(dtype) for _ in range(2))  # type: ignore[return-value]
+    keys, values = torch.randn(2, blocks, groups, BLOCK, head_dim).to(dtype)
+    return keys, values
 
 
-@needs_library
+@needs_kernels
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("head_dim", [64, 80, 96, 128, 256, 20, 7])
 @pytest.mark.parametrize(("heads", "groups"), [(3, 3), (6, 2)])
@@ -50,7 +50,7 @@ def test_it_equals_plain_torch(dtype: torch.dtype, head_dim: int, heads: int, gr
         found_library.roslin_use_level(highest)
 
 
-@needs_library
+@needs_kernels
 def test_a_token_is_the_same_to_the_bit_whatever_stands_beside_it_and_however_many_threads_there_are() -> None:
     torch.manual_seed(0)
     queries = queries_of([300, 40, 299, 1200], None)
@@ -69,7 +69,7 @@ def test_a_token_is_the_same_to_the_bit_whatever_stands_beside_it_and_however_ma
         torch.set_num_threads(threads)
 
 
-@needs_library
+@needs_kernels
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_it_writes_as_plain_torch_does(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
@@ -83,7 +83,7 @@ def test_it_writes_as_plain_torch_does(dtype: torch.dtype) -> None:
     assert torch.equal(layer[1], plain[1])
 
 
-@needs_library
+@needs_kernels
 def test_numbers_that_are_none_stay_none() -> None:
     queries = queries_of([20], None)
     for place in (0, 1):

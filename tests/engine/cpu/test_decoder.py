@@ -3,16 +3,16 @@ from typing import Any
 import pytest
 import torch
 
+from cpu_kernels import needs_kernels
 from roslin.engine import GREEDY, Engine, Request, Sampling, ScoreRow, fuse, score
 from roslin.engine.cpu.decoder import KernelDecoder
-from roslin.engine.cpu.library import library_path
 from roslin.engine.cpu.many import MANY, has_fast_bfloat16
 from roslin.model import Decoder, PackedAttention, find_model, load_decoder, packed_positions
 from roslin.model.quantised import Bits, quantise
 from roslin.model.quantised_linear import QuantisedEmbedding, QuantisedLinear
 from tiny_decoders import FAMILIES, VOCABULARY, plain_logits, tiny_decoder
 
-pytestmark = pytest.mark.skipif(not library_path().is_file(), reason="needs the C++ kernels, which were not built")
+pytestmark = needs_kernels
 
 REQUESTS = [Request([n + 3, 9, 2] * (n + 1), 60, Sampling(seed=n) if n % 2 else GREEDY) for n in range(5)]
 
@@ -25,8 +25,9 @@ def quantised(decoder: Decoder, bits: Bits) -> Decoder:
         for name in ("qkv", "out", "up", "down"):
             linear = getattr(block, name)
             setattr(block, name, QuantisedLinear(quantise(linear.weight, bits, 32), linear.bias))
-    decoder.embedding = QuantisedEmbedding(quantise(decoder.embedding.weight, 8), lambda: decoder.dtype)  # type: ignore[assignment]
-    decoder.head = QuantisedLinear(quantise(decoder.head.weight, 8), decoder.head.bias)  # type: ignore[assignment]
+    embedding = QuantisedEmbedding(quantise(decoder.embedding.weight, 8), lambda: decoder.dtype)
+    decoder.add_module("embedding", embedding)
+    decoder.add_module("head", QuantisedLinear(quantise(decoder.head.weight, 8), decoder.head.bias))
     return decoder
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cpu_kernels import needs_kernels
 from roslin.engine.cpu import library as library_file
-from roslin.engine.cpu.library import LEVELS, level, library, library_path
+from roslin.engine.cpu.library import LEVELS, level, library
 
 ROOT = Path(__file__).parents[3]
-
-needs_library = pytest.mark.skipif(not library_path().is_file(), reason="needs the C++ kernels, which were not built")
 
 
 def counted(chunks: int, threads: int) -> np.ndarray:
@@ -24,7 +23,7 @@ def counted(chunks: int, threads: int) -> np.ndarray:
     return counts
 
 
-@needs_library
+@needs_kernels
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 def test_threads_run_every_chunk_once(threads: int) -> None:
     for chunks in [0, 1, 2, 5, 64, 1000] * 50:
@@ -35,7 +34,7 @@ def _in_a_child(results: "multiprocessing.Queue[int]") -> None:
     results.put(int(counted(500, 3).sum()))
 
 
-@needs_library
+@needs_kernels
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_child_has_threads_of_its_own() -> None:
@@ -48,7 +47,7 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
     child.join()
 
 
-@needs_library
+@needs_kernels
 def test_the_level_is_one_that_this_processor_has_and_can_be_lowered() -> None:
     found = library()
     assert found is not None

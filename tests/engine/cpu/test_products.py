@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from roslin.engine.cpu.library import LEVELS, library, library_path
+from cpu_kernels import needs_kernels
+from roslin.engine.cpu.library import LEVELS, library
 from roslin.engine.cpu.matrix import PackedMatrix, Products, Source, Sum, Turning
 from roslin.model.quantised import QuantisedWeight, quantise_4, quantise_8
 
-pytestmark = pytest.mark.skipif(not library_path().is_file(), reason="needs the C++ kernels, which were not built")
+pytestmark = needs_kernels
 
 KINDS = ["int8", "int4-32", "int4-64", "int4-128", "bfloat16", "float32"]
 

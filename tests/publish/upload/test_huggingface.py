@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import constants
 
 from fake_hub_uploads import TOKEN, HubSite, fake_hub_uploads
-from fake_site import HANG_UP, Answer, Asked, Repo, sha256
+from fake_site import HANG_UP, Answer, Repo, refusing_once, sha256
 from publishable import CARD, publishable
 from roslin.errors import InputError
 from roslin.publish.upload import HubAway, HubRefused, Plan, Published, Target, checked_upload, plan_upload, publish
@@ -283,15 +283,7 @@ def test_a_hub_that_says_when_to_come_again_is_asked_then(
 ) -> None:
     slept: list[float] = []
     monkeypatch.setattr("time.sleep", slept.append)
-    left = [1]
-
-    def once(asked: Asked) -> Answer | None:
-        if "commit" not in asked.path or not left[0]:
-            return None
-        left[0] -= 1
-        return Answer(429, b"{}", headers)
-
-    site.disturb = once
+    site.disturb = refusing_once("commit", Answer(429, b"{}", headers))
     published(folder)
     assert 42 in slept and len(site.repos[NAME].commits) == 1
     assert any("asks to wait" in line and "42 s" in line for line in said)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fake_modelscope import TOKEN, ModelScopeSite, fake_modelscope
-from fake_site import HANG_UP, Answer, Asked, Repo
+from fake_site import HANG_UP, Answer, Repo, refusing_once
 from publishable import CARD, publishable
 from roslin.answer import Roslin
 from roslin.errors import InputError
@@ -149,15 +149,7 @@ def test_a_hub_that_says_when_to_come_again_is_asked_then(
 ) -> None:
     slept: list[float] = []
     monkeypatch.setattr("time.sleep", slept.append)
-    left = [1]
-
-    def once(asked: Asked) -> Answer | None:
-        if "commit" not in asked.path or not left[0]:
-            return None
-        left[0] -= 1
-        return Answer(429, b"{}", headers)
-
-    site.disturb = once
+    site.disturb = refusing_once("commit", Answer(429, b"{}", headers))
     published(folder)
     assert 42 in slept and len(site.repos[NAME].commits) == 1
     assert any("asks to wait" in line and "42 s" in line for line in said)

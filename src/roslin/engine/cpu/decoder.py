@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from roslin.engine.cpu.many import MANY, has_fast_bfloat16, many_rows
 from roslin.engine.cpu.matrix import PackedMatrix, Products, Source, Sum, Turning
+from roslin.engine.heads import HeadAttention
 from roslin.model import Block
 from roslin.model.quantised_linear import QuantisedLinear
 from roslin.model.rotary import Rotary
@@ -69,26 +70,6 @@ class KernelDecoder:
         return self._head(hidden_ND.contiguous())[0]
 
 
-class _Attention:
-    """What stands between the first product and the one behind attention; queries and keys have turned already."""
-
-    def __init__(self, config: ModelConfig, block: Block) -> None:
-        self._layer = block.layer
-        self._head_dim = config.head_dim
-        self._heads = (config.heads, config.kv_heads, config.kv_heads)
-        self._normed = block.normed_heads if config.qk_norm else None
-        for norm in (block.q_norm, block.k_norm):
-            if norm is not None:
-                norm.float()
-
-    def __call__(self, qkv_NA: Tensor, turns: Turns, attend: Attend) -> Tensor:
-        heads_NGK = qkv_NA.view(len(qkv_NA), sum(self._heads), self._head_dim)
-        if self._normed is not None:
-            heads_NGK = turns.apply(self._normed(heads_NGK))
-        q_NHK, k_NGK, v_NGK = heads_NGK.split_with_sizes(self._heads, 1)
-        return attend(self._layer, q_NHK, k_NGK, v_NGK).flatten(1).contiguous()
-
-
 class _Parallel:
     """A layer whose attention and MLP stand beside each other: two calls."""
 
@@ -107,7 +88,7 @@ class _Parallel:
         self._sources = len(sources)
         self._first = run(Products(sources, first, _turning(config)))
         self._last = run(Products(back, [Sum(_packed(block.out), 0, bias, None, _packed(block.down), 1)]))
-        self._attention = _Attention(config, block)
+        self._attention = _attention(config, block)
 
     def __call__(self, x_ND: Tensor, turns: Turns, attend: Attend) -> Tensor:
         qkv_NA, up_NF = self._first(*[x_ND] * self._sources, turns=(turns.cos, turns.sin))
@@ -127,12 +108,19 @@ class _Sequential:
         up = Sum(_packed(block.up), 0, block.up.bias, activation)
         self._up = run(Products([_source(config, norm2)], [up]))
         self._down = run(Products([down], [Sum(_packed(block.down), 0, block.down.bias)]))
-        self._attention = _Attention(config, block)
+        self._attention = _attention(config, block)
 
     def __call__(self, x_ND: Tensor, turns: Turns, attend: Attend) -> Tensor:
         [qkv_NA] = self._qkv(x_ND, turns=(turns.cos, turns.sin))
         [x_ND] = self._out(self._attention(qkv_NA, turns, attend), residual=x_ND)
         return self._down(*self._up(x_ND), residual=x_ND)[0]
+
+
+def _attention(config: ModelConfig, block: Block) -> HeadAttention:
+    for norm in (block.q_norm, block.k_norm):
+        if norm is not None:
+            norm.float()
+    return HeadAttention(config, block, turned=True)
 
 
 def _few(products: Products) -> Run:

@@ -6,31 +6,8 @@
 
 namespace roslin {
 
-namespace portable {
-namespace {
-#include "rows.inl"
-}
-}  // namespace portable
-
-#if defined(ROSLIN_X86)
-
-ROSLIN_BEGIN_AVX2
-namespace avx2 {
-namespace {
-#include "rows.inl"
-}
-}  // namespace avx2
-ROSLIN_END
-
-ROSLIN_BEGIN_AVX512
-namespace avx512 {
-namespace {
-#include "rows.inl"
-}
-}  // namespace avx512
-ROSLIN_END
-
-#endif
+#define ROSLIN_BODY "rows.inl"
+#include "every_level.inl"
 
 RowFunctions row_functions() {
 #if defined(ROSLIN_X86)

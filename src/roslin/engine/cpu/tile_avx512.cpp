@@ -147,16 +147,7 @@ void fp32_rows(const uint8_t *start, const Rows &x, int64_t first, float *sums) 
     for (int r = 0; r < R; ++r) _mm512_storeu_ps(sums + r * TILE, _mm512_add_ps(even[r], odd[r]));
 }
 
-template <int R>
-void of_rows(const Matrix &m, int64_t tile, const Rows &x, int64_t first, float *sums) {
-    const uint8_t *w = m.data + tile * m.tile_bytes();
-    switch (m.kind) {
-        case INT8: return int8_rows<R>(w, m.blocks(), x, first, sums);
-        case INT4: return int4_rows<R>(w, m.blocks(), m.block, x, first, sums);
-        case BF16: return bf16_rows<R>(w, x, first, sums);
-        default: return fp32_rows<R>(w, x, first, sums);
-    }
-}
+#include "of_rows.inl"
 
 void tile_rows(const Matrix &m, int64_t tile, const Rows &x, int64_t first, int64_t rows, float *sums) {
     switch (rows) {

@@ -5,31 +5,8 @@
 
 namespace roslin {
 
-namespace portable {
-namespace {
-#include "unpack.inl"
-}
-}  // namespace portable
-
-#if defined(ROSLIN_X86)
-
-ROSLIN_BEGIN_AVX2
-namespace avx2 {
-namespace {
-#include "unpack.inl"
-}
-}  // namespace avx2
-ROSLIN_END
-
-ROSLIN_BEGIN_AVX512
-namespace avx512 {
-namespace {
-#include "unpack.inl"
-}
-}  // namespace avx512
-ROSLIN_END
-
-#endif
+#define ROSLIN_BODY "unpack.inl"
+#include "every_level.inl"
 
 UnpackTile unpack_tile() {
 #if defined(ROSLIN_X86)

@@ -29,7 +29,7 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
     sources = tuning.records.sources if tuning else []
     datasets = [source.name.partition(":")[0] for source in sources if source.sha256 is None]  # files have a hash
     results = eval_results(facts.evidence)
-    data = ModelCardData(
+    data: Any = ModelCardData(
         language=list(tuning.languages) if tuning and tuning.languages else None,
         license=facts.licence,
         library_name="peft" if adapter else "transformers",
@@ -41,7 +41,7 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
         model_name=facts.name if results else None,
         eval_results=results or None,
     )
-    return dict(data.to_dict())  # type: ignore[no-untyped-call]
+    return dict(data.to_dict())
 
 
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
