@@ -12,6 +12,7 @@ import datasets
 import pytest
 
 from roslin.cli.main import main
+from roslin.records import load, split_by_hash
 
 GOOD = {"instruction": "Name a river.", "context": "", "response": "The Rhine.", "category": "open_qa"}
 
@@ -227,6 +228,18 @@ def test_split_by_hash_is_clean_of_leaks_and_stays(roslin: Roslin, tmp_path: Pat
     assert roslin("split", path, "--held-out", held_out, "--train", train, "--fraction", "0.2").code == 0
     after = rows_of(held_out)
     assert all(row in after for row in before if row["category"] == "open_qa")
+
+
+def test_what_a_split_leaves_to_train_on_can_be_split_again_by_a_recipe(roslin: Roslin, tmp_path: Path) -> None:
+    path, train, held_out = (tmp_path / name for name in ("r.jsonl", "train.jsonl", "held.jsonl"))
+    write(path, *questions(600))
+    assert roslin("split", path, "--held-out", held_out, "--train", train).code == 0
+    left = load([str(train)])
+    assert 0.02 < len(split_by_hash(left, 0.05)[1]) / len(left) < 0.1  # a recipe's default
+    assert roslin("split", path, "--held-out", held_out, "--train", train, "--salt", "").code == 0
+    assert [record.instruction for record in load([str(held_out)])] == [
+        record.instruction for record in split_by_hash(load([str(path)]), 0.1)[1]
+    ]
 
 
 def test_split_like_dolly_picks_what_datasets_picks(roslin: Roslin, tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 DEFAULT_MAX_LENGTH = 2048
 """Tokens; the positions of every model of the family that is known here."""
 ALL = 0
+SALT = "split"
+"""Not that of a recipe's own split, which then would find nothing to hold out in what this one leaves to train on."""
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -137,7 +139,9 @@ def split(
         str | None, typer.Option(help="`dolly`: the very records that Dolly's shuffle and split pick.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of --like dolly. Default 42, as Dolly's.")] = None,
-    salt: Annotated[str | None, typer.Option(help="Another salt, another split by hash.")] = None,
+    salt: Annotated[
+        str | None, typer.Option(help="Another salt, another split by hash; the empty one is that of a recipe's split.")
+    ] = None,
     mapping: Map = None,
 ) -> None:
     """Split records in two, by a hash of each one's question or as Dolly did."""
@@ -149,9 +153,10 @@ def split(
         train_places, test_places = records.dolly_split(len(found), size, records.DOLLY_SEED if seed is None else seed)
         parts = [found[i] for i in train_places], [found[i] for i in test_places]
     elif count is not None:
-        parts = records.split_by_count(found, count, salt or "")
+        parts = records.split_by_count(found, count, SALT if salt is None else salt)
     else:
-        parts = records.split_by_hash(found, 0.1 if fraction is None else fraction, salt or "")
+        share = 0.1 if fraction is None else fraction
+        parts = records.split_by_hash(found, share, SALT if salt is None else salt)
     if not (parts[0] and parts[1]):
         raise UsageError(
             f"Of {len(found):,} records, {len(parts[1]):,} would be held out: one side would be empty. Give another "

@@ -29,8 +29,6 @@ from roslin.tune.work import Run, run_of, sizes_of
 
 PARTS_WITH_A_ROW_A_TOKEN = ("embedding.weight", "head.weight", "head.bias")
 PARTS_WITH_A_TAUGHT_ROW = ("embedding.rows_KD", "head.rows_KD", "head.biases_K")
-STOPPING = "stopping"
-"""Salt of a run's own split: of what `roslin records split` left to train on, it holds out a share again."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def _split(
         _refuse_overlap(held_out.file, found, others)
         return found, *fitting_records(tokenizer, others, recipe.max_length)
     if held_out.split == "hash":
-        return *records.split_by_hash(found, held_out.fraction or 0.05, salt=STOPPING), []
+        return *records.split_by_hash(found, held_out.fraction or 0.05), []
     count = held_out.count or 200
     if count >= len(found):
         raise InputError(f"held_out.count is {count}, and there are only {len(found)} records short enough to use.")
@@ -211,7 +209,6 @@ def fingerprint(recipe: Recipe, precision: torch.dtype, base: bytes, examples: S
         "explosion",
         "output",
         "keep_checkpoints",
-        "records_licence",
         "checkpoint_every",
         "sample_every",
         "samples",
