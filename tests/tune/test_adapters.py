@@ -19,6 +19,7 @@ from roslin.model import Decoder, PackedAttention, load_decoder, packed_position
 from roslin.model.adapted import merge, quantize_blocks
 from roslin.model.adapter import save_adapter
 from roslin.model.nf4_linear import Nf4Linear
+from roslin.model.token_rows import RowsEmbedding
 from roslin.tune import Callbacks, EvaluationLog, Interrupted, Recipe, UpdateLog, fit, prepare
 from roslin.tune.flops import flops_a_token, flops_an_answer_token
 from roslin.tune.packing import make_pack
@@ -56,6 +57,10 @@ def test_it_learns_and_the_base_stays_bit_for_bit(adapting: Recipe, quantize: st
     assert isinstance(prepared.decoder.blocks[1].down.base, Nf4Linear if quantize == "nf4" else nn.Linear)
     tuned = fit(chosen, prepared)
     assert tuned.held_out.loss < tuned.before.loss - 0.5
+    embedding = prepared.decoder.embedding
+    assert isinstance(embedding, RowsEmbedding)
+    # The matrix as a whole is asked for, which puts the rows into their places.
+    assert torch.equal(embedding.weight[8192:8195], embedding.rows_KD.to(embedding.weight.dtype))
     after = frozen(prepared.decoder)
     assert before.keys() == after.keys()
     for name, tensor in before.items():

@@ -1,6 +1,7 @@
 """The card: every figure from the evidence, what is missing said, valid metadata, and a person's words kept."""
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -333,33 +334,15 @@ def test_somebody_else_s_card_is_not_lost_without_force() -> None:
 MARKED_UP = st.text(st.sampled_from("ab1 `*_~[](){}<>|#!~\\\n-:/&"), min_size=1, max_size=14).filter(str.strip)
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=MARKED_UP, base=MARKED_UP, source=MARKED_UP, category=MARKED_UP, recipe=MARKED_UP, owner=MARKED_UP)
 def test_names_cannot_change_the_card(
     name: str, base: str, source: str, category: str, recipe: str, owner: str
 ) -> None:
     """A parser of Markdown finds the parts of an ordinary card, and in them what was given."""
-    run = tuning()
     recipe_yaml = yaml.safe_dump({"output": recipe})
-
-    def card(name: str, base: str, source: str, category: str, recipe_yaml: str, owner: str) -> str:
-        changed = tuning(
-            base=part(run, "base", words=base, hub_name=None),
-            records=part(
-                run,
-                "records",
-                sources=[SourceEvidence(name=source, sha256="a", licence="mit")],
-                by_category={category: 400},
-            ),
-            course=part(run, "course", recipe=recipe_yaml),
-            loss=loss(by_category={category: COMPARISON}),
-        )
-        evidence = everything().model_copy(update={"tuning": changed, "stated": Stated(owner=owner)})
-        return render_card(facts(evidence, name=name)).split("---\n", 2)[2]
-
-    parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
-    tokens = parser.parse(card(name, base, source, category, recipe_yaml, owner))
-    plain = parser.parse(card("n", "b", "s", "c", "a: b", "o"))
+    tokens = parts_of(name, base, source, category, recipe_yaml, owner)
+    plain = parts_of("n", "b", "s", "c", "a: b", "o")
     assert [token.type for token in tokens] == [token.type for token in plain]
 
     inline = [token.children or [] for token in tokens if token.type == "inline"]
@@ -371,6 +354,24 @@ def test_names_cannot_change_the_card(
     assert recipe_yaml.strip() in [token.content.strip() for token in tokens if token.type == "fence"]
     kinds = {child.type for children in inline for child in children}
     assert not kinds & {"image", "html_inline", "link_open"}
+
+
+@cache
+def parts_of(name: str, base: str, source: str, category: str, recipe_yaml: str, owner: str) -> list[Any]:
+    """What a parser of Markdown finds in the card of a run with these names."""
+    run = tuning()
+    records = part(
+        run, "records", sources=[SourceEvidence(name=source, sha256="a", licence="mit")], by_category={category: 400}
+    )
+    changed = tuning(
+        base=part(run, "base", words=base, hub_name=None),
+        records=records,
+        course=part(run, "course", recipe=recipe_yaml),
+        loss=loss(by_category={category: COMPARISON}),
+    )
+    evidence = everything().model_copy(update={"tuning": changed, "stated": Stated(owner=owner)})
+    text = render_card(facts(evidence, name=name)).split("---\n", 2)[2]
+    return list(MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text))
 
 
 def shown(children: list[Any]) -> str:
