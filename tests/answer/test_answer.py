@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from roslin.answer import Roslin
-from roslin.engine import ScoreRow, score
+from roslin.engine import FusedDecoder, ScoreRow, score
+from roslin.engine.cpu.decoder import KernelDecoder
 from roslin.errors import InputError, MachineError, UsageError
 from roslin.records.record import Record
 from roslin.tokens import Tokenizer
@@ -206,7 +207,9 @@ def test_prompts_beyond_the_positions_need_a_rope_scaling() -> None:
 def test_loading_takes_dtype_device_and_prompt_or_says_what_is_wrong_with_them(
     untuned: str, recwarn: pytest.WarningsRecorder
 ) -> None:
-    assert Roslin.load(untuned, prompt="dolly", dtype="bfloat16", device="cpu").dtype == torch.bfloat16
+    model = Roslin.load(untuned, prompt="dolly", dtype="bfloat16", device="cpu")
+    assert isinstance(model.decoder, KernelDecoder | FusedDecoder)
+    assert model.dtype == model.decoder._embedding.weight.dtype == torch.bfloat16
     assert not recwarn.list
     with pytest.raises(InputError, match="no chat template"):
         Roslin.load(untuned, prompt="chat")

@@ -84,7 +84,7 @@ def test_variants_come_back_with_their_logits(variant: str, tokenizer: Path, tmp
     assert ours.config.positions == (changes.get("sliding_window") or before.config.positions)
 
 
-@pytest.mark.parametrize("family", ["gpt_neox", "llama"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_eight_bits_are_within_their_rounding(family: str, tokenizer: Path, tmp_path: Path) -> None:
     source = made(family, tmp_path / "source", tokenizer)
     done = export(str(source), tmp_path / "out", format_of("gguf", None, "q8_0"))
