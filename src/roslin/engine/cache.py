@@ -19,6 +19,8 @@ class KVCache:
         """Start empty. `dtype` is that of the weights."""
         self._config = config
         self.window = config.window
+        self.heads = (config.heads, config.kv_heads, config.kv_heads)
+        """Of queries, keys and values."""
         self.dtype, self.device = dtype, device
         self.layers: list[Layer] = []
         self.blocks = 0

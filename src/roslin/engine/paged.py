@@ -16,6 +16,7 @@ from roslin.engine.cpu.attention import CppAttention, has_kernel
 from roslin.engine.gathered import GatheredAttention
 from roslin.engine.queries import Kernel, Queries
 from roslin.model.attention import causal
+from roslin.model.rotary import Turns
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class PagedAttention:
     def __init__(self, cache: KVCache, kernel: Kernel, rows_SW: npt.NDArray[np.int32], spans: Sequence[Span]) -> None:
         """Work out once a pass what every layer needs; `rows_SW` are the slots' blocks."""
         self._cache, self._kernel, self._spans = cache, kernel, spans
+        self._heads = cache.heads
         self._single = sum(span.count for span in spans if span.count <= kernel.chunk)
         slots_N, positions_N = _laid_out(spans)
         places_N = rows_SW[slots_N, positions_N // BLOCK].astype(np.int64) * BLOCK + positions_N % BLOCK
@@ -76,6 +78,14 @@ class PagedAttention:
             outs.append(chunk.attend(layer, q_NHK[own], k_NGK[own], v_NGK[own]))
             start = own.stop
         return torch.cat(outs)
+
+    def from_qkv(self, layer: int, qkv_NA: Tensor, turns: Turns, out_NA: Tensor) -> None:
+        """Turn queries and keys in `qkv_NA` [N, (H + 2 G) * K], remember keys and values, and gather into `out_NA`.
+
+        Rows of both may lie apart; `qkv_NA` may hold anything afterwards. `out_NA` is [N, H * K].
+        """
+        heads_NGK = turns.apply(qkv_NA.view(len(qkv_NA), sum(self._heads), -1))
+        out_NA.copy_(self(layer, *heads_NGK.split_with_sizes(self._heads, 1)).flatten(1))
 
     def reach(self, positions_N: Tensor) -> Tensor:
         """A prompt's tokens all see its whole length; those after it end their sequence."""
