@@ -1,0 +1,44 @@
+"""How the kernels for one token are launched: shapes of tiles, and whether a kernel may start early."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+
+from roslin.engine.gpu.vector_kernels import HAS_EARLY
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A program of `warps` warps takes `rows` rows of the matrix, `block` columns at a time.
+
+    `early`: 0 starts after the kernel before; 1 fetches a tile of the matrix while that one ends; 2 also, in a sum of
+    two products, takes the one of the MLP while attention runs.
+    """
+
+    rows: int
+    block: int
+    warps: int = 4
+    early: int = 0
+
+    @property
+    def options(self) -> dict[str, int | bool]:
+        """What Triton is told beside a kernel's arguments."""
+        told: dict[str, int | bool] = {"num_warps": self.warps, "num_stages": 1}
+        return told | ({"launch_pdl": True} if self.early else {})
+
+
+Launches = dict[str, Launch]
+"""By the name of a product."""
+
+
+def starts_early(device: torch.device) -> bool:
+    """Whether kernels on this device can start before the one before has ended."""
+    return HAS_EARLY and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+def usual_launch(width: int, itemsize: int) -> Launch:
+    """What does for a matrix of rows of `width` numbers of `itemsize` bytes: 16 bytes a thread of four warps."""
+    return Launch(rows=4, block=min(2048 // itemsize, triton.next_power_of_2(width)))

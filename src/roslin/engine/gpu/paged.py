@@ -1,0 +1,166 @@
+"""Who sees whom in one pass on a GPU, over the paged cache, by Triton's kernels. To be imported only where Triton is."""
+
+# mypy: ignore-errors
+
+import math
+from dataclasses import dataclass
+
+import torch
+import triton
+from torch import Tensor
+
+from roslin.engine.blocks import BLOCK
+from roslin.engine.cache import KVCache
+from roslin.engine.gpu import attention
+from roslin.model.rotary import Turns
+
+PROGRAMS = 1024
+"""Programs that fill the largest GPUs: while there are fewer, each sequence's places are split."""
+MOST_SPLITS = 32
+NUMBERS = 4096
+"""Of keys in a tile: 128 threads hold them, the values and what they gather in registers."""
+RUN = 64
+"""Tokens of a prompt that one program answers."""
+
+
+class Scratch:
+    """Where the programs that share a query leave their parts; the last of them weighs these together."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Start small."""
+        self._device = device
+        self.parts = self.sums = self.counts = torch.empty(0, device=device)
+
+    def provide(self, pairs: int, splits: int, several: int, width: int) -> None:
+        """Have room for so many pairs of token and head."""
+        if self.parts.numel() < pairs * splits * several * width or self.counts.numel() < pairs:
+            self.parts = torch.empty(pairs * splits * several * width, device=self._device)
+            self.sums = torch.empty(pairs * splits * several * 2, device=self._device)
+            self.counts = torch.zeros(pairs, dtype=torch.int32, device=self._device)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The tokens of a pass: first those of sequences that come alone, then runs that follow each other.
+
+    `slots_N` and `positions_N` are integers; a position below 0 makes a token nobody's. `runs_T4` [tiles, 4], int32,
+    cuts the runs into tiles of at most RUN tokens of one sequence: their first token's place in the stream, how many
+    there are, the first one's position, and the slot. None: all come alone, and no one reads what another one writes.
+    """
+
+    slots_N: Tensor
+    positions_N: Tensor
+    alone: int
+    runs_T4: Tensor | None
+
+
+class GpuAttention:
+    """An `Attend` for the decoder; `tables_SW` holds each slot's blocks, int32, on the device."""
+
+    def __init__(self, cache: KVCache, tables_SW: Tensor, stream: Stream, scratch: Scratch) -> None:
+        self._cache, self._tables_SW, self._stream, self._scratch = cache, tables_SW, stream, scratch
+        self._heads, self._groups, _ = cache.heads
+
+    def __call__(self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> Tensor:
+        """Remember the keys and values; what each token gathers, [N, H, K]."""
+        out_NHK = q_NHK.new_empty(q_NHK.shape)
+        self.from_qkv(layer, _beside(q_NHK, k_NGK, v_NGK), None, out_NHK.flatten(1))
+        return out_NHK
+
+    def from_qkv(self, layer: int, qkv_NA: Tensor, turns: Turns | None, out_NA: Tensor) -> None:
+        """Turn queries and keys of `qkv_NA` [N, (H + 2 G) * K], remember keys and values, gather into `out_NA`.
+
+        Rows of both may lie apart; `out_NA` is [N, H * K]. Without `turns` they are turned already.
+        """
+        stream = self._stream
+        if stream.runs_T4 is None:
+            self._attend_alone(layer, qkv_NA, turns, out_NA, fused=True)
+            return
+        q_NA = self._written(layer, qkv_NA, turns)
+        if stream.alone:
+            self._attend_alone(layer, q_NA, None, out_NA, fused=False)
+        if len(stream.runs_T4):
+            self._attend_runs(layer, q_NA, out_NA)
+
+    def reach(self, positions_N: Tensor) -> Tensor:
+        """Each token ends its sequence: right where nothing depends on how long a prompt is."""
+        return positions_N + 1
+
+    def _attend_alone(self, layer: int, qkv_NA: Tensor, turns: Turns | None, out_NA: Tensor, *, fused: bool) -> None:
+        keys, values = self._cache.layers[layer]
+        stream, groups, head_dim = self._stream, self._groups, keys.shape[3]
+        shared = self._heads // groups
+        several = 1 if shared == 1 else max(16, triton.next_power_of_2(shared))
+        width = max(16, triton.next_power_of_2(head_dim))
+        splits = _splits(stream.alone * groups)
+        if splits > 1:
+            self._scratch.provide(stream.alone * groups, splits, several, width)
+        cos, sin, turn_stride, turning, interleaved = _how(turns, qkv_NA)
+        work = self._scratch
+        operands = (
+            out_NA, work.parts, work.sums, work.counts, qkv_NA, keys, values, self._tables_SW, stream.slots_N,
+            stream.positions_N, cos, sin, out_NA.stride(0), qkv_NA.stride(0), self._tables_SW.stride(0), turn_stride,
+            self._cache.window or 0, head_dim**-0.5 / math.log(2), groups,
+        )  # fmt: skip
+        shape = (head_dim, turning, interleaved, fused, splits, BLOCK)
+        grid = (stream.alone, groups, splits)
+        if shared == 1:
+            tile = min(64, max(BLOCK, NUMBERS // width))
+            attention.attend_one[grid](*operands, *shape, tile, width, num_warps=4)
+        else:
+            precision = "ieee" if keys.dtype == torch.float32 else "tf32"
+            tile = 32 if width > 128 else 64
+            attention.attend_shared[grid](*operands, shared, *shape, tile, width, several, precision, num_warps=4)
+
+    def _written(self, layer: int, qkv_NA: Tensor, turns: Turns | None) -> Tensor:
+        """Put keys and values into the cache; the turned queries, [N, H * K]."""
+        keys, values = self._cache.layers[layer]
+        head_dim, stream = keys.shape[3], self._stream
+        q_NA = qkv_NA.new_empty(len(qkv_NA), self._heads * head_dim)
+        cos, sin, turn_stride, turning, interleaved = _how(turns, qkv_NA)
+        several = 8
+        parts = triton.cdiv(self._heads, several) + triton.cdiv(self._groups, several)
+        attention.turn_and_write[(len(qkv_NA), parts)](
+            q_NA, qkv_NA, keys, values, self._tables_SW, stream.slots_N, stream.positions_N, cos, sin,
+            q_NA.stride(0), qkv_NA.stride(0), self._tables_SW.stride(0), turn_stride, self._heads, self._groups,
+            head_dim, turning, interleaved, BLOCK, several, triton.next_power_of_2(head_dim), num_warps=2,
+        )  # fmt: skip
+        return q_NA
+
+    def _attend_runs(self, layer: int, q_NA: Tensor, out_NA: Tensor) -> None:
+        keys, values = self._cache.layers[layer]
+        head_dim, runs_T4 = keys.shape[3], self._stream.runs_T4
+        width = max(16, triton.next_power_of_2(head_dim))
+        precision = "ieee" if keys.dtype == torch.float32 else "tf32"
+        attention.attend_run[(len(runs_T4), self._heads)](
+            out_NA, q_NA, keys, values, self._tables_SW, runs_T4, out_NA.stride(0), q_NA.stride(0),
+            self._tables_SW.stride(0), self._cache.window or 0, head_dim**-0.5 / math.log(2), self._groups,
+            self._heads // self._groups, head_dim, BLOCK, RUN, 64 if width <= 128 else 32, width, precision,
+            num_warps=4 if width <= 128 else 8,
+        )  # fmt: skip
+
+
+def _splits(pairs: int) -> int:
+    """So many that all programs fill a GPU: a power of 2."""
+    wanted = max(1, min(MOST_SPLITS, PROGRAMS // max(1, pairs)))
+    return 1 << (wanted.bit_length() - 1)
+
+
+def _how(turns: Turns | None, x: Tensor) -> tuple[Tensor, Tensor, int, int, bool]:
+    """Cosines, sines, how far their rows are apart, how many numbers of a head turn, and whether as neighbours."""
+    if turns is None:
+        return x, x, 0, 0, False
+    dims = turns.cos.shape[-2] * turns.cos.shape[-1]
+    return turns.cos, turns.sin, turns.cos.stride(0), dims, turns.interleaved
+
+
+def _beside(q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> Tensor:
+    """Queries, keys and values of a token one behind the other, [N, (H + 2 G) * K]; mostly they lie so already."""
+    tokens, heads, head_dim = q_NHK.shape
+    groups, size = k_NGK.shape[1], q_NHK.element_size() * head_dim
+    strides = {x.stride() for x in (q_NHK, k_NGK, v_NGK)}
+    follow = k_NGK.data_ptr() == q_NHK.data_ptr() + heads * size
+    follow = follow and v_NGK.data_ptr() == k_NGK.data_ptr() + groups * size
+    if follow and strides == {(q_NHK.stride(0), head_dim, 1)}:
+        return q_NHK.as_strided((tokens, (heads + 2 * groups) * head_dim), (q_NHK.stride(0), 1))
+    return torch.cat((q_NHK, k_NGK, v_NGK), 1).flatten(1)

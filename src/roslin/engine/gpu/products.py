@@ -1,0 +1,144 @@
+"""A layer's products with all that is done in the same pass: norms before, activation or the residual sum behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from roslin.engine.gpu import row_kernels, vector_kernels
+from roslin.engine.gpu.launch import Launches, usual_launch
+from roslin.engine.gpu.matrix import Matrix
+from roslin.model import ModelConfig
+
+ROW_BLOCK = 1024
+"""Numbers of a row that a program takes of what is done number by number."""
+
+
+class Norms:
+    """A norm, or two that read the same vector."""
+
+    def __init__(self, config: ModelConfig, norms: Sequence[nn.Module]) -> None:
+        self.kind, self.epsilon, self.width = config.norm, config.norm_eps, config.width
+        self.count = len(norms)
+        self.gains = torch.stack([_parameter(norm, "weight") for norm in norms])
+        shifted = config.norm == "layer"
+        self.shifts = torch.stack([_parameter(norm, "bias") for norm in norms]) if shifted else self.gains
+        self.whole: int = triton.next_power_of_2(config.width)
+
+    def __call__(self, x_ND: Tensor) -> list[Tensor]:
+        """Each norm of each row, [N, D]."""
+        outs = [torch.empty_like(x_ND) for _ in range(self.count)]
+        row_kernels.norms[(len(x_ND),)](
+            x_ND, self.gains, self.shifts, outs[0], outs[-1], self.epsilon,
+            self.width, self.whole, self.kind, self.count == 2,
+            num_warps=max(4, min(16, self.whole // 512)),
+        )  # fmt: skip
+        return outs
+
+
+class NormedProduct:
+    """W · norm(x) + b: `split` rows as they are, the rest by the activation."""
+
+    def __init__(
+        self,
+        name: str,
+        launches: Launches,
+        norms: Norms | None,
+        matrix: Matrix,
+        bias: Tensor | None,
+        split: int,
+        config: ModelConfig,
+    ) -> None:
+        """`norms` has a second norm for the rest, or one for all; None takes x as it is."""
+        self._name, self._launches = name, launches
+        self._norms, self._matrix, self._bias, self._split = norms, matrix, bias, split
+        self._activation, self._gated = config.activation, config.gated_mlp and split < matrix.rows
+        self._active = (matrix.rows - split) // (2 if self._gated else 1)
+        launches[name] = usual_launch(matrix.widths[0], matrix.weight.itemsize)
+
+    def __call__(self, x_ND: Tensor, active_NF: Tensor | None = None) -> Tensor:
+        """The plain rows, [N, split]. The rest goes to `active_NF`, whose rows may have a stride."""
+        if len(x_ND) > 1:
+            return self._many(x_ND, active_NF)
+        plain_NP = x_ND.new_empty(1, self._split)
+        self._one(x_ND, plain_NP, plain_NP if active_NF is None else active_NF)
+        return plain_NP
+
+    def _one(self, x_ND: Tensor, plain_NP: Tensor, active_NF: Tensor) -> None:
+        launch, norms, matrix = self._launches[self._name], self._norms, self._matrix
+        gains, shifts = (x_ND, x_ND) if norms is None else (norms.gains, norms.shifts)
+        grid = triton.cdiv(self._split, launch.rows) + triton.cdiv(self._active, launch.rows)
+        vector_kernels.normed_product[(grid,)](
+            x_ND, gains, shifts, matrix.weight, _or(matrix.scale, x_ND), _or(self._bias, x_ND), plain_NP, active_NF,
+            self._split + self._active, self._split, norms.epsilon if norms else 0.0,
+            matrix.widths[0], norms.whole if norms else 1, norms.kind if norms else "none",
+            norms is not None and norms.count == 2, self._activation, self._gated,
+            matrix.scale is not None, self._bias is not None,
+            launch.rows, launch.block, launch.early, **launch.options,
+        )  # fmt: skip
+
+    def _many(self, x_ND: Tensor, active_NF: Tensor | None) -> Tensor:
+        normed = [x_ND] if self._norms is None else self._norms(x_ND)
+        weight_OD = plain_numbers(self._matrix, x_ND.dtype)
+        bias = None if self._bias is None else self._bias[: self._split]
+        plain_NP = F.linear(normed[0], weight_OD[: self._split], bias)
+        if active_NF is not None:
+            up_NU = F.linear(normed[-1], weight_OD[self._split :])
+            grid = (len(up_NU), triton.cdiv(self._active, ROW_BLOCK))
+            row_kernels.activate[grid](
+                up_NU, up_NU if self._bias is None else self._bias[self._split :], active_NF,
+                up_NU.stride(0), active_NF.stride(0), self._active,
+                self._activation, self._gated, self._bias is not None, ROW_BLOCK,
+            )  # fmt: skip
+        return plain_NP
+
+
+class ResidualProduct:
+    """x += W · z + b, z being of one source or of two beside each other: attention's first, then the MLP's."""
+
+    def __init__(self, name: str, launches: Launches, matrix: Matrix, bias: Tensor | None) -> None:
+        self._name, self._launches = name, launches
+        self._matrix, self._bias = matrix, bias
+        launches[name] = usual_launch(max(matrix.widths), matrix.weight.itemsize)
+
+    def __call__(self, z_NI: Tensor, x_ND: Tensor) -> None:
+        """Add to `x_ND`, in place."""
+        if len(x_ND) > 1:
+            x_ND += F.linear(z_NI, plain_numbers(self._matrix, x_ND.dtype), self._bias)
+            return
+        launch, matrix = self._launches[self._name], self._matrix
+        vector_kernels.residual_product[(triton.cdiv(matrix.rows, launch.rows),)](
+            z_NI, matrix.weight, _or(matrix.scale, x_ND), _or(self._bias, x_ND), x_ND, matrix.rows,
+            matrix.widths[0], sum(matrix.widths[1:]), matrix.scale is not None, self._bias is not None,
+            launch.rows, launch.block, launch.early, **launch.options,
+        )  # fmt: skip
+
+
+def plain_numbers(matrix: Matrix, dtype: torch.dtype) -> Tensor:
+    """The matrix [O, I] in a dtype, multiplied out where it has scales."""
+    if matrix.scale is None:
+        return matrix.weight
+    columns = matrix.weight.shape[1]
+    out = torch.empty(matrix.weight.shape, dtype=dtype, device=matrix.weight.device)
+    start = 0
+    for width, scale in zip(matrix.widths, matrix.scale, strict=True):
+        row_kernels.dequantise[(matrix.rows, triton.cdiv(width, ROW_BLOCK))](
+            matrix.weight[:, start:], scale, out[:, start:], columns, width, ROW_BLOCK
+        )
+        start += width
+    return out
+
+
+def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
+    """A kernel is given some tensor in the place of one that it will not read."""
+    return other if tensor is None else tensor
+
+
+def _parameter(norm: nn.Module, name: str) -> Tensor:
+    parameter = getattr(norm, name)
+    assert isinstance(parameter, Tensor)
+    return parameter.detach()
