@@ -8,6 +8,8 @@ layout.
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,9 @@ from roslin.engine.torch_packed import is_quantised, with_torch_kernels
 from roslin.model import Attend, Block, Decoder, ModelConfig
 from roslin.model.decoder import activation_of
 from roslin.model.rotary import Rotary, Turns
+
+if TYPE_CHECKING:
+    from roslin.engine.gpu.decoder import GpuDecoder
 
 Product = Callable[[Tensor], Tensor]
 """x_NI to x_NI · W + b."""
@@ -57,17 +62,26 @@ class FusedDecoder:
         return self._head(hidden_ND)
 
 
-def fuse(decoder: Decoder) -> "Decoder | FusedDecoder | KernelDecoder":
+def fuse(decoder: Decoder) -> "Decoder | FusedDecoder | KernelDecoder | GpuDecoder":
     """The decoder in its fastest form for answering; it is taken apart for that, and must not be used any more.
 
-    On a GPU that form is the decoder itself; on a CPU it runs by our own kernels, or by torch's where they are missing.
+    On a GPU it runs by our own kernels where Triton is; on a CPU likewise, or by torch's where ours are missing.
     """
-    if decoder.device.type != "cpu":
-        return decoder
     with torch.inference_mode():
+        if decoder.device.type != "cpu":
+            return _on_gpu(decoder)
         if decoder.dtype in TAKEN and library() is not None:
             return KernelDecoder(decoder)
         return with_torch_kernels(decoder) if is_quantised(decoder) else FusedDecoder(decoder)
+
+
+def _on_gpu(decoder: Decoder) -> "Decoder | GpuDecoder":
+    """The decoder by Triton's kernels, or itself where they are not for it."""
+    if decoder.device.type != "cuda" or find_spec("triton") is None:
+        return decoder
+    from roslin.engine.gpu.decoder import GpuDecoder, takes
+
+    return GpuDecoder(decoder) if takes(decoder) else decoder
 
 
 class _Parallel:

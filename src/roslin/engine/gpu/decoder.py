@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from roslin.engine.gpu.launch import Launches
-from roslin.engine.gpu.matrix import Hold, as_it_is, beside, matrix_of, stacked
+from roslin.engine.gpu.matrix import as_it_is, beside, matrix_of, stacked
 from roslin.engine.gpu.products import NormedProduct, Norms, ResidualProduct
 from roslin.engine.heads import HeadAttention
 from roslin.model import Block
@@ -22,8 +21,14 @@ from roslin.model.quantised_linear import QuantisedLinear
 from roslin.model.rotary import Rotary
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from roslin.engine.gpu.launch import Launches
+    from roslin.engine.gpu.matrix import Matrix
     from roslin.model import Attend, Decoder, ModelConfig
     from roslin.model.rotary import Turns
+
+    Hold = Callable[[Matrix], Matrix]
 
 MATRICES = ("qkv", "up", "out", "down")
 
@@ -62,6 +67,11 @@ class GpuDecoder:
         head = hold(matrix_of(decoder.head))
         self._head = NormedProduct("head", self.launches, None, head, _bias(decoder.head), head.rows, self.config)
 
+    @property
+    def products(self) -> list[NormedProduct | ResidualProduct]:
+        """All there are, the head's last."""
+        return [*(product for layer in self._layers for product in layer.products), self._head]
+
     def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
         """The hidden states after the final norm, [N, D]."""
         x_ND = self._embedding(ids_N)
@@ -97,6 +107,7 @@ class _Parallel:
         last = beside([hold(matrix_of(block.out)), hold(matrix_of(block.down))])
         self._last = ResidualProduct("last", launches, last, _sum(_bias(block.out), _bias(block.down)))
         self._attention = _Attention(config, block)
+        self.products: list[NormedProduct | ResidualProduct] = [self._first, self._last]
 
     def __call__(self, x_ND: Tensor, z_NI: Tensor, turns: Turns, attend: Attend) -> None:
         qkv_NA = self._first(x_ND, z_NI[:, self._attended :])
@@ -116,6 +127,7 @@ class _Sequential:
         self._up = NormedProduct("up", launches, norms[1], up, _bias(block.up), 0, config)
         self._down = ResidualProduct("down", launches, down, _bias(block.down))
         self._attention = _Attention(config, block)
+        self.products: list[NormedProduct | ResidualProduct] = [self._qkv, self._out, self._up, self._down]
 
     def __call__(self, x_ND: Tensor, z_NI: Tensor, turns: Turns, attend: Attend) -> None:
         width = len(x_ND) * self._attended

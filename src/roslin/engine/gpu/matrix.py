@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from roslin.model.quantised import quantise_8
 from roslin.model.quantised_linear import QuantisedLinear
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 FP8 = torch.float8_e4m3fn
 
@@ -29,10 +32,6 @@ class Matrix:
     def rows(self) -> int:
         """How many outputs."""
         return len(self.weight)
-
-
-Hold = Callable[[Matrix], Matrix]
-"""In what form the decoder holds a matrix that it is given."""
 
 
 def matrix_of(linear: nn.Module) -> Matrix:
@@ -56,7 +55,7 @@ def in_int8(matrix: Matrix) -> Matrix:
 
 
 def in_fp8(matrix: Matrix) -> Matrix:
-    """Rounds a plain matrix to fp8 (e4m3), a scale for each row that takes its largest number to the largest there is."""
+    """Rounds a plain matrix to fp8 (e4m3), a scale for each row that takes its largest number to the greatest."""
     weight = matrix.weight.float()
     scale = weight.abs().amax(1) / torch.finfo(FP8).max
     scaled = weight / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import triton
@@ -10,9 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roslin.engine.gpu import row_kernels, vector_kernels
-from roslin.engine.gpu.launch import Launches, usual_launch
-from roslin.engine.gpu.matrix import Matrix
-from roslin.model import ModelConfig
+from roslin.engine.gpu.launch import usual_launch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from roslin.engine.gpu.launch import Launches
+    from roslin.engine.gpu.matrix import Matrix
+    from roslin.model import ModelConfig
 
 ROW_BLOCK = 1024
 """Numbers of a row that a program takes of what is done number by number."""
@@ -54,7 +59,7 @@ class NormedProduct:
         config: ModelConfig,
     ) -> None:
         """`norms` has a second norm for the rest, or one for all; None takes x as it is."""
-        self._name, self._launches = name, launches
+        self.name, self._launches = name, launches
         self._norms, self._matrix, self._bias, self._split = norms, matrix, bias, split
         self._activation, self._gated = config.activation, config.gated_mlp and split < matrix.rows
         self._active = (matrix.rows - split) // (2 if self._gated else 1)
@@ -68,8 +73,17 @@ class NormedProduct:
         self._one(x_ND, plain_NP, plain_NP if active_NF is None else active_NF)
         return plain_NP
 
+    @property
+    def bytes(self) -> int:
+        """Of the matrix."""
+        return self._matrix.weight.nbytes
+
+    def rehearse(self, x_1D: Tensor) -> None:
+        """One token's product, for its time only."""
+        self._one(x_1D, x_1D.new_empty(1, max(1, self._split)), x_1D.new_empty(1, max(1, self._active)))
+
     def _one(self, x_ND: Tensor, plain_NP: Tensor, active_NF: Tensor) -> None:
-        launch, norms, matrix = self._launches[self._name], self._norms, self._matrix
+        launch, norms, matrix = self._launches[self.name], self._norms, self._matrix
         gains, shifts = (x_ND, x_ND) if norms is None else (norms.gains, norms.shifts)
         grid = triton.cdiv(self._split, launch.rows) + triton.cdiv(self._active, launch.rows)
         vector_kernels.normed_product[(grid,)](
@@ -101,7 +115,7 @@ class ResidualProduct:
     """x += W · z + b, z being of one source or of two beside each other: attention's first, then the MLP's."""
 
     def __init__(self, name: str, launches: Launches, matrix: Matrix, bias: Tensor | None) -> None:
-        self._name, self._launches = name, launches
+        self.name, self._launches = name, launches
         self._matrix, self._bias = matrix, bias
         launches[name] = usual_launch(max(matrix.widths), matrix.weight.itemsize)
 
@@ -110,7 +124,19 @@ class ResidualProduct:
         if len(x_ND) > 1:
             x_ND += F.linear(z_NI, plain_numbers(self._matrix, x_ND.dtype), self._bias)
             return
-        launch, matrix = self._launches[self._name], self._matrix
+        self._one(z_NI, x_ND)
+
+    @property
+    def bytes(self) -> int:
+        """Of the matrix."""
+        return self._matrix.weight.nbytes
+
+    def rehearse(self, x_1D: Tensor) -> None:
+        """One token's product, for its time only."""
+        self._one(x_1D.new_empty(1, sum(self._matrix.widths)), torch.empty_like(x_1D))
+
+    def _one(self, z_NI: Tensor, x_ND: Tensor) -> None:
+        launch, matrix = self._launches[self.name], self._matrix
         vector_kernels.residual_product[(triton.cdiv(matrix.rows, launch.rows),)](
             z_NI, matrix.weight, _or(matrix.scale, x_ND), _or(self._bias, x_ND), x_ND, matrix.rows,
             matrix.widths[0], sum(matrix.widths[1:]), matrix.scale is not None, self._bias is not None,

@@ -1,0 +1,73 @@
+"""Which launch of a product is the fastest, by trying."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from roslin.engine.gpu.launch import Launch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from roslin.engine.gpu.decoder import GpuDecoder
+    from roslin.engine.gpu.products import NormedProduct, ResidualProduct
+
+ROUNDS = 3
+CANDIDATES = tuple(
+    Launch(rows, block, warps)
+    for block, warps in ((1024, 4), (2048, 4), (2048, 8), (512, 2), (4096, 8))
+    for rows in (1, 2, 4, 8)
+    if 32 <= rows * block // (32 * warps) <= 128
+)
+"""Tiles of at least 32 numbers a thread, and at most 128."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A product's launch and the seconds that it took, on average over the layers."""
+
+    name: str
+    launch: Launch
+    seconds: float
+
+
+def tune_launches(decoder: GpuDecoder, candidates: Sequence[Launch] = CANDIDATES) -> list[Tried]:
+    """Try `candidates` with every product on the GPU, and keep the fastest of each; all that was tried."""
+    by_name: dict[str, list[NormedProduct | ResidualProduct]] = {}
+    for product in decoder.products:
+        by_name.setdefault(product.name, []).append(product)
+    x_1D = torch.zeros(1, decoder.config.width, dtype=decoder.dtype, device=decoder.device)
+    tried = []
+    for name, products in by_name.items():
+        its = []
+        for launch in candidates:
+            decoder.launches[name] = launch
+            its.append(Tried(name, launch, _seconds(products, x_1D)))
+        decoder.launches[name] = min(its, key=lambda one: one.seconds).launch
+        tried += its
+    return tried
+
+
+def _seconds(products: Sequence[NormedProduct | ResidualProduct], x_1D: torch.Tensor) -> float:
+    """The best of a few rounds, all products launched by one graph, one after the other, so that no cache helps."""
+    products[0].rehearse(x_1D)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for product in products:
+            product.rehearse(x_1D)
+    times = []
+    for _ in range(ROUNDS):
+        begin, end = _event(), _event()
+        begin.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(float(begin.elapsed_time(end)) / 1e3 / len(products))
+    return min(times)
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
