@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import triton
 
 from roslin.engine.gpu.vector_kernels import HAS_EARLY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,13 @@ def starts_early(device: torch.device) -> bool:
     return HAS_EARLY and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
-def usual_launch(width: int, itemsize: int) -> Launch:
-    """What does for a matrix of rows of `width` numbers of `itemsize` bytes: 16 bytes a thread of four warps."""
-    return Launch(rows=4, block=min(2048 // itemsize, triton.next_power_of_2(width)))
+def usual_launch(widths: Sequence[int], itemsize: int) -> Launch:
+    """What does for a matrix whose sources have these widths, of numbers of `itemsize` bytes.
+
+    A thread reads 16 bytes of a row at one time, and as many warps share a row as leave none of them idle at its end.
+    """
+    for warps in (4, 2, 1):
+        block = warps * 512 // itemsize
+        if all(width % block == 0 for width in widths):
+            return Launch(4, block, warps)
+    return Launch(4, min(2048 // itemsize, triton.next_power_of_2(max(widths))))

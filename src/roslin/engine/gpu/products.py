@@ -63,7 +63,7 @@ class NormedProduct:
         self._norms, self._matrix, self._bias, self._split = norms, matrix, bias, split
         self._activation, self._gated = config.activation, config.gated_mlp and split < matrix.rows
         self._active = (matrix.rows - split) // (2 if self._gated else 1)
-        launches[name] = usual_launch(matrix.widths[0], matrix.weight.itemsize)
+        launches[name] = usual_launch(matrix.widths, matrix.weight.itemsize)
 
     def __call__(self, x_ND: Tensor, active_NF: Tensor | None = None) -> Tensor:
         """The plain rows, [N, split]. The rest goes to `active_NF`, whose rows may have a stride."""
@@ -117,7 +117,7 @@ class ResidualProduct:
     def __init__(self, name: str, launches: Launches, matrix: Matrix, bias: Tensor | None) -> None:
         self.name, self._launches = name, launches
         self._matrix, self._bias = matrix, bias
-        launches[name] = usual_launch(max(matrix.widths), matrix.weight.itemsize)
+        launches[name] = usual_launch(matrix.widths, matrix.weight.itemsize)
 
     def __call__(self, z_NI: Tensor, x_ND: Tensor) -> None:
         """Add to `x_ND`, in place."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ROUNDS = 3
 CANDIDATES = tuple(
     Launch(rows, block, warps)
-    for block, warps in ((1024, 4), (2048, 4), (2048, 8), (512, 2), (4096, 8))
+    for block, warps in ((1024, 4), (2048, 4), (2048, 8), (512, 2), (4096, 4), (4096, 8))
     for rows in (1, 2, 4, 8)
     if 32 <= rows * block // (32 * warps) <= 128
 )
