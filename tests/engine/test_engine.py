@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roslin.engine import GREEDY, Completion, Engine, Request, Sampling
+from roslin.engine import GREEDY, Completion, Engine, Event, Request, Sampling
 from roslin.engine.cache import KVCache
 from roslin.engine.scheduler import PROMPT_TOKENS_BESIDE
 from roslin.errors import InputError, MachineError
@@ -59,16 +59,17 @@ def random_request(chance: Random) -> Request:
     tokens=st.sampled_from([192, 256, 4000]),
     weights_stay=st.booleans(),
     beside=st.sampled_from([3, 16, 50, 256]),
+    ahead=st.booleans(),
 )
 def test_a_result_does_not_depend_on_what_shares_the_batch(
-    seed: int, count: int, max_batch: int, tokens: int, weights_stay: bool, beside: int
+    seed: int, count: int, max_batch: int, tokens: int, weights_stay: bool, beside: int, ahead: bool
 ) -> None:
     """Nor on how full the cache is, on what it keeps of others, and on the pieces in which prompts are read."""
     chance = Random(seed)
     decoder = tiny_decoder("gpt_neox")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PROMPT_TOKENS_BESIDE, "cpu", beside)
-        engine = Engine(decoder, VOCABULARY, max_batch, weights_stay=weights_stay, cache_tokens=tokens)
+        engine = Engine(decoder, VOCABULARY, max_batch, weights_stay=weights_stay, cache_tokens=tokens, ahead=ahead)
     waiting = [random_request(chance) for _ in range(count)]
     requests: dict[int, Request] = {}
     ended: dict[int, Completion] = {}
@@ -99,13 +100,16 @@ def test_a_result_does_not_depend_on_what_shares_the_batch(
 def test_many_long_requests_finish_in_a_tiny_cache_as_they_do_in_a_large_one(decoder: Decoder) -> None:
     chance = Random(3)
     requests = [random_request(chance) for _ in range(24)]
-    large, tiny = (Engine(decoder, VOCABULARY, 8, cache_tokens=tokens) for tokens in (100_000, 200))
-    expected, found = large.run(requests), tiny.run(requests)
+    large = Engine(decoder, VOCABULARY, 8, cache_tokens=100_000)
+    expected = large.run(requests)
     assert large.preempted == 0
-    assert tiny.preempted > 1
-    for one, other in zip(found, expected, strict=True):
-        assert (one.ids, one.finish_reason) == (other.ids, other.finish_reason)
-        assert one.logprobs == pytest.approx(other.logprobs, rel=1e-5, abs=1e-4)
+    for ahead in (False, True):
+        tiny = Engine(decoder, VOCABULARY, 8, cache_tokens=200, ahead=ahead)
+        found = tiny.run(requests)
+        assert tiny.preempted > 1
+        for one, other in zip(found, expected, strict=True):
+            assert (one.ids, one.finish_reason) == (other.ids, other.finish_reason)
+            assert one.logprobs == pytest.approx(other.logprobs, rel=1e-5, abs=1e-4)
 
 
 def test_a_request_that_can_never_fit_is_refused_before_any_work(neox: Decoder) -> None:
@@ -180,8 +184,28 @@ def test_a_stop_token_ends_a_request_and_is_not_part_of_it(neox: Decoder) -> Non
     assert 0 < done.timings.first_token <= done.timings.total
 
 
-def test_a_cancelled_request_frees_its_slot(neox: Decoder) -> None:
-    engine = Engine(neox, VOCABULARY)
+def test_a_pass_ahead_changes_nothing_of_what_comes_back_and_when(decoder: Decoder) -> None:
+    """Step by step; and what the cache keeps in the end."""
+    stops = frozenset({3, 8, 21})
+    requests = [Request([n + 3, 9, 2] * 6, 40, Sampling(seed=n), stops) for n in range(5)]
+    engines = [Engine(decoder, VOCABULARY, 5, weights_stay=True, ahead=ahead) for ahead in (False, True)]
+    for engine in engines:
+        engine.submit_all(requests)
+    while engines[0].busy:
+        one, other = ([_news(event) for event in engine.step()] for engine in engines)
+        assert one == other
+    assert not engines[1].busy
+    assert engines[1].occupancy == engines[0].occupancy
+    assert [engine.step() for engine in engines] == [[], []]
+
+
+def _news(event: Event) -> tuple[int, int | None, str | None]:
+    return event.number, event.token and event.token.id, event.completion and event.completion.finish_reason
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_cancelled_request_frees_its_slot(neox: Decoder, ahead: bool) -> None:
+    engine = Engine(neox, VOCABULARY, ahead=ahead)
     number = engine.submit(Request(PROMPT, 100, GREEDY))
     engine.step()
     assert engine.busy
@@ -258,9 +282,10 @@ def test_a_vocabulary_larger_than_the_head_is_refused(neox: Decoder) -> None:
         Engine(neox, 65)
 
 
-def test_logits_that_are_no_numbers_are_named_and_harm_nothing_later() -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_logits_that_are_no_numbers_are_named_and_harm_nothing_later(ahead: bool) -> None:
     decoder = tiny_decoder("gpt_neox")
-    engine = Engine(decoder, VOCABULARY)
+    engine = Engine(decoder, VOCABULARY, ahead=ahead)
     [good] = engine.run([Request(PROMPT, 10, GREEDY)])
     kept = decoder.norm.weight.data.clone()
     decoder.norm.weight.data[3] = math.nan

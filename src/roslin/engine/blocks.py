@@ -92,6 +92,13 @@ class BlockPool:
             else:
                 self._blank.append(block)
 
+    def make_all(self) -> None:
+        """Make all blocks now, so that none has to be moved later; or as many as there is memory for."""
+        wanted = self.limit
+        while wanted > self.size and not self._add(wanted):
+            wanted = (self.size + wanted) // 2
+        self.limit = self.size
+
     def forget(self) -> None:
         """Let no block be found any more: what decides their content has changed."""
         self._by_name.clear()
@@ -113,9 +120,13 @@ class BlockPool:
         return True
 
     def _grow(self, count: int) -> bool:
-        size = min(self.limit, max(2 * self.size, self.size + count, FIRST_BLOCKS))
+        if self._add(min(self.limit, max(2 * self.size, self.size + count, FIRST_BLOCKS))):
+            return True
+        self.limit = self.size
+        return False
+
+    def _add(self, size: int) -> bool:
         if not self._make(size):
-            self.limit = self.size
             return False
         # Popped from the end: the lowest number first.
         self._blank[:0] = range(size - 1, self.size - 1, -1)

@@ -6,6 +6,7 @@ It is not made for several threads: whoever owns it calls it from one.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,15 +15,20 @@ from torch import Tensor
 from roslin.engine.blocks import BLOCK, BlockPool, blocks_for
 from roslin.engine.cache import KVCache
 from roslin.engine.capacity import Capacity, capacity
+from roslin.engine.drawn import Drawn
 from roslin.engine.generation import Generation
 from roslin.engine.network import Network
-from roslin.engine.paged import PagedAttention, Span, kernel_for
-from roslin.engine.request import Completion, Event, Request, Token
+from roslin.engine.request import Completion, Event, Request
+from roslin.engine.resident import Resident
 from roslin.engine.sampler import Sampler
 from roslin.engine.scheduler import PROMPT_TOKENS_BESIDE, Run, Scheduler
 from roslin.engine.slots import Slots
+from roslin.engine.streams import Streams, has_kernels
 from roslin.errors import InputError, MachineError, out_of_memory
 from roslin.model.finite import find_fault, not_finite, watched_hidden
+
+if TYPE_CHECKING:
+    from roslin.engine.graphs import Graphs
 
 
 @dataclass(frozen=True)
@@ -39,11 +45,11 @@ class Occupancy:
 
 @dataclass(frozen=True)
 class _Pass:
-    """One pass of the decoder: ids, positions and who sees whom; who draws a token after it, and from which states."""
+    """One pass of the decoder, done or on its way: who draws a token after it, and what they draw."""
 
-    stream: tuple[Tensor, Tensor, PagedAttention]
+    runs: Sequence[Run]
     drawing: list[Generation]
-    lasts_B: Tensor | slice
+    drawn: Drawn | None
 
 
 class Engine:
@@ -61,12 +67,17 @@ class Engine:
         *,
         weights_stay: bool = False,
         cache_tokens: int | None = None,
+        ahead: bool | None = None,
+        graphs: bool = False,
     ) -> None:
         """`vocabulary` is the tokenizer's size: ids at or above it are padding rows of the head and are never drawn.
 
         At most `max_batch` requests run at once. The cache grows as it is needed, up to `cache_tokens`, or to what
         memory was free when this was made. If `weights_stay` as they are, a request may begin with what an earlier one
-        has left in the cache; else only with what those beside it have.
+        has left in the cache; else only with what those beside it have. `ahead`: each pass begins before the tokens of
+        the one before are read, so that a GPU never waits for the host (None: on a GPU); who stops is found one pass
+        late, and what that has computed for it is dropped. `graphs`: passes in which everybody answers are captured
+        as CUDA graphs, for which the weights must stay.
         Raises InputError when the head has fewer rows than `vocabulary`, or `max_batch` is not positive.
         """
         if not 0 < vocabulary <= decoder.config.vocab_rows:
@@ -81,7 +92,13 @@ class Engine:
         self._max_batch = max_batch
         self._weights_stay = weights_stay
         self._cache_tokens = cache_tokens
+        self._ahead = decoder.device.type == "cuda" if ahead is None else ahead
+        self._with_graphs = graphs and weights_stay and has_kernels(decoder.device) and not _lengths_matter(decoder)
+        self._with_graphs = self._with_graphs and decoder.dtype != torch.float16  # each layer is watched there
         self._sampler: tuple[list[int], Sampler] | None = None
+        self._on_its_way: _Pass | None = None
+        self._graphs: tuple[int, Graphs] | None = None
+        """Beside the number of blocks that the cache had, which has not moved while it has as many."""
         self._next_number = 0
         self._begin()
 
@@ -148,25 +165,86 @@ class Engine:
 
     @torch.no_grad()  # not inference_mode: Ctrl-C within its entry lets it end in the middle of a later step
     def _step(self) -> list[Event]:
+        current, self._on_its_way = self._on_its_way or self._launch(), None
+        if current is None:
+            return []
+        # Where somebody may have to give way, all must be known first.
+        if self._ahead and not self._scheduler.may_be_short:
+            self._on_its_way = self._launch()
+        return self._settle(current)
+
+    def _launch(self) -> _Pass | None:
+        """Begin the next pass, if there is anything to be computed."""
         runs = self._scheduler.plan()
         if not runs:
+            return None
+        drawing = [run.generation for run in runs if run.draws]
+        if self._with_graphs and all(run.generation.resident for run in runs):
+            drawn: Drawn | None = self._replayed(runs, drawing)
+        else:
+            if any(run.stop - run.start > 1 for run in runs):
+                runs.sort(key=lambda run: run.stop - run.start)
+                drawing = [run.generation for run in runs if run.draws]
+            stream = self._streams.of(runs)
+            hidden_ND = watched_hidden(self.decoder, stream.ids_N, stream.positions_N, stream.attend)
+            drawn = None
+            if drawing:
+                logits_BV = self.decoder.logits(hidden_ND[stream.lasts_B]).float()
+                drawn = self._draw(drawing, logits_BV, stream.slots_B)
+        for generation in drawing:
+            generation.pending += 1
+            generation.resident = True
+        return _Pass(runs, drawing, drawn)
+
+    def _replayed(self, runs: Sequence[Run], drawing: Sequence[Generation]) -> Drawn:
+        """What is drawn after a pass in which everybody computes the token that stands in its slot on the device."""
+        slots, positions = [g.slot or 0 for g in drawing], [run.start for run in runs]
+        self._resident.update()
+        graphs = self._captured_graphs()
+        if all(g.request.sampling.greedy and not g.request.top_logprobs for g in drawing):
+            return Drawn(*graphs.greedy(slots, positions))
+        slots_B = self._resident.sent(np.array(slots))
+        return self._draw(drawing, graphs.logits(slots, positions), slots_B)
+
+    def _captured_graphs(self) -> "Graphs":
+        if self._graphs is None or self._graphs[0] != self._cache.blocks:
+            from roslin.engine.graphs import Graphs
+
+            capture = self.decoder.device.type == "cuda"
+            made = Graphs(self.decoder, self._cache, self._resident, self.vocabulary, self._max_batch, capture=capture)
+            self._graphs = self._cache.blocks, made
+        return self._graphs[1]
+
+    def _settle(self, done: _Pass) -> list[Event]:
+        """The news of a pass. Of those who have ended since it began, nothing more is heard."""
+        if done.drawn is None:
             return []
-        work = self._next_pass(runs)
-        hidden_ND = watched_hidden(self.decoder, *work.stream)
-        if not work.drawing:
-            return []
-        tokens = self._draw(work.drawing, self.decoder.logits(hidden_ND[work.lasts_B]).float())
-        if not all(math.isfinite(token.logprob) for token in tokens):
-            raise not_finite(find_fault(self.decoder, *work.stream, hidden_ND), self.decoder.dtype)
-        events = [generation.take(token) for generation, token in zip(work.drawing, tokens, strict=True)]
-        for generation in work.drawing:
+        pairs = zip(done.drawing, done.drawn.read(), strict=True)
+        heard = [(generation, token) for generation, token in pairs if generation.completion is None]
+        if not all(math.isfinite(token.logprob) for _, token in heard):
+            raise self._fault(done)
+        events = []
+        for generation, token in heard:
+            generation.pending -= 1
+            events.append(generation.take(token))
+            generation.name_blocks()
             if generation.completion:
                 self._scheduler.remove(generation)
         return events
 
+    def _fault(self, done: _Pass) -> MachineError:
+        """Where a pass went wrong, found by running it again."""
+        stream = self._streams.of([run for run in done.runs if run.generation.completion is None])
+        what = stream.ids_N, stream.positions_N, stream.attend
+        hidden_ND = self.decoder.hidden(*what)
+        return not_finite(find_fault(self.decoder, *what, hidden_ND), self.decoder.dtype)
+
     def _submit_all(self, requests: Sequence[Request]) -> list[Generation]:
         if not self.busy:
+            self._on_its_way = None
             self._catch_up()
+        if self._with_graphs and not self._pool.size:
+            self._pool.make_all()
         faults = [self._faults(request) for request in requests]
         if any(faults):
             raise InputError(_listed(faults))
@@ -193,11 +271,15 @@ class Engine:
         else:
             blocks = self._cache_tokens // BLOCK
         self._cache = KVCache(config, dtype, device)
-        self._kernel = kernel_for(dtype, device)
+        self._on_its_way = self._graphs = None
         self._pool = BlockPool(blocks, self._cache.provide)
         self._slots = Slots(self._max_batch, config.positions)
-        scaling = config.rotary_scaling
-        original = scaling.original if scaling is not None and scaling.kind == "dynamic" else None
+        self._resident = Resident(self._slots, device)
+        lengths_matter = _lengths_matter(self.decoder)
+        self._streams = Streams(
+            self._cache, self._slots, self._resident, kernels=has_kernels(device), reach=lengths_matter
+        )
+        original = config.rotary_scaling.original if config.rotary_scaling and lengths_matter else None
         beside = PROMPT_TOKENS_BESIDE.get(device.type, PROMPT_TOKENS_BESIDE["cuda"])
         self._scheduler = Scheduler(self._pool, self._slots, beside, original)
 
@@ -214,42 +296,20 @@ class Engine:
             if generation.completion is None:
                 self.cancel(generation.number)
 
-    def _next_pass(self, runs: Sequence[Run]) -> _Pass:
-        """The stream of what is to be computed, the shortest runs first."""
-        if any(run.stop - run.start > 1 for run in runs):
-            runs = sorted(runs, key=lambda run: run.stop - run.start)
-        ids = [id for run in runs for id in run.generation.ids[run.start : run.stop]]
-        spans = [_span(run) for run in runs]
-        attend = PagedAttention(self._cache, self._kernel, self._slots.rows_SW, spans)
-        device = self.decoder.device
-        drawing = [run.generation for run in runs if run.draws]
-        lasts_B: Tensor | slice = slice(None)
-        if len(drawing) != len(ids):
-            ends = np.cumsum([span.count for span in spans]) - 1
-            lasts_B = torch.from_numpy(ends[[run.draws for run in runs]]).to(device)
-        return _Pass((torch.tensor(ids, device=device), attend.positions_N, attend), drawing, lasts_B)
-
-    def _draw(self, running: Sequence[Generation], logits_BV: Tensor) -> list[Token]:
+    def _draw(self, running: Sequence[Generation], logits_BV: Tensor, slots_B: Tensor) -> Drawn:
         numbers = [g.number for g in running]
         if self._sampler is None or self._sampler[0] != numbers:
             self._sampler = numbers, Sampler([g.request.sampling for g in running], logits_BV.device)
-        streams, steps = [g.stream for g in running], [g.drawn for g in running]
+        streams, steps = [g.stream for g in running], [g.drawn + g.pending for g in running]
         ids_B = self._sampler[1].choose(logits_BV[:, : self.vocabulary], streams, steps)
+        self._resident.latest_S[slots_B] = ids_B
         total_B1 = torch.logsumexp(logits_BV, -1, keepdim=True)
-        logprobs = (logits_BV.gather(-1, ids_B[:, None]) - total_B1)[:, 0].tolist()
-        tops = self._tops(running, logits_BV, total_B1)
-        return [Token(*chosen) for chosen in zip(ids_B.tolist(), logprobs, tops, strict=True)]
-
-    def _tops(
-        self, running: Sequence[Generation], logits_BV: Tensor, total_B1: Tensor
-    ) -> list[tuple[tuple[int, float], ...]]:
-        """The most probable ids of each row and their log-probabilities, as many as its request asks for."""
+        logprobs_B = (logits_BV.gather(-1, ids_B[:, None]) - total_B1)[:, 0]
         counts = [g.request.top_logprobs for g in running]
         if not any(counts):
-            return [()] * len(counts)
-        best_BK, ids_BK = logits_BV[:, : self.vocabulary].topk(max(counts))
-        rows = zip(ids_BK.tolist(), (best_BK - total_B1).tolist(), counts, strict=True)
-        return [tuple(zip(ids[:count], best[:count], strict=True)) for ids, best, count in rows]
+            return Drawn(ids_B, logprobs_B)
+        best_BK, best_ids_BK = logits_BV[:, : self.vocabulary].topk(max(counts))
+        return Drawn(ids_B, logprobs_B, (best_ids_BK, best_BK - total_B1), counts)
 
     def _drop_all(self) -> None:
         """Cancel everything and forget the cache, whose NaN would outlive the one that wrote them."""
@@ -263,10 +323,10 @@ class Engine:
         self._pool.limit = limit
 
 
-def _span(run: Run) -> Span:
-    slot = run.generation.slot
-    assert slot is not None
-    return Span(slot, run.start, run.stop, len(run.generation.request.prompt_ids))
+def _lengths_matter(decoder: Network) -> bool:
+    """Whether a token's position turns it by how long its sequence is."""
+    scaling = decoder.config.rotary_scaling
+    return scaling is not None and scaling.kind == "dynamic"
 
 
 def _listed(faults: Sequence[Sequence[str]]) -> str:

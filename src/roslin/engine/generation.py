@@ -28,6 +28,10 @@ class Generation:
     submitted: float = field(default_factory=time.perf_counter)
     first_token: float | None = None
     drawn: int = 0
+    pending: int = 0
+    """How many tokens have been drawn, or will be by passes on their way, that nobody has read yet."""
+    resident: bool = False
+    """Whether its latest token stands on the device, in its slot, for the next pass to begin with."""
 
     def __post_init__(self) -> None:
         """Fix the random stream now, so that nothing later can change what is drawn."""
@@ -37,14 +41,26 @@ class Generation:
         self.ids = list(self.request.prompt_ids)
 
     @property
+    def length(self) -> int:
+        """How many ids it has, those that nobody has read yet among them."""
+        return len(self.ids) + self.pending
+
+    @property
     def missing(self) -> int:
-        """How many ids are still to be computed before a token can be drawn; 1 while it answers."""
-        return len(self.ids) - self.computed
+        """How many ids are still to be computed before a token can be drawn; 1 while it answers, 0 after its last."""
+        if self.drawn + self.pending >= self.request.max_new_tokens:
+            return 0
+        return len(self.ids) + self.pending - self.computed
 
     @property
     def grows(self) -> bool:
         """Whether it runs and may come to need more blocks than it has."""
         return self.table is not None and self.table.missing(self.request.most_cached) > 0
+
+    def name_blocks(self) -> None:
+        """Let others find what is in the cache, or will be after the pass at hand, as far as its ids are known."""
+        if self.table is not None:
+            self.table.fill(min(self.computed, len(self.ids)))
 
     def content(self, start: int, stop: int, original: int | None) -> bytes:
         """All that decides the keys and values of these tokens, beside those before them.

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
@@ -35,14 +34,8 @@ class Span:
 
 
 def kernel_for(dtype: torch.dtype, device: torch.device) -> Kernel:
-    """The fastest way to read the cache there is."""
-    if device.type == "cpu" and has_kernel(dtype):
-        return CppAttention()
-    if device.type == "cuda" and find_spec("triton") is not None:
-        from roslin.engine.flash_decoding import TritonAttention
-
-        return TritonAttention()
-    return GatheredAttention()
+    """The fastest way to read the cache there is, for passes laid out here."""
+    return CppAttention() if device.type == "cpu" and has_kernel(dtype) else GatheredAttention()
 
 
 class PagedAttention:

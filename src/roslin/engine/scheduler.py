@@ -17,18 +17,14 @@ PROMPT_TOKENS_BESIDE = {"cpu": 256, "cuda": 1024}
 product needs to run at full speed."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Run:
-    """Ids `start` to `stop` of a generation, to be computed in this pass."""
+    """Ids `start` to `stop` of a generation, to be computed in this pass; `draws`: its next token is drawn after it."""
 
     generation: Generation
     start: int
     stop: int
-
-    @property
-    def draws(self) -> bool:
-        """Whether its next token can be drawn after this pass."""
-        return self.stop == len(self.generation.ids)
+    draws: bool
 
 
 class Scheduler:
@@ -57,19 +53,24 @@ class Scheduler:
 
     def plan(self) -> list[Run]:
         """What the next pass computes. It counts as computed from now on."""
-        answering = any(generation.missing == 1 for generation in self.running)
-        budget = self._beside if answering else PROMPT_TOKENS_PER_PASS
+        missing = [generation.missing for generation in self.running]
+        budget = self._beside if 1 in missing else PROMPT_TOKENS_PER_PASS
         runs: list[Run] = []
-        for generation in list(self.running):
-            count = 1 if generation.missing == 1 else min(generation.missing, budget)
+        for generation, lacking in zip(list(self.running), missing, strict=True):
+            count = 1 if lacking == 1 else min(lacking, budget)
             if count and generation.slot is not None and self._make_room(generation, generation.computed + count):
-                budget -= count if generation.missing > 1 else 0
+                budget -= count if lacking > 1 else 0
                 runs.append(self._run(generation, count))
         while budget > 0 and (newcomer := self._admit()):
             count = min(newcomer.missing, budget)
             budget -= count
             runs.append(self._run(newcomer, count))
         return runs
+
+    @property
+    def may_be_short(self) -> bool:
+        """Whether there might be too few blocks for a token more of everyone who runs."""
+        return self._pool.free < len(self.running)
 
     def remove(self, generation: Generation) -> None:
         """Give back all that a generation holds, and forget it."""
@@ -90,9 +91,10 @@ class Scheduler:
 
     def _run(self, generation: Generation, count: int) -> Run:
         assert generation.table is not None and generation.slot is not None
-        run = Run(generation, generation.computed, generation.computed + count)
-        generation.computed = run.stop
-        generation.table.fill(run.stop)
+        stop = generation.computed + count
+        run = Run(generation, generation.computed, stop, stop == generation.length)
+        generation.computed = stop
+        generation.name_blocks()
         self._slots.write(generation.slot, generation.table.blocks)
         return run
 
@@ -131,4 +133,4 @@ class Scheduler:
         assert generation.table is not None and generation.slot is not None
         generation.table.release()
         self._slots.free(generation.slot)
-        generation.table, generation.slot, generation.computed = None, None, 0
+        generation.table, generation.slot, generation.computed, generation.resident = None, None, 0, False

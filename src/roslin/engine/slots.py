@@ -16,6 +16,7 @@ class Slots:
         self.rows_SW: npt.NDArray[np.int32] = np.zeros((slots, blocks_for(positions)), dtype=np.int32)
         self._free = list(range(slots))[::-1]
         self._written = [0] * slots
+        self._changed: set[int] = set()
 
     @property
     def any_free(self) -> bool:
@@ -38,3 +39,10 @@ class Slots:
         if written < len(blocks):
             self.rows_SW[slot, written : len(blocks)] = blocks[written:]
             self._written[slot] = len(blocks)
+            self._changed.add(slot)
+
+    def changes(self) -> tuple[list[int], int]:
+        """The slots that were written since this was last asked, and the most blocks that one of them has."""
+        changed = sorted(self._changed)
+        self._changed.clear()
+        return changed, max((self._written[slot] for slot in changed), default=0)

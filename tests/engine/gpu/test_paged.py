@@ -11,7 +11,7 @@ from roslin.engine.blocks import BLOCK, blocks_for
 from roslin.engine.cache import KVCache
 from roslin.engine.gathered import GatheredAttention
 from roslin.engine.gpu import paged
-from roslin.engine.gpu.paged import GpuAttention, Scratch, Stream
+from roslin.engine.gpu.paged import GpuAttention, Tokens
 from roslin.engine.paged import PagedAttention, Span
 from roslin.model import ModelConfig
 from roslin.model.rotary import Rotary
@@ -22,6 +22,7 @@ from tiny_decoders import tiny_decoder
 def few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU for which a handful is enough: in the interpreter each one takes milliseconds."""
     monkeypatch.setattr(paged, "PROGRAMS", 24)
+    paged._scratch.cache_clear()
 
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -47,7 +48,6 @@ class Both:
             one.normal_()
             other.copy_(one)
         self.rows_SW = torch.randperm(slots * width).view(slots, width).int().numpy()
-        self.scratch = Scratch(DEVICE)
 
     def compare(self, spans: list[Span], *, fused: bool, tolerance: float) -> None:
         """Turned, written and attended by both: the same cache afterwards, and the same gathered."""
@@ -64,9 +64,9 @@ class Both:
             if span.count > 1
         ]
         runs_T4 = None if fused else torch.tensor(tiles, dtype=torch.int32, device=DEVICE).view(-1, 4)
-        stream = Stream(slots_N, plain.positions_N, sum(span.count == 1 for span in spans), runs_T4)
+        own = Tokens(slots_N, plain.positions_N, sum(span.count == 1 for span in spans), runs_T4)
         tables = torch.from_numpy(self.rows_SW).to(DEVICE)
-        kernels = GpuAttention(self.caches[1], tables, stream, self.scratch)
+        kernels = GpuAttention(self.caches[1], tables, own)
         turns = Rotary(config).turns(plain.positions_N, self.dtype, plain)
         # Rows that lie apart, as a product's that holds more than queries, keys and values.
         wide_NX = torch.randn(len(slots_N), config.qkv_rows + 24, device=DEVICE).to(self.dtype)
@@ -101,6 +101,7 @@ def test_the_number_of_splits_changes_nothing(
     heads: int, groups: int, programs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paged, "PROGRAMS", programs)
+    paged._scratch.cache_clear()
     torch.manual_seed(0)
     both = Both(config_of(heads, groups, 64, None, interleaved=False), torch.float32, 2, 400)
     for start in (390, 391):  # twice: what one launch leaves must not harm the next
@@ -141,11 +142,11 @@ def test_nobodys_tokens_write_nothing_and_gather_zeros() -> None:
     keys, values = (kept.clone() for kept in both.caches[1].layers[0])
     tables = torch.from_numpy(both.rows_SW).to(DEVICE)
     slots, positions = torch.zeros(2, dtype=torch.int64), torch.full((2,), -1)
-    stream = Stream(slots.to(DEVICE), positions.to(DEVICE), 2, None)
+    own = Tokens(slots.to(DEVICE), positions.to(DEVICE), 2, None)
     out = torch.ones(2, config.query_rows, device=DEVICE)
     qkv = torch.randn(2, config.qkv_rows, device=DEVICE)
-    GpuAttention(both.caches[1], tables, stream, Scratch(DEVICE)).from_qkv(0, qkv, None, out)
+    GpuAttention(both.caches[1], tables, own).from_qkv(0, qkv, None, out)
     assert not out.any()
     assert torch.equal(both.caches[1].layers[0][0], keys)
     assert torch.equal(both.caches[1].layers[0][1], values)
-    assert BLOCK == keys.shape[2]
+    assert keys.shape[2] == BLOCK

@@ -31,18 +31,18 @@ def _turned(base, place, cos, sin, inside, turning: tl.constexpr, interleaved: t
 
 @triton.jit
 def _tile_of_one(
-    q_1K, key_base, value_base, table, start, first, hi, most_T, total_T, out_TK,
-    dim_1K, inside_1K, groups: tl.constexpr, head_dim: tl.constexpr, block_size: tl.constexpr, tile: tl.constexpr,
+    q_K, key_base, value_base, table, start, first, hi, most_T, total_T, out_TK,
+    dim_K, inside_K, groups: tl.constexpr, head_dim: tl.constexpr, block_size: tl.constexpr, tile: tl.constexpr,
 ):  # fmt: skip
     """Add a tile of places to what one query gathers. Every row keeps its own softmax: no row waits for another."""
     place_T = start + tl.arange(0, tile)
     seen_T = (place_T >= first) & (place_T < hi)
     block_T = tl.load(table + place_T // block_size, mask=seen_T, other=0).to(tl.int64)
     row_T1 = (block_T * (groups * block_size) + place_T % block_size)[:, None] * head_dim
-    read_TK = seen_T[:, None] & inside_1K
-    k_TK = tl.load(key_base + row_T1 + dim_1K, mask=read_TK, other=0.0)
-    v_TK = tl.load(value_base + row_T1 + dim_1K, mask=read_TK, other=0.0)
-    score_T = tl.where(seen_T, tl.sum(q_1K * k_TK.to(tl.float32), 1), float("-inf"))
+    read_TK = seen_T[:, None] & inside_K
+    k_TK = tl.load(key_base + row_T1 + dim_K, mask=read_TK, other=0.0)
+    v_TK = tl.load(value_base + row_T1 + dim_K, mask=read_TK, other=0.0)
+    score_T = tl.where(seen_T, tl.sum(q_K * k_TK.to(tl.float32), 1), float("-inf"))
     higher_T = tl.maximum(most_T, score_T)
     kept_T = tl.exp2(most_T - higher_T)
     weight_T = tl.exp2(score_T - higher_T)
@@ -51,7 +51,7 @@ def _tile_of_one(
 
 
 @triton.jit
-def attend_one(
+def attend_one(  # noqa: PLR0915 - one kernel
     out, parts, sums, counts, qkv, keys, values, tables, slots, positions, cos, sin,
     out_stride, qkv_stride, table_stride, turn_stride, window, scale,
     groups: tl.constexpr, head_dim: tl.constexpr, turning: tl.constexpr, interleaved: tl.constexpr,
@@ -66,16 +66,16 @@ def attend_one(
     token, group, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     position = tl.load(positions + token).to(tl.int32)
     table = tables + tl.load(slots + token).to(tl.int64) * table_stride
-    dim_1K = tl.arange(0, width)[None, :]
-    inside_1K = dim_1K < head_dim
+    dim_K = tl.arange(0, width)[None, :]
+    inside_K = dim_K < head_dim
     row = qkv + token * qkv_stride + group * head_dim
     cos_row, sin_row = cos + token * turn_stride, sin + token * turn_stride
     kind: tl.constexpr = qkv.dtype.element_ty
     if fused:
-        q_1K = _turned(row, dim_1K, cos_row, sin_row, inside_1K, turning, interleaved).to(kind).to(tl.float32) * scale
+        q_K = _turned(row, dim_K, cos_row, sin_row, inside_K, turning, interleaved).to(kind).to(tl.float32) * scale
         old = position
     else:
-        q_1K = tl.load(row + dim_1K, mask=inside_1K, other=0.0).to(tl.float32) * scale
+        q_K = tl.load(row + dim_K, mask=inside_K, other=0.0).to(tl.float32) * scale
         old = position + 1
     first = tl.where(window > 0, tl.maximum(position + 1 - window, 0), 0)
     begin = first // tile * tile
@@ -89,34 +89,34 @@ def attend_one(
     out_TK = tl.zeros((tile, width), tl.float32)
     for start in range(lo, hi, tile):
         most_T, total_T, out_TK = _tile_of_one(
-            q_1K, key_base, value_base, table, start, first, hi, most_T, total_T, out_TK,
-            dim_1K, inside_1K, groups, head_dim, block_size, tile,
+            q_K, key_base, value_base, table, start, first, hi, most_T, total_T, out_TK,
+            dim_K, inside_K, groups, head_dim, block_size, tile,
         )  # fmt: skip
     most = tl.max(most_T, 0)
     weight_T = tl.exp2(most_T - most)
     total = tl.sum(total_T * weight_T, 0)
-    out_1K = tl.sum(out_TK * weight_T[:, None], 0)[None, :]
-    if fused:
+    out_K = tl.sum(out_TK * weight_T[:, None], 0)[None, :]
+    if fused:  # noqa: SIM102 - what is constant decides what is compiled
         if (split == 0) & (position >= 0):
             own_key, own_value = row + groups * head_dim, row + 2 * groups * head_dim
-            k_1K = _turned(own_key, dim_1K, cos_row, sin_row, inside_1K, turning, interleaved).to(kind)
-            v_1K = tl.load(own_value + dim_1K, mask=inside_1K, other=0.0)
+            k_K = _turned(own_key, dim_K, cos_row, sin_row, inside_K, turning, interleaved).to(kind)
+            v_K = tl.load(own_value + dim_K, mask=inside_K, other=0.0)
             block = tl.load(table + position // block_size).to(tl.int64)
             place = (block * (groups * block_size) + position % block_size) * head_dim
-            tl.store(key_base + place + dim_1K, k_1K, mask=inside_1K)
-            tl.store(value_base + place + dim_1K, v_1K, mask=inside_1K)
-            score = tl.sum(tl.sum(q_1K * k_1K.to(tl.float32), 1), 0)
+            tl.store(key_base + place + dim_K, k_K, mask=inside_K)
+            tl.store(value_base + place + dim_K, v_K, mask=inside_K)
+            score = tl.sum(tl.sum(q_K * k_K.to(tl.float32), 1), 0)
             higher = tl.maximum(most, score)
             kept, weight = tl.exp2(most - higher), tl.exp2(score - higher)
             total = total * kept + weight
-            out_1K = out_1K * kept + weight * v_1K.to(tl.float32)
+            out_K = out_K * kept + weight * v_K.to(tl.float32)
             most = higher
-    target = out + token * out_stride + group * head_dim + dim_1K
+    target = out + token * out_stride + group * head_dim + dim_K
     if splits == 1:
-        tl.store(target, (out_1K / tl.where(total > 0, total, 1.0)).to(out.dtype.element_ty), mask=inside_1K)
+        tl.store(target, (out_K / tl.where(total > 0, total, 1.0)).to(out.dtype.element_ty), mask=inside_K)
     else:
         pair = token * groups + group
-        tl.store(parts + (pair * splits + split) * width + dim_1K, out_1K)
+        tl.store(parts + (pair * splits + split) * width + dim_K, out_K)
         tl.store(sums + (pair * splits + split) * 2, most)
         tl.store(sums + (pair * splits + split) * 2 + 1, total)
         tl.debug_barrier()
@@ -126,15 +126,15 @@ def attend_one(
             most_S = tl.load(sums + (pair * splits + split_S) * 2, cache_modifier=".cg")
             total_S = tl.load(sums + (pair * splits + split_S) * 2 + 1, cache_modifier=".cg")
             weight_S = tl.exp2(most_S - tl.max(most_S, 0))
-            place_SK = (pair * splits + split_S)[:, None] * width + dim_1K
+            place_SK = (pair * splits + split_S)[:, None] * width + dim_K
             part_SK = tl.load(parts + place_SK, cache_modifier=".cg")
             total = tl.sum(total_S * weight_S, 0)
-            out_1K = tl.sum(part_SK * weight_S[:, None], 0)[None, :] / tl.where(total > 0, total, 1.0)
-            tl.store(target, out_1K.to(out.dtype.element_ty), mask=inside_1K)
+            out_K = tl.sum(part_SK * weight_S[:, None], 0)[None, :] / tl.where(total > 0, total, 1.0)
+            tl.store(target, out_K.to(out.dtype.element_ty), mask=inside_K)
 
 
 @triton.jit
-def attend_shared(
+def attend_shared(  # noqa: PLR0915 - one kernel
     out, parts, sums, counts, qkv, keys, values, tables, slots, positions, cos, sin,
     out_stride, qkv_stride, table_stride, turn_stride, window, scale,
     groups: tl.constexpr, shared: tl.constexpr, head_dim: tl.constexpr, turning: tl.constexpr,
@@ -145,19 +145,19 @@ def attend_shared(
     token, group, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     position = tl.load(positions + token).to(tl.int32)
     table = tables + tl.load(slots + token).to(tl.int64) * table_stride
-    dim_1K = tl.arange(0, width)[None, :]
-    inside_1K = dim_1K < head_dim
+    dim_K = tl.arange(0, width)[None, :]
+    inside_K = dim_K < head_dim
     query_S = tl.arange(0, several)
-    inside_SK = (query_S < shared)[:, None] & inside_1K
+    inside_SK = (query_S < shared)[:, None] & inside_K
     row = qkv + token * qkv_stride
     cos_row, sin_row = cos + token * turn_stride, sin + token * turn_stride
     kind: tl.constexpr = qkv.dtype.element_ty
     head_S1 = (group * shared + query_S)[:, None] * head_dim
     if fused:
-        q_SK = _turned(row + head_S1, dim_1K, cos_row, sin_row, inside_SK, turning, interleaved).to(kind)
+        q_SK = _turned(row + head_S1, dim_K, cos_row, sin_row, inside_SK, turning, interleaved).to(kind)
         old = position
     else:
-        q_SK = tl.load(row + head_S1 + dim_1K, mask=inside_SK, other=0.0)
+        q_SK = tl.load(row + head_S1 + dim_K, mask=inside_SK, other=0.0)
         old = position + 1
     first = tl.where(window > 0, tl.maximum(position + 1 - window, 0), 0)
     begin = first // tile * tile
@@ -174,9 +174,9 @@ def attend_shared(
         seen_T = (place_T >= first) & (place_T < hi)
         block_T = tl.load(table + place_T // block_size, mask=seen_T, other=0).to(tl.int64)
         row_T1 = (block_T * (groups * block_size) + place_T % block_size)[:, None] * head_dim
-        read_TK = seen_T[:, None] & inside_1K
-        k_TK = tl.load(key_base + row_T1 + dim_1K, mask=read_TK, other=0.0)
-        v_TK = tl.load(value_base + row_T1 + dim_1K, mask=read_TK, other=0.0)
+        read_TK = seen_T[:, None] & inside_K
+        k_TK = tl.load(key_base + row_T1 + dim_K, mask=read_TK, other=0.0)
+        v_TK = tl.load(value_base + row_T1 + dim_K, mask=read_TK, other=0.0)
         score_ST = tl.dot(q_SK, tl.trans(k_TK).to(kind), input_precision=precision) * scale
         score_ST = tl.where(seen_T[None, :], score_ST, float("-inf"))
         higher_S = tl.maximum(most_S, tl.max(score_ST, 1))
@@ -185,30 +185,30 @@ def attend_shared(
         total_S = total_S * kept_S + tl.sum(weight_ST, 1)
         out_SK = out_SK * kept_S[:, None] + tl.dot(weight_ST.to(v_TK.dtype), v_TK, input_precision=precision)
         most_S = higher_S
-    if fused:
+    if fused:  # noqa: SIM102 - what is constant decides what is compiled
         if (split == 0) & (position >= 0):
             own_key = row + (groups * shared + group) * head_dim
             own_value = own_key + groups * head_dim
-            k_1K = _turned(own_key, dim_1K, cos_row, sin_row, inside_1K, turning, interleaved).to(kind)
-            v_1K = tl.load(own_value + dim_1K, mask=inside_1K, other=0.0)
+            k_K = _turned(own_key, dim_K, cos_row, sin_row, inside_K, turning, interleaved).to(kind)
+            v_K = tl.load(own_value + dim_K, mask=inside_K, other=0.0)
             block = tl.load(table + position // block_size).to(tl.int64)
             place = (block * (groups * block_size) + position % block_size) * head_dim
-            tl.store(key_base + place + dim_1K, k_1K, mask=inside_1K)
-            tl.store(value_base + place + dim_1K, v_1K, mask=inside_1K)
-            score_S = tl.sum(q_SK.to(tl.float32) * k_1K.to(tl.float32), 1) * scale
+            tl.store(key_base + place + dim_K, k_K, mask=inside_K)
+            tl.store(value_base + place + dim_K, v_K, mask=inside_K)
+            score_S = tl.sum(q_SK.to(tl.float32) * k_K.to(tl.float32), 1) * scale
             higher_S = tl.maximum(most_S, score_S)
             kept_S, weight_S = tl.exp2(most_S - higher_S), tl.exp2(score_S - higher_S)
             total_S = total_S * kept_S + weight_S
-            out_SK = out_SK * kept_S[:, None] + weight_S[:, None] * v_1K.to(tl.float32)
+            out_SK = out_SK * kept_S[:, None] + weight_S[:, None] * v_K.to(tl.float32)
             most_S = higher_S
-    target_SK = out + token * out_stride + head_S1 + dim_1K
+    target_SK = out + token * out_stride + head_S1 + dim_K
     if splits == 1:
         whole_SK = out_SK / tl.where(total_S > 0, total_S, 1.0)[:, None]
         tl.store(target_SK, whole_SK.to(out.dtype.element_ty), mask=inside_SK)
     else:
         pair = token * groups + group
         place_S = (pair * splits + split) * several + query_S
-        tl.store(parts + place_S[:, None] * width + dim_1K, out_SK)
+        tl.store(parts + place_S[:, None] * width + dim_K, out_SK)
         tl.store(sums + place_S * 2, most_S)
         tl.store(sums + place_S * 2 + 1, total_S)
         tl.debug_barrier()
@@ -223,7 +223,7 @@ def attend_shared(
                 higher_S = tl.maximum(most_S, more_S)
                 kept_S, weight_S = tl.exp2(most_S - higher_S), tl.exp2(more_S - higher_S)
                 total_S = total_S * kept_S + weight_S * tl.load(sums + place_S * 2 + 1, cache_modifier=".cg")
-                part_SK = tl.load(parts + place_S[:, None] * width + dim_1K, cache_modifier=".cg")
+                part_SK = tl.load(parts + place_S[:, None] * width + dim_K, cache_modifier=".cg")
                 out_SK = out_SK * kept_S[:, None] + weight_S[:, None] * part_SK
                 most_S = higher_S
             whole_SK = out_SK / tl.where(total_S > 0, total_S, 1.0)[:, None]
@@ -239,24 +239,24 @@ def turn_and_write(
     """A token and `several` of its heads: queries, turned, go into `q`, and turned keys and values into the cache."""
     token, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     queries: tl.constexpr = (heads + several - 1) // several
-    dim_1K = tl.arange(0, width)[None, :]
+    dim_K = tl.arange(0, width)[None, :]
     row = qkv + token * qkv_stride
     cos_row, sin_row = cos + token * turn_stride, sin + token * turn_stride
     if part < queries:
         head_S1 = (part * several + tl.arange(0, several))[:, None]
-        inside_SK = (head_S1 < heads) & (dim_1K < head_dim)
-        q_SK = _turned(row + head_S1 * head_dim, dim_1K, cos_row, sin_row, inside_SK, turning, interleaved)
-        tl.store(q + token * q_stride + head_S1 * head_dim + dim_1K, q_SK.to(q.dtype.element_ty), mask=inside_SK)
+        inside_SK = (head_S1 < heads) & (dim_K < head_dim)
+        q_SK = _turned(row + head_S1 * head_dim, dim_K, cos_row, sin_row, inside_SK, turning, interleaved)
+        tl.store(q + token * q_stride + head_S1 * head_dim + dim_K, q_SK.to(q.dtype.element_ty), mask=inside_SK)
     else:
         position = tl.load(positions + token).to(tl.int32)
         table = tables + tl.load(slots + token).to(tl.int64) * table_stride
         block = tl.load(table + position // block_size).to(tl.int64)
         head_S1 = ((part - queries) * several + tl.arange(0, several))[:, None]
-        inside_SK = (head_S1 < groups) & (dim_1K < head_dim)
+        inside_SK = (head_S1 < groups) & (dim_K < head_dim)
         own_S1 = row + (heads + head_S1) * head_dim
-        k_SK = _turned(own_S1, dim_1K, cos_row, sin_row, inside_SK, turning, interleaved)
-        v_SK = tl.load(own_S1 + groups * head_dim + dim_1K, mask=inside_SK, other=0.0)
-        place_SK = ((block * groups + head_S1) * block_size + position % block_size) * head_dim + dim_1K
+        k_SK = _turned(own_S1, dim_K, cos_row, sin_row, inside_SK, turning, interleaved)
+        v_SK = tl.load(own_S1 + groups * head_dim + dim_K, mask=inside_SK, other=0.0)
+        place_SK = ((block * groups + head_S1) * block_size + position % block_size) * head_dim + dim_K
         tl.store(keys + place_SK, k_SK.to(keys.dtype.element_ty), mask=inside_SK)
         tl.store(values + place_SK, v_SK.to(values.dtype.element_ty), mask=inside_SK)
 
@@ -277,12 +277,12 @@ def attend_run(
     position, slot = tl.load(entry + 2), tl.load(entry + 3).to(tl.int64)
     group = head // shared
     table = tables + slot * table_stride
-    dim_1K = tl.arange(0, width)[None, :]
-    inside_1K = dim_1K < head_dim
+    dim_K = tl.arange(0, width)[None, :]
+    inside_K = dim_K < head_dim
     row_R = tl.arange(0, rows)
-    inside_RK = (row_R < count)[:, None] & inside_1K
+    inside_RK = (row_R < count)[:, None] & inside_K
     of_q = q + (first_row + row_R)[:, None] * q_stride + head * head_dim
-    q_RK = tl.load(of_q + dim_1K, mask=inside_RK, other=0.0)
+    q_RK = tl.load(of_q + dim_K, mask=inside_RK, other=0.0)
     key_base = keys + group * (block_size * head_dim)
     value_base = values + group * (block_size * head_dim)
     most_R = tl.full((rows,), NOTHING, tl.float32)
@@ -296,9 +296,9 @@ def attend_run(
         there_T = place_T < end
         block_T = tl.load(table + place_T // block_size, mask=there_T, other=0).to(tl.int64)
         row_T1 = (block_T * (groups * block_size) + place_T % block_size)[:, None] * head_dim
-        read_TK = there_T[:, None] & inside_1K
-        k_TK = tl.load(key_base + row_T1 + dim_1K, mask=read_TK, other=0.0)
-        v_TK = tl.load(value_base + row_T1 + dim_1K, mask=read_TK, other=0.0)
+        read_TK = there_T[:, None] & inside_K
+        k_TK = tl.load(key_base + row_T1 + dim_K, mask=read_TK, other=0.0)
+        v_TK = tl.load(value_base + row_T1 + dim_K, mask=read_TK, other=0.0)
         score_RT = tl.dot(q_RK, tl.trans(k_TK), input_precision=precision) * scale
         seen_RT = (place_T[None, :] <= own_R1) & ((window <= 0) | (place_T[None, :] > own_R1 - window))
         score_RT = tl.where(seen_RT & there_T[None, :], score_RT, float("-inf"))
@@ -310,4 +310,4 @@ def attend_run(
         most_R = higher_R
     out_RK = out_RK / tl.where(total_R > 0, total_R, 1.0)[:, None]
     target_R1 = out + (first_row + row_R)[:, None] * out_stride + head * head_dim
-    tl.store(target_R1 + dim_1K, out_RK.to(out.dtype.element_ty), mask=inside_RK)
+    tl.store(target_R1 + dim_K, out_RK.to(out.dtype.element_ty), mask=inside_RK)

@@ -1,9 +1,10 @@
-"""Who sees whom in one pass on a GPU, over the paged cache, by Triton's kernels. To be imported only where Triton is."""
+"""Who sees whom in one pass on a GPU, by Triton's kernels over the paged cache. To be imported only where Triton is."""
 
 # mypy: ignore-errors
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import triton
@@ -24,23 +25,24 @@ RUN = 64
 
 
 class Scratch:
-    """Where the programs that share a query leave their parts; the last of them weighs these together."""
+    """Where the programs that share a query leave their parts; the last of them weighs these together.
 
-    def __init__(self, device: torch.device) -> None:
-        """Start small."""
-        self._device = device
-        self.parts = self.sums = self.counts = torch.empty(0, device=device)
+    It is as large as it can ever have to be: a captured graph knows where it lies.
+    """
 
-    def provide(self, pairs: int, splits: int, several: int, width: int) -> None:
-        """Have room for so many pairs of token and head."""
-        if self.parts.numel() < pairs * splits * several * width or self.counts.numel() < pairs:
-            self.parts = torch.empty(pairs * splits * several * width, device=self._device)
-            self.sums = torch.empty(pairs * splits * several * 2, device=self._device)
-            self.counts = torch.zeros(pairs, dtype=torch.int32, device=self._device)
+    def __init__(self, heads: int, groups: int, head_dim: int, device: torch.device) -> None:
+        """Of so many queries and keys a token."""
+        several, width = _padded(heads // groups, head_dim)
+        self.parts = torch.empty(PROGRAMS * several * width, device=device)
+        self.sums = torch.empty(PROGRAMS * several * 2, device=device)
+        self.counts = torch.zeros(PROGRAMS, dtype=torch.int32, device=device)
+
+
+_scratch = cache(Scratch)
 
 
 @dataclass(frozen=True)
-class Stream:
+class Tokens:
     """The tokens of a pass: first those of sequences that come alone, then runs that follow each other.
 
     `slots_N` and `positions_N` are integers; a position below 0 makes a token nobody's. `runs_T4` [tiles, 4], int32,
@@ -52,14 +54,17 @@ class Stream:
     positions_N: Tensor
     alone: int
     runs_T4: Tensor | None
+    reach_N: Tensor | None = None
+    """How long each token's sequence is as of this pass, where that is more than what stands before it."""
 
 
 class GpuAttention:
     """An `Attend` for the decoder; `tables_SW` holds each slot's blocks, int32, on the device."""
 
-    def __init__(self, cache: KVCache, tables_SW: Tensor, stream: Stream, scratch: Scratch) -> None:
-        self._cache, self._tables_SW, self._stream, self._scratch = cache, tables_SW, stream, scratch
+    def __init__(self, cache: KVCache, tables_SW: Tensor, tokens: Tokens) -> None:
+        self._cache, self._tables_SW, self._tokens = cache, tables_SW, tokens
         self._heads, self._groups, _ = cache.heads
+        self._scratch = _scratch(self._heads, self._groups, cache.layers[0][0].shape[3], cache.device)
 
     def __call__(self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> Tensor:
         """Remember the keys and values; what each token gathers, [N, H, K]."""
@@ -72,38 +77,35 @@ class GpuAttention:
 
         Rows of both may lie apart; `out_NA` is [N, H * K]. Without `turns` they are turned already.
         """
-        stream = self._stream
-        if stream.runs_T4 is None:
+        tokens = self._tokens
+        if tokens.runs_T4 is None:
             self._attend_alone(layer, qkv_NA, turns, out_NA, fused=True)
             return
         q_NA = self._written(layer, qkv_NA, turns)
-        if stream.alone:
+        if tokens.alone:
             self._attend_alone(layer, q_NA, None, out_NA, fused=False)
-        if len(stream.runs_T4):
+        if len(tokens.runs_T4):
             self._attend_runs(layer, q_NA, out_NA)
 
     def reach(self, positions_N: Tensor) -> Tensor:
-        """Each token ends its sequence: right where nothing depends on how long a prompt is."""
-        return positions_N + 1
+        """How long each token's sequence is as of this pass, [N]."""
+        return positions_N + 1 if self._tokens.reach_N is None else self._tokens.reach_N
 
     def _attend_alone(self, layer: int, qkv_NA: Tensor, turns: Turns | None, out_NA: Tensor, *, fused: bool) -> None:
         keys, values = self._cache.layers[layer]
-        stream, groups, head_dim = self._stream, self._groups, keys.shape[3]
+        tokens, groups, head_dim = self._tokens, self._groups, keys.shape[3]
         shared = self._heads // groups
-        several = 1 if shared == 1 else max(16, triton.next_power_of_2(shared))
-        width = max(16, triton.next_power_of_2(head_dim))
-        splits = _splits(stream.alone * groups)
-        if splits > 1:
-            self._scratch.provide(stream.alone * groups, splits, several, width)
+        several, width = _padded(shared, head_dim)
+        splits = _splits(tokens.alone * groups)
         cos, sin, turn_stride, turning, interleaved = _how(turns, qkv_NA)
         work = self._scratch
         operands = (
-            out_NA, work.parts, work.sums, work.counts, qkv_NA, keys, values, self._tables_SW, stream.slots_N,
-            stream.positions_N, cos, sin, out_NA.stride(0), qkv_NA.stride(0), self._tables_SW.stride(0), turn_stride,
+            out_NA, work.parts, work.sums, work.counts, qkv_NA, keys, values, self._tables_SW, tokens.slots_N,
+            tokens.positions_N, cos, sin, out_NA.stride(0), qkv_NA.stride(0), self._tables_SW.stride(0), turn_stride,
             self._cache.window or 0, head_dim**-0.5 / math.log(2), groups,
         )  # fmt: skip
         shape = (head_dim, turning, interleaved, fused, splits, BLOCK)
-        grid = (stream.alone, groups, splits)
+        grid = (tokens.alone, groups, splits)
         if shared == 1:
             tile = min(64, max(BLOCK, NUMBERS // width))
             attention.attend_one[grid](*operands, *shape, tile, width, num_warps=4)
@@ -115,13 +117,13 @@ class GpuAttention:
     def _written(self, layer: int, qkv_NA: Tensor, turns: Turns | None) -> Tensor:
         """Put keys and values into the cache; the turned queries, [N, H * K]."""
         keys, values = self._cache.layers[layer]
-        head_dim, stream = keys.shape[3], self._stream
+        head_dim, tokens = keys.shape[3], self._tokens
         q_NA = qkv_NA.new_empty(len(qkv_NA), self._heads * head_dim)
         cos, sin, turn_stride, turning, interleaved = _how(turns, qkv_NA)
         several = 8
         parts = triton.cdiv(self._heads, several) + triton.cdiv(self._groups, several)
         attention.turn_and_write[(len(qkv_NA), parts)](
-            q_NA, qkv_NA, keys, values, self._tables_SW, stream.slots_N, stream.positions_N, cos, sin,
+            q_NA, qkv_NA, keys, values, self._tables_SW, tokens.slots_N, tokens.positions_N, cos, sin,
             q_NA.stride(0), qkv_NA.stride(0), self._tables_SW.stride(0), turn_stride, self._heads, self._groups,
             head_dim, turning, interleaved, BLOCK, several, triton.next_power_of_2(head_dim), num_warps=2,
         )  # fmt: skip
@@ -129,7 +131,7 @@ class GpuAttention:
 
     def _attend_runs(self, layer: int, q_NA: Tensor, out_NA: Tensor) -> None:
         keys, values = self._cache.layers[layer]
-        head_dim, runs_T4 = keys.shape[3], self._stream.runs_T4
+        head_dim, runs_T4 = keys.shape[3], self._tokens.runs_T4
         width = max(16, triton.next_power_of_2(head_dim))
         precision = "ieee" if keys.dtype == torch.float32 else "tf32"
         attention.attend_run[(len(runs_T4), self._heads)](
@@ -138,6 +140,12 @@ class GpuAttention:
             self._heads // self._groups, head_dim, BLOCK, RUN, 64 if width <= 128 else 32, width, precision,
             num_warps=4 if width <= 128 else 8,
         )  # fmt: skip
+
+
+def _padded(shared: int, head_dim: int) -> tuple[int, int]:
+    """Rows and columns of the queries that share a key, as the kernels have them."""
+    several = 1 if shared == 1 else max(16, triton.next_power_of_2(shared))
+    return several, max(16, triton.next_power_of_2(head_dim))
 
 
 def _splits(pairs: int) -> int:
