@@ -27,7 +27,7 @@ from roslin.engine.cache import KVCache
 from roslin.engine.gpu.decoder import GpuDecoder
 from roslin.engine.gpu.launch import starts_early
 from roslin.engine.gpu.matrix import as_it_is, in_fp8, in_int8
-from roslin.engine.gpu.paged import GpuAttention, Scratch, Stream
+from roslin.engine.gpu.paged import GpuAttention, Tokens
 from roslin.engine.gpu.search import tune_launches
 from roslin.model import PackedAttention, packed_positions
 
@@ -119,8 +119,8 @@ class Steps:
         cache.provide(blocks)
         tables = torch.arange(blocks, dtype=torch.int32, device=DEVICE)[None]
         self.token, self.position = (torch.zeros(1, dtype=torch.int64, device=DEVICE) for _ in range(2))
-        stream = Stream(torch.zeros(1, dtype=torch.int64, device=DEVICE), self.position, 1, None)
-        self._attend = GpuAttention(cache, tables, stream, Scratch(DEVICE))
+        tokens = Tokens(torch.zeros(1, dtype=torch.int64, device=DEVICE), self.position, 1, None)
+        self._attend = GpuAttention(cache, tables, tokens)
         self.logits = torch.zeros(1, decoder.config.vocab_rows, dtype=decoder.dtype, device=DEVICE)
         self._step()
         synchronize()
