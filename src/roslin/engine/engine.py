@@ -118,6 +118,11 @@ class Engine:
         return self._scheduler.preempted
 
     @property
+    def prompts_left(self) -> bool:
+        """Whether anybody waits, or has not yet been read to the end of its prompt."""
+        return bool(self._scheduler.waiting) or any(one.missing > 1 for one in self._scheduler.running)
+
+    @property
     def busy(self) -> bool:
         """Whether any request runs or waits."""
         return self._scheduler.busy

@@ -20,6 +20,7 @@ PROGRAMS = 1024
 MOST_SPLITS = 32
 NUMBERS = 4096
 """Of keys in a tile: 128 threads hold them, the values and what they gather in registers."""
+WARPS = 4
 RUN = 64
 """Tokens of a prompt that one program answers."""
 
@@ -108,7 +109,7 @@ class GpuAttention:
         grid = (tokens.alone, groups, splits)
         if shared == 1:
             tile = min(64, max(BLOCK, NUMBERS // width))
-            attention.attend_one[grid](*operands, *shape, tile, width, num_warps=4)
+            attention.attend_one[grid](*operands, *shape, tile, width, num_warps=WARPS)
         else:
             precision = "ieee" if keys.dtype == torch.float32 else "tf32"
             tile = 32 if width > 128 else 64

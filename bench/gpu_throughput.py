@@ -1,0 +1,301 @@
+"""Throughput on one GPU: 1,024 prompts of dolly-15k's lengths, 128 new tokens each, greedy; peers' figures beside.
+
+    python bench/gpu_throughput.py              all of it, under 8 minutes
+    python bench/gpu_throughput.py --quick      under a minute
+    python bench/gpu_throughput.py --profile    also a step's kernels by time
+
+Random weights at the shape of a Pythia model, bf16. A part that fails says so, and the others go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import random
+import statistics
+import time
+import traceback
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from gpu_shared import DEVICE, LENGTHS, SHAPES, clear, config_of, peak_gib, random_decoder, synchronize
+from roslin.engine import GREEDY, Completion, Engine, Request, fuse
+from roslin.engine.cache import KVCache
+from roslin.model import ModelConfig, PackedAttention, packed_positions
+from roslin.model.rotary import Rotary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+VOCABULARY = 50280
+PEERS = {"vLLM 0.24, 6.9b": 11_050, "bound from peak rates, 6.9b": 15_200}
+"""New tokens a second of 1,024 such prompts, measured elsewhere on one H100."""
+
+
+@dataclass
+class Measured:
+    name: str
+    seconds: float = 0.0
+    new: int = 0
+    prompt: int = 0
+    steps: list[tuple[float, int]] = field(default_factory=list)
+    """Of each step its seconds and the tokens that it brought."""
+    preempted: int = 0
+    peak: float = 0.0
+    done: dict[int, Completion] = field(default_factory=dict)
+
+    def lines(self) -> str:
+        times = sorted(seconds for seconds, _ in self.steps)
+        fullest = sorted(self.steps, key=lambda step: -step[1])[: max(1, len(self.steps) // 5)]
+        return (
+            f"{self.name}: {self.new / self.seconds:,.0f} new tokens/s, {self.prompt / self.seconds:,.0f} prompt "
+            f"tokens/s; {self.seconds:.2f} s, {len(times)} steps, median {statistics.median(times) * 1e3:.1f} ms, "
+            f"longest {times[-1] * 1e3:.1f} ms;\n    the fullest fifth: {statistics.mean(n for _, n in fullest):.0f} "
+            f"tokens in {statistics.mean(s for s, _ in fullest) * 1e3:.1f} ms; {self.preempted} gave way; "
+            f"peak {self.peak:.1f} GiB"
+        )
+
+
+def requests_of(count: int, new: int, seed: int = 0) -> list[Request]:
+    with LENGTHS.open() as file:
+        lengths = [int(row["prompt"]) for row in csv.DictReader(file)]
+    chance = random.Random(seed)
+    # Dolly's fixed opening is 21 tokens.
+    opening = [chance.randrange(3, 50000) for _ in range(21)]
+    chosen = [min(chance.choice(lengths), 1024) for _ in range(count)]
+    return [
+        Request([*opening, *(chance.randrange(3, 50000) for _ in range(length))][:length], new, GREEDY)
+        for length in chosen
+    ]
+
+
+def measure(name: str, engine: Engine, requests: list[Request]) -> Measured:
+    found = Measured(name, prompt=sum(len(request.prompt_ids) for request in requests))
+    before = engine.preempted
+    synchronize()
+    started = last = time.perf_counter()
+    first = engine.submit_all(requests)[0]
+    while engine.busy:
+        events = engine.step()
+        now = time.perf_counter()
+        found.steps.append((now - last, len(events)))
+        last = now
+        for event in events:
+            if event.completion is not None:
+                found.done[event.number - first] = event.completion
+    synchronize()
+    found.seconds = time.perf_counter() - started
+    found.new = sum(len(completion.ids) for completion in found.done.values())
+    found.preempted, found.peak = engine.preempted - before, peak_gib()
+    print(found.lines(), flush=True)
+    return found
+
+
+def compare_alone(engine: Engine, requests: list[Request], together: Measured) -> None:
+    """A few requests by themselves: bf16's low-order bits move with the batch, so near ties may fall either way."""
+    for number in (0, len(requests) // 2, len(requests) - 1):
+        [alone] = engine.run([requests[number]])
+        found = together.done[number]
+        same = next((i for i, (a, b) in enumerate(zip(alone.ids, found.ids, strict=True)) if a != b), len(alone.ids))
+        pairs = zip(alone.logprobs[: same + 1], found.logprobs[: same + 1], strict=True)
+        apart = max(abs(a - b) for a, b in pairs)
+        print(f"  request {number}: {same} of {len(alone.ids)} tokens as alone, log-probabilities within {apart:.3f}")
+
+
+@torch.inference_mode()
+def compare_plain(config: ModelConfig, requests: list[Request], together: Measured) -> None:
+    """The log-probabilities of what was drawn, by the plain decoder in one pass over each."""
+    decoder = random_decoder(config)
+    for number in (0, len(requests) // 2, len(requests) - 1):
+        prompt, done = list(requests[number].prompt_ids), together.done[number]
+        ids = torch.tensor([*prompt, *done.ids], device=DEVICE)
+        positions = packed_positions([len(ids)]).to(DEVICE)
+        logits = decoder.logits(decoder.hidden(ids, positions, PackedAttention([len(ids)])))[len(prompt) - 1 : -1]
+        expected = logits.float().log_softmax(-1)
+        chosen = expected.gather(-1, ids[len(prompt) :, None])[:, 0]
+        best = expected[:, :VOCABULARY].max(-1).values
+        mine = torch.tensor(done.logprobs, device=DEVICE)
+        print(
+            f"  request {number}: log-probabilities within {(chosen - mine).abs().max():.3f} of the plain decoder's "
+            f"(mean {(chosen - mine).abs().mean():.4f}), its best at most {(best - chosen).max():.3f} above"
+        )
+    del decoder
+    clear()
+
+
+def single(engine: Engine, name: str) -> None:
+    """One stream: 128 tokens after 128."""
+    request = Request(list(range(100, 228)), 128, GREEDY)
+    engine.run([request])
+    synchronize()
+    started = time.perf_counter()
+    engine.run([request])
+    print(f"{name}, one stream: {128 / (time.perf_counter() - started):.1f} tokens/s, the prompt's pass included")
+
+
+def attention(config: ModelConfig) -> None:
+    """The kernel by itself: what it reads of the cache a second, for tiles and warps."""
+    from roslin.engine.gpu import paged
+    from roslin.engine.gpu.paged import GpuAttention, Tokens
+
+    kept = paged.NUMBERS, paged.WARPS
+    one = ModelConfig(**{**vars(config), "layers": 1})
+    for batch, length in ((1, 256), (1, 2000), (64, 190), (448, 190), (448, 600)):
+        cache = KVCache(one, torch.bfloat16, DEVICE)
+        width = -(-length // 16)
+        cache.provide(batch * width)
+        tables = torch.randperm(batch * width, device=DEVICE).view(batch, width).int()
+        slots = torch.arange(batch, device=DEVICE)
+        positions = torch.full((batch,), length - 1, device=DEVICE)
+        qkv = torch.randn(batch, config.qkv_rows, device=DEVICE).bfloat16()
+        out = torch.empty(batch, config.query_rows, device=DEVICE, dtype=torch.bfloat16)
+        figures = []
+        for numbers in (2048, 4096, 8192):
+            for warps in (1, 2, 4, 8):
+                paged.NUMBERS, paged.WARPS = numbers, warps
+                attend = GpuAttention(cache, tables, Tokens(slots, positions, batch, None))
+                turns = Rotary(one).turns(positions, torch.bfloat16, attend)
+                seconds = timed(
+                    lambda attend=attend, qkv=qkv, turns=turns, out=out: attend.from_qkv(0, qkv, turns, out)
+                )
+                moved = batch * length * config.key_rows * 2 * 2
+                figures.append(
+                    (
+                        seconds,
+                        f"{numbers} numbers {warps} warps: {seconds * 1e6:.1f} µs {moved / seconds / 1e12:.2f} TB/s",
+                    )
+                )
+        figures.sort()
+        print(
+            f"  {batch} × {length}: " + "; ".join(text for _, text in figures[:4]) + f"; worst {figures[-1][1]}",
+            flush=True,
+        )
+        del cache
+    paged.NUMBERS, paged.WARPS = kept
+
+
+def timed(run: Callable[[], object], calls: int = 20) -> float:
+    """Seconds a call, in a graph of several."""
+    for _ in range(3):
+        run()
+    synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(calls):
+            run()
+    graph.replay()
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    graph.replay()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1e3 / calls
+
+
+def profile(engine: Engine, requests: list[Request]) -> None:
+    """Where the GPU's time of some steps goes, kernel by kernel: with prompts beside, then all answering."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as watch
+
+    engine.submit_all(requests)
+    for name, before in (("steps with prompts beside", 12), ("steps in which all answer", 10**6)):
+        for _ in range(before):
+            if before > 1000 and not engine.prompts_left:
+                break
+            engine.step()
+        synchronize()
+        with watch(activities=[ProfilerActivity.CUDA]) as found:
+            for _ in range(3):
+                engine.step()
+            synchronize()
+        times: dict[str, list[float]] = {}
+        for event in found.events():
+            if event.device_time_total > 0:
+                times.setdefault(event.name[:80], []).append(event.device_time_total / 1e3)
+        whole = sum(map(sum, times.values()))
+        print(f"  3 {name}: {whole / 3:.2f} ms of kernels a step, {engine.occupancy.held:,} tokens held")
+        for kernel, parts in sorted(times.items(), key=lambda item: -sum(item[1]))[:14]:
+            print(
+                f"    {sum(parts) / 3:8.3f} ms {sum(parts) / whole:5.1%}  {len(parts) // 3:5d} x {kernel}", flush=True
+            )
+    while engine.busy:
+        engine.step()
+
+
+def attempt(name: str, part: Callable[[], object]) -> object:
+    """A part, or the end of what it died of."""
+    started = time.perf_counter()
+    try:
+        return part()
+    except Exception:
+        print(f"{name} failed:\n" + "".join(traceback.format_exc().splitlines(keepends=True)[-14:]), flush=True)
+        return None
+    finally:
+        print(f"[{name}: {time.perf_counter() - started:.1f} s]", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="6.9b", choices=SHAPES)
+    parser.add_argument("--prompts", type=int, default=1024)
+    parser.add_argument("--new", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=1024, help="requests at once, at most")
+    parser.add_argument("--parts", default="eager,graphs,single,attention,plain", help="which, with commas between")
+    parser.add_argument("--plain-decoder", action="store_true", help="the plain decoder instead of the fused one")
+    parser.add_argument("--quick", action="store_true", help="half the prompts and half the tokens")
+    parser.add_argument("--profile", action="store_true")
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.prompts, asked.new = asked.prompts // 2, asked.new // 2
+        asked.parts = "graphs,single"
+    config, parts = config_of(asked.shape), asked.parts.split(",")
+    name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
+    print(f"{name}, torch {torch.__version__}, {asked.shape}, bf16")
+    requests = requests_of(asked.prompts, asked.new)
+    lengths = sorted(len(request.prompt_ids) for request in requests)
+    print(
+        f"{len(requests)} prompts of {lengths[len(lengths) // 2]} tokens (median; mean {statistics.mean(lengths):.0f})"
+    )
+    if "attention" in parts:
+        attempt("attention", lambda: attention(config))
+    decoder = random_decoder(config)
+    network = decoder if asked.plain_decoder else (attempt("fuse", lambda: fuse(decoder)) or random_decoder(config))
+    clear()
+    last: Measured | None = None
+    for part, graphs in (("eager", False), ("graphs", True)):
+        if part not in parts:
+            continue
+
+        def run(part: str = part, graphs: bool = graphs) -> Measured:
+            engine = Engine(network, VOCABULARY, asked.batch, weights_stay=True, graphs=graphs)  # type: ignore[arg-type]
+            print(f"cache: {engine.capacity}")
+            measure(f"{part}, warming up", engine, requests_of(asked.batch if graphs else 64, 3, seed=1))
+            if graphs and not asked.quick:
+                measure(f"Roslin, {part}, other prompts", engine, requests_of(asked.prompts, asked.new, seed=2))
+            measured = measure(f"Roslin, {part}", engine, requests)
+            attempt(f"{part} beside alone", lambda: compare_alone(engine, requests, measured))
+            if "single" in parts:
+                attempt(f"{part} single", lambda: single(engine, part))
+            if asked.profile:
+                attempt(f"{part} profile", lambda: profile(engine, requests_of(asked.batch, 300, seed=3)))
+            return measured
+
+        found = attempt(part, run)
+        last = found if isinstance(found, Measured) else last
+        clear()
+    for peer, rate in PEERS.items():
+        share = f" (Roslin {last.new / last.seconds / rate:.2f} of it)" if last and last.seconds else ""
+        print(f"{peer}: {rate:,} new tokens/s{share}")
+    if last is not None and "plain" in parts:
+        kept = last
+        del network, decoder
+        clear()
+        attempt("plain", lambda: compare_plain(config, requests, kept))
+    assert last is None or math.isfinite(last.seconds)
+
+
+if __name__ == "__main__":
+    main()
