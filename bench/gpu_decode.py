@@ -24,6 +24,7 @@ import triton.language as tl
 from gpu_shared import DEVICE, SHAPES, clear, config_of, random_decoder, synchronize
 from roslin.engine.blocks import BLOCK, blocks_for
 from roslin.engine.cache import KVCache
+from roslin.engine.gpu import products
 from roslin.engine.gpu.decoder import GpuDecoder
 from roslin.engine.gpu.launch import starts_early
 from roslin.engine.gpu.matrix import as_it_is, in_fp8, in_int8
@@ -110,9 +111,9 @@ def timed(run: Callable[[], object], rounds: int = 5) -> float:
 
 
 class Steps:
-    """One sequence a token at a time: a step is one graph, in which the position moves on and the best id is next."""
+    """Sequences a token at a time: a step is one graph, in which the position moves on and the best id comes next."""
 
-    def __init__(self, decoder: Network, length: int) -> None:
+    def __init__(self, decoder: Network, length: int, streams: int = 1) -> None:
         self._decoder = decoder
         cache = KVCache(decoder.config, decoder.dtype, decoder.device)
         blocks = blocks_for(length)
@@ -121,7 +122,7 @@ class Steps:
         self.token, self.position = (torch.zeros(1, dtype=torch.int64, device=DEVICE) for _ in range(2))
         tokens = Tokens(torch.zeros(1, dtype=torch.int64, device=DEVICE), self.position, 1, None)
         self._attend = GpuAttention(cache, tables, tokens)
-        self.logits = torch.zeros(1, decoder.config.vocab_rows, dtype=decoder.dtype, device=DEVICE)
+        self.logits = torch.zeros(streams, decoder.config.vocab_rows, dtype=decoder.dtype, device=DEVICE)
         self._step()
         synchronize()
         self._graph = torch.cuda.CUDAGraph()
@@ -138,13 +139,13 @@ class Steps:
         self.position.add_(1)
 
     def forced(self, ids: torch.Tensor) -> torch.Tensor:
-        """The logits behind each of these ids, [N, V]."""
+        """The logits behind each of these ids in the last stream, [N, V]; all streams are given the same."""
         rows = []
         self.position.zero_()
         for place in range(len(ids)):
             self.token.copy_(ids[place : place + 1])
             self._graph.replay()
-            rows.append(self.logits[0].clone())
+            rows.append(self.logits[-1].clone())
         return torch.stack(rows)
 
     def generate(self, ids: torch.Tensor, new: int) -> tuple[list[int], float]:
@@ -154,7 +155,7 @@ class Steps:
         synchronize()
         begin = time.perf_counter()
         for place in range(new):
-            drawn[place : place + 1].copy_(self.token)
+            drawn[place : place + 1].copy_(self.token[-1:])
             self._graph.replay()
         synchronize()
         return drawn.tolist(), (time.perf_counter() - begin) / new
@@ -260,6 +261,26 @@ def ours(report: Report, shape: str, form: str, asked: argparse.Namespace, plain
         except Exception:
             print(f"  early {early} failed: {traceback.format_exc(limit=-4)[-1500:]}", flush=True)
     start_early(decoder, best[1])
+    if plain is not None:
+        several(report, decoder, form, plain)
+
+
+def several(report: Report, decoder: GpuDecoder, form: str, plain: torch.Tensor) -> None:
+    """A few streams at once, by our own kernels for that and, beside them, by torch's products."""
+    ids = some_ids(PROMPT + NEW)
+    for few, name in ((products.FEW, "ours"), (1, "torch's")) if form == "bf16" else ((products.FEW, "ours"),):
+        products.FEW, kept = few, products.FEW
+        try:
+            for streams in (2, 8):
+                steps = Steps(decoder, PROMPT + NEW + BLOCK, streams)
+                wrong = error(steps.forced(ids[:PROMPT]), plain[:PROMPT])
+                _, seconds = steps.generate(ids[:PROMPT], NEW)
+                line = Line(f"{form}, {streams} streams, {name}", streams / seconds, 0, f"error {wrong:.2e}")
+                line.note += f", {weight_bytes(decoder.config, form) / seconds / 1e12:.2f} TB/s"
+                report.lines.append(line)
+        except Exception:
+            print(f"  several streams failed: {traceback.format_exc(limit=-4)[-1500:]}", flush=True)
+        products.FEW = kept
 
 
 def search(decoder: GpuDecoder, form: str) -> None:

@@ -40,7 +40,7 @@ def quantised(decoder: Decoder, bits: Bits) -> Decoder:
 
 @pytest.mark.parametrize(("family", "changes"), KINDS)
 def test_answers_through_the_engine_as_the_plain_decoder(family: str, changes: dict[str, Any]) -> None:
-    requests = [Request([n + 3, 9, 2] * (n + 1), 9 - n, Sampling(seed=n) if n % 2 else GREEDY) for n in range(3)]
+    requests = [Request([n + 3, 9, 2] * (3 * n + 1), 9 - n, Sampling(seed=n) if n % 2 else GREEDY) for n in range(3)]
     expected = Engine(tiny_decoder(family, **changes), VOCABULARY, 2).run(requests)
     found = Engine(on_gpu(tiny_decoder(family, **changes)), VOCABULARY, 2).run(requests)
     for one, other in zip(found, expected, strict=True):
@@ -57,7 +57,7 @@ def test_one_token_at_the_families_heads(head_dim: int) -> None:
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "gptj", "qwen3"])
-@pytest.mark.parametrize("ids", [[7], [7, 3, 11]])
+@pytest.mark.parametrize("ids", [[7], [7, 3, 11], [5, 9] * 9])
 def test_a_model_in_int8_equals_itself_dequantised(family: str, ids: list[int]) -> None:
     plain, ours = quantised(tiny_decoder(family), 8), on_gpu(quantised(tiny_decoder(family), 8))
     torch.testing.assert_close(plain_logits(ours, ids), plain_logits(plain, ids), rtol=1e-4, atol=1e-4)

@@ -12,7 +12,10 @@ from roslin.model import ModelConfig
 from tiny_decoders import tiny_decoder
 
 HOLDS = {"plain": as_it_is, "int8": in_int8, "fp8": in_fp8}
-ROWS = [1, 2, 5]
+ROWS = [1, 2, 5, 17]
+KINDS = [(rows, torch.float32) for rows in ROWS]
+# The interpreter cannot multiply matrices in bfloat16, as a few rows are.
+KINDS += [(rows, torch.bfloat16 if rows in {1, 17} else torch.float16) for rows in ROWS]
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -43,7 +46,7 @@ def norm_of(config: ModelConfig, seed: int, dtype: torch.dtype = torch.float32) 
 
 def close(found: Tensor, expected: Tensor) -> None:
     assert found.shape == expected.shape
-    if found.dtype == torch.bfloat16:  # of which what is between two kernels may be, too
+    if found.dtype != torch.float32:  # of which what is between two kernels may be, too
         error = (found.double() - expected).norm() / expected.norm()
         assert error < (6e-3 if len(found) == 1 else 1.5e-2)
     else:
@@ -71,8 +74,7 @@ def test_a_product_behind_norms(rows: int, form: str, norms: int, width: int, sp
         close(z[:, 9:], F.gelu(second @ numbers(parts[1]).T + bias[split:].double()))
 
 
-@pytest.mark.parametrize("rows", ROWS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("rows", "dtype"), KINDS)
 @pytest.mark.parametrize("form", HOLDS)
 def test_a_gated_product_behind_an_rms_norm(rows: int, dtype: torch.dtype, form: str) -> None:
     config, launches = config_of(72, "llama"), Launches()
@@ -97,8 +99,7 @@ def test_activations(activation: str, rows: int) -> None:
     close(out, plain(4 * x.double()))
 
 
-@pytest.mark.parametrize("rows", ROWS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("rows", "dtype"), KINDS)
 @pytest.mark.parametrize("form", HOLDS)
 @pytest.mark.parametrize(("widths", "outputs"), [((64, 128), 40), ((60, 77), 33), ((96,), 16)])
 def test_a_product_into_the_residual_stream(

@@ -13,6 +13,11 @@ from roslin.engine.gpu.vector_kernels import HAS_EARLY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+FEW_STAGES = 4
+"""Tiles on their way at one time where a few tokens are multiplied."""
+MANY_ROWS = 8192
+"""With so many rows even large tiles are enough programs for a GPU."""
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -53,3 +58,8 @@ def usual_launch(widths: Sequence[int], itemsize: int) -> Launch:
         if all(width % block == 0 for width in widths):
             return Launch(4, block, warps)
     return Launch(4, min(2048 // itemsize, triton.next_power_of_2(max(widths))))
+
+
+def few_launch(rows: int, itemsize: int) -> Launch:
+    """The same for a few tokens: 256 bytes of a row at one time."""
+    return Launch(32 if rows >= MANY_ROWS else 16, 256 // itemsize, 4 if rows >= MANY_ROWS else 2)

@@ -9,8 +9,8 @@ import triton
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from roslin.engine.gpu import row_kernels, vector_kernels
-from roslin.engine.gpu.launch import usual_launch
+from roslin.engine.gpu import few_kernels, row_kernels, vector_kernels
+from roslin.engine.gpu.launch import FEW_STAGES, few_launch, usual_launch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from roslin.engine.gpu.matrix import Matrix
     from roslin.model import ModelConfig
 
+FEW = 16
+"""Up to so many tokens a matrix is read by our own kernels; more are torch's to multiply."""
 ROW_BLOCK = 1024
 """Numbers of a row that a program takes of what is done number by number."""
 
@@ -67,10 +69,13 @@ class NormedProduct:
 
     def __call__(self, x_ND: Tensor, active_NF: Tensor | None = None) -> Tensor:
         """The plain rows, [N, split]. The rest goes to `active_NF`, whose rows may have a stride."""
-        if len(x_ND) > 1:
+        if len(x_ND) > FEW:
             return self._many(x_ND, active_NF)
-        plain_NP = x_ND.new_empty(1, self._split)
-        self._one(x_ND, plain_NP, plain_NP if active_NF is None else active_NF)
+        plain_NP = x_ND.new_empty(len(x_ND), self._split)
+        if len(x_ND) == 1:
+            self._one(x_ND, plain_NP, plain_NP if active_NF is None else active_NF)
+        else:
+            self._few(x_ND, plain_NP, active_NF)
         return plain_NP
 
     @property
@@ -93,6 +98,24 @@ class NormedProduct:
             norms is not None and norms.count == 2, self._activation, self._gated,
             matrix.scale is not None, self._bias is not None,
             launch.rows, launch.block, launch.early, **launch.options,
+        )  # fmt: skip
+
+    def _few(self, x_ND: Tensor, plain_NP: Tensor, active_NF: Tensor | None) -> None:
+        normed = [x_ND] if self._norms is None else self._norms(x_ND)
+        if self._split:
+            self._few_rows(normed[0], slice(0, self._split), plain_NP, "none", gated=False)
+        if active_NF is not None:
+            rest = slice(self._split, self._matrix.rows)
+            self._few_rows(normed[-1], rest, active_NF, self._activation, gated=self._gated)
+
+    def _few_rows(self, x_ND: Tensor, which: slice, out_NO: Tensor, activation: str, *, gated: bool) -> None:
+        weight, scale, rows = self._matrix.weight[which], self._matrix.scale, out_NO.shape[1]
+        launch = few_launch(rows, weight.itemsize)
+        few_kernels.few_product[(triton.cdiv(rows, launch.rows),)](
+            x_ND, weight, x_ND if scale is None else scale[0, which], x_ND if self._bias is None else self._bias[which],
+            out_NO, rows, len(x_ND), x_ND.stride(0), weight.stride(0), out_NO.stride(0),
+            x_ND.shape[1], activation, gated, scale is not None, self._bias is not None,
+            launch.rows, launch.block, FEW, num_warps=launch.warps, num_stages=FEW_STAGES,
         )  # fmt: skip
 
     def _many(self, x_ND: Tensor, active_NF: Tensor | None) -> Tensor:
@@ -121,10 +144,12 @@ class ResidualProduct:
 
     def __call__(self, z_NI: Tensor, x_ND: Tensor) -> None:
         """Add to `x_ND`, in place."""
-        if len(x_ND) > 1:
+        if len(x_ND) > FEW:
             x_ND += F.linear(z_NI, plain_numbers(self._matrix, x_ND.dtype), self._bias)
-            return
-        self._one(z_NI, x_ND)
+        elif len(x_ND) > 1:
+            self._few(z_NI, x_ND)
+        else:
+            self._one(z_NI, x_ND)
 
     @property
     def bytes(self) -> int:
@@ -141,6 +166,15 @@ class ResidualProduct:
             z_NI, matrix.weight, _or(matrix.scale, x_ND), _or(self._bias, x_ND), x_ND, matrix.rows,
             matrix.widths[0], sum(matrix.widths[1:]), matrix.scale is not None, self._bias is not None,
             launch.rows, launch.block, launch.early, **launch.options,
+        )  # fmt: skip
+
+    def _few(self, z_NI: Tensor, x_ND: Tensor) -> None:
+        matrix = self._matrix
+        launch = few_launch(matrix.rows, matrix.weight.itemsize)
+        few_kernels.few_residual[(triton.cdiv(matrix.rows, launch.rows),)](
+            z_NI, matrix.weight, _or(matrix.scale, x_ND), _or(self._bias, x_ND), x_ND, matrix.rows, len(x_ND),
+            z_NI.stride(0), matrix.widths[0], sum(matrix.widths[1:]), matrix.scale is not None, self._bias is not None,
+            launch.rows, launch.block, FEW, num_warps=launch.warps, num_stages=FEW_STAGES,
         )  # fmt: skip
 
 
