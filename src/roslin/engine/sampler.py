@@ -31,6 +31,8 @@ class Sampler:
 
     def choose(self, logits_BV: Tensor, streams: Sequence[int], steps: Sequence[int]) -> Tensor:
         """Ids [B] drawn from float32 logits; `streams` and `steps` say where each row stands in its random stream."""
+        if self._limited is None and self._whole is None:
+            return logits_BV.argmax(-1)
         keys = [step_key(stream, step) for stream, step in zip(streams, steps, strict=True)]
         for group in (self._limited, self._whole):
             if group is not None and len(group.rows) == self._rows:

@@ -12,7 +12,7 @@ from roslin.engine.slots import Slots
 
 PROMPT_TOKENS_PER_PASS = 4096
 """Tokens of prompts in one pass when nobody is answering."""
-PROMPT_TOKENS_BESIDE = {"cpu": 256, "cuda": 1024}
+PROMPT_TOKENS_BESIDE = {"cpu": 256, "cuda": 512}
 """The same, by device, beside those that are answering, whose next token waits for the pass: about as many as a matrix
 product needs to run at full speed."""
 
@@ -70,7 +70,10 @@ class Scheduler:
     @property
     def may_be_short(self) -> bool:
         """Whether there might be too few blocks for a token more of everyone who runs."""
-        return self._pool.free < len(self.running)
+        if self._pool.free >= len(self.running):
+            return False
+        lacking = (one.table.missing(one.computed + 1) for one in self.running if one.table and one.missing == 1)
+        return self._pool.free < sum(lacking)
 
     def remove(self, generation: Generation) -> None:
         """Give back all that a generation holds, and forget it."""

@@ -52,12 +52,13 @@ class Streams:
         starts_R = np.array([run.start for run in runs])
         ends_R = counts.cumsum()
         total = int(ends_R[-1])
-        numbers_SN = np.empty((3, total), dtype=np.int64)
-        numbers_SN[0] = _ids(runs)
+        # Rows of even length, so that each begins where 16 bytes do: kernels are compiled for that.
+        numbers_SN = np.zeros((3, total + total % 2), dtype=np.int64)
+        numbers_SN[0, :total] = _ids(runs)
         within_N = np.arange(total) - np.repeat(ends_R - counts, counts)
-        numbers_SN[1] = np.repeat(starts_R, counts) + within_N
-        numbers_SN[2] = np.repeat(slots_R, counts)
-        ids_N, positions_N, slots_N = self._resident.sent(numbers_SN)
+        numbers_SN[1, :total] = np.repeat(starts_R, counts) + within_N
+        numbers_SN[2, :total] = np.repeat(slots_R, counts)
+        ids_N, positions_N, slots_N = self._resident.sent(numbers_SN)[:, :total]
         if (numbers_SN[0] == UNREAD).any():
             ids_N = torch.where(ids_N == UNREAD, self._resident.latest_S[slots_N], ids_N)
         draws_R = np.array([run.draws for run in runs])
