@@ -1,7 +1,7 @@
 """One stream of answering on one GPU: tokens/s and GB/s by Roslin's kernels, beside what the memory can give.
 
     python bench/gpu_decode.py                  all of it, under 8 minutes
-    python bench/gpu_decode.py --quick          under a minute
+    python bench/gpu_decode.py --quick          a minute or two, most of it Triton's compiler
     python bench/gpu_decode.py --quick --search launches tried first
     python bench/gpu_decode.py --peers          also transformers with a static cache, compiled
 
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 PROMPT, NEW = 128, 128
 VOCABULARY = 50280
 FORMS = {"bf16": as_it_is, "int8": in_int8, "fp8": in_fp8}
+EARLY = ((2,), (0, 1, 2))
+"""Ways of starting kernels early that are tried, in short and in full."""
 BYTES = {"bf16": 2, "int8": 1, "fp8": 1}
 
 
@@ -212,7 +214,7 @@ def exactness(shape: str) -> None:
     print(f"by steps {error(Steps(decoder, 128).forced(ids), exact):.1e}", flush=True)
     for form, hold in FORMS.items():
         decoder = GpuDecoder(random_decoder(config), hold)
-        for early in (0, 1, 2) if starts_early(DEVICE) else (0,):
+        for early in EARLY[form == "bf16"] if starts_early(DEVICE) else (0,):
             start_early(decoder, early)
             stepped = Steps(decoder, 128).forced(ids)
             print(f"  {form}, early {early}, by steps {error(stepped, exact):.1e}", flush=True)
@@ -246,7 +248,8 @@ def ours(report: Report, shape: str, form: str, asked: argparse.Namespace, plain
     if asked.search:
         search(decoder, form)
     best: tuple[float, int] = (0.0, 0)
-    for early in (0, 1, 2) if starts_early(DEVICE) else (0,):
+    ways = EARLY[form == "bf16" or not asked.quick]
+    for early in ways if starts_early(DEVICE) else (0,):
         try:
             start_early(decoder, early)
             steps = Steps(decoder, PROMPT + NEW + BLOCK)

@@ -67,7 +67,7 @@ def _normed(x, gain, shift, start, mean, inverse, norm: tl.constexpr, width: tl.
 
 
 @triton.jit
-def normed_product(
+def normed_product(  # noqa: PLR0912, PLR0915 - what is constant decides what is compiled
     x, gains, shifts, weight, scale, bias, plain, active, rows, split, epsilon,
     width: tl.constexpr, whole: tl.constexpr, norm: tl.constexpr, two: tl.constexpr, activation: tl.constexpr,
     gated: tl.constexpr, scaled: tl.constexpr, biased: tl.constexpr,
