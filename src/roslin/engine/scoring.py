@@ -1,6 +1,6 @@
 """Log-probabilities of given tokens: many rows in one packed pass, and what rows share read once."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, islice
@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from roslin.engine.cpu.chains import attention_by_chains
 from roslin.engine.network import Network
-from roslin.engine.tree import ChainAttention, ScoreRow, Tree, TreeAttention, common
+from roslin.engine.tree import ScoreRow, Tree, TreeAttention, common
 from roslin.errors import InputError, MachineError, out_of_memory
 from roslin.model import Attend, ModelConfig, PackedAttention
 from roslin.model.finite import find_fault, not_finite, watched_hidden
@@ -21,7 +22,10 @@ T = TypeVar("T", bound=Tree)
 TOKENS_PER_PASS = 4096
 LOGIT_ROWS = 512
 """Rows of the head computed at once: 512 rows of 50,688 logits in fp32 are 100 MB."""
-BRANCHED: dict[str, type[ChainAttention | TreeAttention]] = {"cpu": ChainAttention, "cuda": TreeAttention}
+BRANCHED: dict[str, Callable[[Sequence[Tree], torch.device, torch.dtype, int | None], Attend]] = {
+    "cpu": attention_by_chains,
+    "cuda": TreeAttention,
+}
 """How rows that part behind a common beginning attend, by the type of the device."""
 LONGEST_TREE = 8192
 """Tokens of a tree beyond which a group's rows are laid out in several: its mask takes 470 MB while it is made."""
@@ -224,7 +228,7 @@ def _telling_of_memory(device: torch.device) -> Iterator[None]:
 
 
 def _attention(decoder: Network, trees: Sequence[Tree]) -> Attend:
-    if any(tree.branched for tree in trees):
+    if decoder.device.type == "cpu" or any(tree.branched for tree in trees):
         kind = BRANCHED[decoder.device.type]
         return kind(trees, decoder.device, decoder.dtype, decoder.config.window)
     return PackedAttention([length for tree in trees for length in tree.runs], decoder.config.window)

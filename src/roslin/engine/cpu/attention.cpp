@@ -5,9 +5,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <vector>
 
 #include "level.h"
+#include "numbers.h"
 #include "pool.h"
 
 namespace {
@@ -23,66 +23,12 @@ struct Attention {
     float scale;
 };
 
-struct BFloat16 {
-    uint16_t bits;
-};
-
-inline float widened(float x) { return x; }
-
-inline float widened(BFloat16 x) {
-    uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
-    float wide;
-    std::memcpy(&wide, &bits, 4);
-    return wide;
-}
-
-inline void narrow(float x, float *to) { *to = x; }
-
-// To the nearest, halfway to even; a NaN stays one.
-inline void narrow(float x, BFloat16 *to) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, 4);
-    to->bits = x != x ? 0x7fc0 : static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-// Room for one thread's work that is kept from call to call.
-float *scratch(int64_t numbers) {
-    thread_local std::vector<float> room;
-    if (static_cast<int64_t>(room.size()) < numbers) room.resize(numbers);
-    return room.data();
-}
-
 using Work = void (*)(const Attention &, int64_t token, int64_t group);
 
 }  // namespace
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wpsabi"  // vectors are only passed between functions that are inlined
-#endif
-#if defined(ROSLIN_X86)
-ROSLIN_BEGIN_AVX512
-namespace avx512 {
-namespace {
-#define ROSLIN_LANES 16
-#include "attention_token.h"
-}
-}  // namespace avx512
-ROSLIN_END
-ROSLIN_BEGIN_AVX2
-namespace avx2 {
-namespace {
-#define ROSLIN_LANES 8
-#include "attention_token.h"
-}
-}  // namespace avx2
-ROSLIN_END
-#endif
-namespace portable {
-namespace {
-#define ROSLIN_LANES 4
-#include "attention_token.h"
-}
-}  // namespace portable
+#define ROSLIN_BODY "attention_token.h"
+#include "every_lane.inl"
 
 namespace {
 

@@ -50,7 +50,7 @@ class CppAttention:
     def write(self, layer: Layer, k_NGK: Tensor, v_NGK: Tensor, places_N: Tensor) -> None:
         """Keep keys and values at these places."""
         keys, values = layer
-        k_NGK, v_NGK = _by_token(k_NGK), _by_token(v_NGK)
+        k_NGK, v_NGK = by_token(k_NGK), by_token(v_NGK)
         tokens, groups, head_dim = k_NGK.shape
         self._write(
             keys.data_ptr(), values.data_ptr(), k_NGK.data_ptr(), v_NGK.data_ptr(), places_N.data_ptr(),
@@ -60,7 +60,7 @@ class CppAttention:
     def attend(self, layer: Layer, q_MHK: Tensor, queries: Queries) -> Tensor:
         """What each token gathers, [M, H, K]."""
         keys, values = layer
-        q_MHK = _by_token(q_MHK)
+        q_MHK = by_token(q_MHK)
         tokens, heads, head_dim = q_MHK.shape
         groups = keys.shape[1]
         out_MHK = torch.empty((tokens, heads, head_dim), dtype=q_MHK.dtype)
@@ -74,7 +74,7 @@ class CppAttention:
         return out_MHK
 
 
-def _by_token(x_NGK: Tensor) -> Tensor:
+def by_token(x_NGK: Tensor) -> Tensor:
     """The same with each token's numbers one behind the other; tokens may lie apart."""
     head_dim = x_NGK.shape[2]
     dense = x_NGK.stride(2) == 1 and x_NGK.stride(1) == head_dim
