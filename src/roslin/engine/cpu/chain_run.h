@@ -8,24 +8,48 @@ constexpr int KEYS = 8;
 constexpr int ASKING = 4;
 constexpr int WIDE = LANES == 16 ? 4 : 2;
 
-// The queries of up to LANES tokens as [head_dim, LANES]; lanes without a token hold zeros.
-template <typename T>
-ROSLIN_INLINE void turned_over(const T *q, int64_t stride, int64_t count, int64_t head_dim, float scale, float *to) {
-    for (int64_t i = 0; i < LANES; ++i)
-        for (int64_t d = 0; d < head_dim; ++d)
-            to[d * LANES + i] = i < count ? widened(q[i * stride + d]) * scale : 0;
+// Four numbers of each of four tokens, turned over; false where that is left to be done one by one.
+ROSLIN_INLINE bool four_by_four(const float *q, int64_t stride, float *to) {
+#if defined(ROSLIN_X86)
+    __m128 a = _mm_loadu_ps(q), b = _mm_loadu_ps(q + stride);
+    __m128 c = _mm_loadu_ps(q + 2 * stride), d = _mm_loadu_ps(q + 3 * stride);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(to, a);
+    _mm_storeu_ps(to + LANES, b);
+    _mm_storeu_ps(to + 2 * LANES, c);
+    _mm_storeu_ps(to + 3 * LANES, d);
+    return true;
+#else
+    (void)q, (void)stride, (void)to;
+    return false;
+#endif
 }
 
-// The products of LANES queries with KEYS keys.
+ROSLIN_INLINE bool four_by_four(const BFloat16 *, int64_t, float *) { return false; }
+
+// The queries of up to LANES tokens as [head_dim, LANES]; lanes without a token hold zeros.
 template <typename T>
-ROSLIN_INLINE void some_scores(const float *queries, const T *const *keys, int64_t head_dim, float *weights) {
+ROSLIN_INLINE void turned_over(const T *q, int64_t stride, int64_t tokens, int64_t head_dim, float *to) {
+    for (int64_t i = 0; i < LANES; i += 4) {
+        int64_t d = 0;
+        if (i + 4 <= tokens)
+            while (d + 4 <= head_dim && four_by_four(q + i * stride + d, stride, to + d * LANES + i)) d += 4;
+        for (; d < head_dim; ++d)
+            for (int64_t n = i; n < i + 4; ++n) to[d * LANES + n] = n < tokens ? widened(q[n * stride + d]) : 0;
+    }
+}
+
+// The products of LANES queries with KEYS keys, times a scale.
+template <typename T>
+ROSLIN_INLINE void some_scores(const float *queries, const T *const *keys, int64_t head_dim, float scale,
+                               float *weights) {
     Lanes sums[KEYS];
     for (int j = 0; j < KEYS; ++j) sums[j] = all(0);
     for (int64_t d = 0; d < head_dim; ++d) {
         Lanes asked = load(queries + d * LANES);
         for (int j = 0; j < KEYS; ++j) sums[j] = sums[j] + asked * all(widened(keys[j][d]));
     }
-    for (int j = 0; j < KEYS; ++j) store(weights + j * LANES, sums[j]);
+    for (int j = 0; j < KEYS; ++j) store(weights + j * LANES, all(scale) * sums[j]);
 }
 
 // The lanes of the weights of keys `begin` to `end` that do not see them, set to `hidden`. Lane i sees its own key, `own`
@@ -47,10 +71,16 @@ ROSLIN_INLINE Lanes weigh(float *weights, int64_t begin, int64_t end, int64_t ow
     for (int64_t j = 1; j < count; ++j) most = higher(most, load(weights + j * LANES));
     for (int64_t j = 0; j < count; ++j) store(weights + j * LANES, power_of_2(load(weights + j * LANES) + all(-1) * most));
     hide(weights, begin, end, own, window, 0);
-    // Several sums, told apart by the key's place in its path: that is the same whatever the run.
-    Lanes sums[4] = {all(0), all(0), all(0), all(0)};
-    for (int64_t j = 0; j < count; ++j) sums[(begin + j) & 3] = sums[(begin + j) & 3] + load(weights + j * LANES);
-    return all(1) / ((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    // Two sums, told apart by whether a key's place in its path is even: that is the same whatever the run.
+    Lanes even = all(0), odd = all(0);
+    int64_t j = begin & 1;
+    if (j) odd = load(weights);
+    for (; j + 1 < count; j += 2) {
+        even = even + load(weights + j * LANES);
+        odd = odd + load(weights + (j + 1) * LANES);
+    }
+    if (j < count) even = even + load(weights + j * LANES);
+    return all(1) / (even + odd);
 }
 
 // SOME · LANES numbers of what ASKING tokens gather.
@@ -114,11 +144,11 @@ void attend_lanes(const Chains &c, const int32_t *path, int64_t first, int64_t o
         const T *keys = static_cast<const T *>(c.keys) + group * head_dim;
         const T *values = static_cast<const T *>(c.values) + group * head_dim;
         const T *q = static_cast<const T *>(c.q) + first * c.q_stride + head * head_dim;
-        turned_over(q, c.q_stride, tokens, head_dim, c.scale * 1.44269504089f, queries);
+        turned_over(q, c.q_stride, tokens, head_dim, queries);
         for (int64_t j = begin; j < end; j += KEYS) {
             const T *some[KEYS];
             for (int64_t n = 0; n < KEYS; ++n) some[n] = keys + path[j + n < end ? j + n : end - 1] * c.key_stride;
-            some_scores(queries, some, head_dim, weights + (j - begin) * LANES);
+            some_scores(queries, some, head_dim, c.scale * 1.44269504089f, weights + (j - begin) * LANES);
         }
         store(shares, weigh(weights, begin, end, own, c.window));
         T *out = static_cast<T *>(c.out) + first * out_stride + head * head_dim;
