@@ -21,11 +21,14 @@ class Reciter:
         self.dtype, self.device = torch.float32, torch.device("cpu")
         self._key, self._script, self._start = key, script, 0
 
-    def hidden(self, ids_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend) -> torch.Tensor:
+    def hidden(
+        self, ids_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, places_M: torch.Tensor | None = None
+    ) -> torch.Tensor:
         keys = (ids_N == self._key).nonzero()
         if len(keys):
             self._start = int(positions_N[keys[-1]])
-        return (positions_N - self._start)[:, None].float()
+        hidden_N1 = (positions_N - self._start)[:, None].float()
+        return hidden_N1 if places_M is None else hidden_N1[places_M]
 
     def logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
         places = hidden_ND[:, 0].long().clamp(0, len(self._script) - 1)

@@ -5,7 +5,7 @@ import torch
 
 from roslin.engine import GREEDY, Engine, FusedDecoder, Request, Sampling, ScoreRow, score
 from roslin.engine.fused import _product
-from roslin.model import Decoder, find_model, load_decoder
+from roslin.model import Decoder, PackedAttention, find_model, load_decoder, packed_positions
 from tiny_decoders import FAMILIES, VOCABULARY, plain_logits, tiny_decoder
 
 
@@ -37,6 +37,15 @@ def test_the_shipped_base_fused_keeps_its_log_probabilities_to_1e_4() -> None:
     expected = plain_logits(plain, ids).log_softmax(-1)[range(199), ids[1:]]
     [found] = score(fused, [ScoreRow(ids, 1)])
     assert torch.allclose(torch.tensor(found), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_some_places_can_be_had_alone(family: str) -> None:
+    ids, attend = torch.arange(60), PackedAttention([60])
+    for decoder in (tiny_decoder(family), fuse(tiny_decoder(family))):
+        whole = decoder.hidden(ids, packed_positions([60]), attend)
+        places = torch.tensor([40, 3, 3])
+        assert torch.equal(decoder.hidden(ids, packed_positions([60]), attend, places), whole[places])
 
 
 def test_bfloat16_stays_close_to_float32_for_prompts_and_for_steps() -> None:

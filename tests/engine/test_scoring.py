@@ -87,9 +87,9 @@ def test_what_a_group_shares_is_read_once(neox: Decoder) -> None:
     read: list[int] = []
 
     class Counting(type(neox)):  # type: ignore[misc]
-        def hidden(self, ids_N, positions_N, attend):
+        def hidden(self, ids_N, positions_N, attend, places_M=None):
             read.append(len(ids_N))
-            return super().hidden(ids_N, positions_N, attend)
+            return super().hidden(ids_N, positions_N, attend, places_M)
 
     counting = Counting(neox.config)
     counting.load_state_dict(neox.state_dict())

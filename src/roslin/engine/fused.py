@@ -48,13 +48,13 @@ class FusedDecoder:
             decoder.blocks[layer] = nn.Identity()
         self._head = _product(decoder.head.weight.detach(), _bias(decoder.head))
 
-    def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
-        """The hidden states after the final norm, [N, D]."""
+    def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend, places_M: Tensor | None = None) -> Tensor:
+        """The hidden states after the final norm, [N, D], or [M, D] of some places alone."""
         x_ND = F.embedding(ids_N, self._embedding)
         turns = self._rotary.turns(positions_N, self.dtype, attend)
         for layer in self._layers:
             x_ND = layer(x_ND, turns, attend)
-        normed_ND: Tensor = self._norm(x_ND)
+        normed_ND: Tensor = self._norm(x_ND if places_M is None else x_ND[places_M])
         return normed_ND
 
     def logits(self, hidden_ND: Tensor) -> Tensor:

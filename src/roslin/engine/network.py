@@ -26,8 +26,8 @@ class Network(Protocol):
         """Where the weights are."""
         ...
 
-    def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
-        """The hidden states after the final norm, [N, D]."""
+    def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend, places_M: Tensor | None = None) -> Tensor:
+        """The hidden states after the final norm, [N, D]; or those of `places_M` alone, [M, D], which may cost less."""
         ...
 
     def logits(self, hidden_ND: Tensor) -> Tensor:

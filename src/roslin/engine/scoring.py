@@ -196,8 +196,10 @@ class _Pass:
             ids_N = torch.tensor([token for tree in trees for token in tree.ids], device=device)
             positions_N = torch.tensor([position for tree in trees for position in tree.positions], device=device)
             self._stream = ids_N, positions_N, _attention(decoder, trees)
-            hidden_ND = watched_hidden(decoder, *self._stream)
-            self._found_2M = _logprobs(decoder, hidden_ND, _predicting(trees), _targets(trees))
+            # Every place is taken to the vocabulary once, however many targets are predicted from it.
+            places_U, row_M = torch.unique(_predicting(trees), return_inverse=True)
+            hidden_UD = watched_hidden(decoder, *self._stream, places_U.to(device))
+            self._found_2M = _logprobs(decoder, hidden_UD, row_M, _targets(trees))
 
     def read(self) -> tuple[Tensor, Tensor]:
         """The log-probability of every scored id, row by row, [M], and whether it was the model's first choice."""
@@ -245,17 +247,13 @@ def _predicting(trees: Sequence[Tree]) -> Tensor:
     return torch.tensor([start + place for tree, start in placed for place in tree.predicting])
 
 
-def _logprobs(decoder: Network, hidden_ND: Tensor, places_M: Tensor, targets_M: Tensor) -> Tensor:
-    """Log-probabilities, and 1.0 where the target is the first choice, [2, M].
-
-    Every place is taken to the vocabulary once, however many targets are predicted from it.
-    """
-    device = hidden_ND.device
-    places_U, row_M = torch.unique(places_M, return_inverse=True)
+def _logprobs(decoder: Network, hidden_UD: Tensor, row_M: Tensor, targets_M: Tensor) -> Tensor:
+    """Log-probabilities of targets, each predicted from a row, and 1.0 where one is the first choice, [2, M]."""
+    device = hidden_UD.device
     row_M, order_M = row_M.sort()
     counts = torch.bincount(row_M // LOGIT_ROWS).tolist()
     rows, targets = (torch.split(x.to(device), counts) for x in (row_M % LOGIT_ROWS, targets_M[order_M]))
-    parts = zip(torch.split(hidden_ND[places_U.to(device)], LOGIT_ROWS), rows, targets, strict=True)
+    parts = zip(torch.split(hidden_UD, LOGIT_ROWS), rows, targets, strict=True)
     found = torch.cat([_of_part(decoder, *part) for part in parts], 1)
     return found[:, order_M.argsort().to(device)]
 

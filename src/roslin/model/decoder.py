@@ -146,13 +146,16 @@ class Decoder(nn.Module):
         """Where the weights are."""
         return next(self.norm.parameters()).device
 
-    def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
-        """The hidden states after the final norm, [N, D]. Positions must be below the model's."""
+    def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend, places_M: Tensor | None = None) -> Tensor:
+        """The hidden states after the final norm, [N, D], or [M, D] of some places alone.
+
+        Positions must be below the model's.
+        """
         x_ND = self.embedding(ids_N)
         turns = self._rotary.turns(positions_N, x_ND.dtype, attend)
         for block in self.blocks:
             x_ND = block(x_ND, turns, attend)
-        normed_ND: Tensor = self.norm(x_ND)
+        normed_ND: Tensor = self.norm(x_ND if places_M is None else x_ND[places_M])
         return normed_ND
 
     def logits(self, hidden_ND: Tensor) -> Tensor:

@@ -31,8 +31,8 @@ class Runs(Protocol):
         """The dtype of the arithmetic."""
         ...
 
-    def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
-        """The hidden states after the final norm, [N, D]."""
+    def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend, places_M: Tensor | None = None) -> Tensor:
+        """The hidden states after the final norm, [N, D], or [M, D] of some places alone."""
         ...
 
 
@@ -74,18 +74,20 @@ class Watched:
         return f"{before}in the queries, keys and values of layer {layer}"
 
 
-def watched_hidden(decoder: Runs, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
-    """The hidden states after the final norm, [N, D]; in float16 every layer is watched.
+def watched_hidden(
+    decoder: Runs, ids_N: Tensor, positions_N: Tensor, attend: Attend, places_M: Tensor | None = None
+) -> Tensor:
+    """The hidden states after the final norm, [N, D], or [M, D] of some places; in float16 every layer is watched.
 
     Raises MachineError naming the layer at which numbers stopped being finite.
     """
     if decoder.dtype != torch.float16:
-        return decoder.hidden(ids_N, positions_N, attend)
+        return decoder.hidden(ids_N, positions_N, attend, places_M)
     watched = Watched(attend, decoder.config.layers)
-    hidden_ND = decoder.hidden(ids_N, positions_N, watched)
+    hidden_MD = decoder.hidden(ids_N, positions_N, watched, places_M)
     if fault := watched.fault():
         raise not_finite(fault, decoder.dtype)
-    return hidden_ND
+    return hidden_MD
 
 
 @torch.no_grad()

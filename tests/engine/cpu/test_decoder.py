@@ -5,7 +5,7 @@ import torch
 
 from cpu_kernels import needs_kernels
 from roslin.engine import GREEDY, Engine, Request, Sampling, ScoreRow, fuse, score
-from roslin.engine.cpu.decoder import KernelDecoder
+from roslin.engine.cpu.decoder import REPEATED, KernelDecoder
 from roslin.engine.cpu.many import MANY, has_fast_bfloat16
 from roslin.model import Decoder, PackedAttention, find_model, load_decoder, packed_positions
 from roslin.model.quantised import Bits, quantise
@@ -70,6 +70,29 @@ def test_in_float32_an_answer_is_the_same_to_the_bit_whatever_shares_its_batch(b
     hidden = fused.hidden(*_stream([7, 3, 11] * 20, [5] * 30))[:60]
     alone = fused.hidden(*_stream([7, 3, 11] * 20))
     assert torch.equal(hidden, alone)
+
+
+EVERY_WAY = [
+    *((family, {}) for family in FAMILIES),
+    ("gpt_neox", {"parallel_residual": False}),
+    ("gptj", {"layers": 1}),
+    ("llama", {"layers": 2}),
+]
+
+
+@pytest.mark.parametrize(("family", "changes"), EVERY_WAY)
+@pytest.mark.parametrize("tokens", [REPEATED - 4, 3 * REPEATED])
+def test_some_places_alone_and_ids_met_again_change_no_bit(family: str, changes: dict[str, Any], tokens: int) -> None:
+    """Against the tokens in runs too short to be looked through for ids that are there several times."""
+    plain, fused = tiny_decoder(family, **changes), fuse(tiny_decoder(family, **changes))
+    torch.manual_seed(tokens)
+    runs = [torch.randint(0, 20, (REPEATED // 4,)).tolist() for _ in range(tokens // (REPEATED // 4))]
+    whole = fused.hidden(*_stream(*runs))
+    assert torch.equal(whole, torch.cat([fused.hidden(*_stream(run)) for run in runs]))
+    for places in ([5], [40, 3, 3], list(range(len(whole)))):
+        assert torch.equal(fused.hidden(*_stream(*runs), torch.tensor(places)), whole[places])
+        expected = plain.hidden(*_stream(*runs), torch.tensor(places))
+        torch.testing.assert_close(whole[places], expected, atol=1e-4, rtol=1e-4)
 
 
 def _stream(*runs: list[int]) -> tuple[torch.Tensor, torch.Tensor, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,8 @@ from roslin.engine.cpu.library import library
 from roslin.engine.tree import ChainAttention
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from roslin.engine.tree import Tree
 
 RUN = 16

@@ -11,6 +11,7 @@ whatever rows are beside it; but where the decoder computes in bfloat16, many ro
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 Run = Callable[..., list[Tensor]]
 """`Products`, or what takes its place for many rows."""
 
+REPEATED = 64
+"""Tokens from which it pays to look for those that are there several times."""
 TAKEN = (torch.float32, torch.bfloat16)
 """What the decoder's plain numbers may be."""
 
@@ -56,14 +59,27 @@ class KernelDecoder:
             decoder.blocks[layer] = nn.Identity()
         self._head = run(Products([Source(self.config.width)], [Sum(_packed(decoder.head), 0, decoder.head.bias)]))
 
-    def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
-        """The hidden states after the final norm, [N, D]."""
-        x_ND = self._embedding(ids_N).float()
+    def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend, places_M: Tensor | None = None) -> Tensor:
+        """The hidden states after the final norm, [N, D], or [M, D] of some places alone."""
         turns = self._rotary.turns(positions_N, torch.float32, attend)
-        for layer in self._layers:
+        first, *others = self._layers
+        x_ND = self._behind_first(first, ids_N, turns, attend)
+        for layer in others[:-1]:
             x_ND = layer(x_ND, turns, attend)
-        normed_ND: Tensor = self._norm(x_ND)
+        for last in others[-1:]:
+            if places_M is not None:
+                normed_MD: Tensor = self._norm(last.at(places_M, x_ND, turns, attend))
+                return normed_MD
+            x_ND = last(x_ND, turns, attend)
+        normed_ND: Tensor = self._norm(x_ND if places_M is None else x_ND[places_M])
         return normed_ND
+
+    def _behind_first(self, layer: _Parallel | _Sequential, ids_N: Tensor, turns: Turns, attend: Attend) -> Tensor:
+        """The stream behind the first layer, [N, D]; what that makes of a token by itself is made once for each id."""
+        if len(ids_N) < REPEATED:
+            return layer(self._embedding(ids_N).float(), turns, attend)
+        ids_U, rows_N = torch.unique(ids_N, return_inverse=True)
+        return layer.of_repeated(self._embedding(ids_U).float(), rows_N, turns, attend)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """The logits of every row of the head, [N, V]."""
@@ -78,21 +94,36 @@ class _Parallel:
         if block.norm2 is not None:
             sources.append(_source(config, block.norm2))
         activation = None if config.gated_mlp else config.activation
-        first = [
-            Sum(_packed(block.qkv), 0, block.qkv.bias),
-            Sum(_packed(block.up), len(sources) - 1, block.up.bias, activation),
-        ]
-        gate = config.activation if config.gated_mlp else None
-        back = [Source(config.query_rows), Source(config.inner, gate=gate)]
-        bias = _both(block.out.bias, block.down.bias)
+        qkv, up = Sum(_packed(block.qkv), 0, block.qkv.bias), Sum(_packed(block.up), 0, block.up.bias, activation)
+        inner = Source(config.inner, gate=config.activation if config.gated_mlp else None)
+        attended = Source(config.query_rows)
+        down = Sum(_packed(block.down), 0, _both(block.out.bias, block.down.bias))
+        out = Sum(_packed(block.out), 0)
         self._sources = len(sources)
-        self._first = run(Products(sources, first, _turning(config)))
-        self._last = run(Products(back, [Sum(_packed(block.out), 0, bias, None, _packed(block.down), 1)]))
+        first = Products(sources, [qkv, replace(up, source=len(sources) - 1)], _turning(config))
+        self._first, self._turn = run(first), first.turn
+        self._last = run(Products([inner, attended], [replace(down, other=out.matrix, other_source=1)]))
+        self._qkv, self._up = run(Products(sources[:1], [qkv], _turning(config))), run(Products(sources[-1:], [up]))
+        self._down, self._out = run(Products([inner], [down])), run(Products([attended], [out]))
         self._attention = _attention(config, block)
 
     def __call__(self, x_ND: Tensor, turns: Turns, attend: Attend) -> Tensor:
         qkv_NA, up_NF = self._first(*[x_ND] * self._sources, turns=(turns.cos, turns.sin))
-        return self._last(self._attention(qkv_NA, turns, attend), up_NF, residual=x_ND)[0]
+        return self._last(up_NF, self._attention(qkv_NA, turns, attend), residual=x_ND)[0]
+
+    def at(self, places_M: Tensor, x_ND: Tensor, turns: Turns, attend: Attend) -> Tensor:
+        """The stream behind this layer at some places alone, [M, D]."""
+        [qkv_NA] = self._qkv(x_ND, turns=(turns.cos, turns.sin))
+        attended_MA, x_MD = self._attention(qkv_NA, turns, attend)[places_M], x_ND[places_M]
+        return self._last(*self._up(x_MD), attended_MA, residual=x_MD)[0]
+
+    def of_repeated(self, x_UD: Tensor, rows_N: Tensor, turns: Turns, attend: Attend) -> Tensor:
+        """The stream behind this layer, [N, D], where token n comes with row `rows_N[n]` of `x_UD`."""
+        qkv_UA, up_UF = self._first(*[x_UD] * self._sources)
+        [x_UD] = self._down(up_UF, residual=x_UD)
+        qkv_NA = qkv_UA.index_select(0, rows_N)
+        self._turn(qkv_NA, (turns.cos, turns.sin))
+        return self._out(self._attention(qkv_NA, turns, attend), residual=x_UD.index_select(0, rows_N))[0]
 
 
 class _Sequential:
@@ -102,8 +133,8 @@ class _Sequential:
         norm2 = block.norm1 if block.norm2 is None else block.norm2
         activation = None if config.gated_mlp else config.activation
         down = Source(config.inner, gate=config.activation if config.gated_mlp else None)
-        qkv = Sum(_packed(block.qkv), 0, block.qkv.bias)
-        self._qkv = run(Products([_source(config, block.norm1)], [qkv], _turning(config)))
+        qkv = Products([_source(config, block.norm1)], [Sum(_packed(block.qkv), 0, block.qkv.bias)], _turning(config))
+        self._qkv, self._turn = run(qkv), qkv.turn
         self._out = run(Products([Source(config.query_rows)], [Sum(_packed(block.out), 0, block.out.bias)]))
         up = Sum(_packed(block.up), 0, block.up.bias, activation)
         self._up = run(Products([_source(config, norm2)], [up]))
@@ -112,7 +143,22 @@ class _Sequential:
 
     def __call__(self, x_ND: Tensor, turns: Turns, attend: Attend) -> Tensor:
         [qkv_NA] = self._qkv(x_ND, turns=(turns.cos, turns.sin))
-        [x_ND] = self._out(self._attention(qkv_NA, turns, attend), residual=x_ND)
+        return self._mlp(self._out(self._attention(qkv_NA, turns, attend), residual=x_ND)[0])
+
+    def at(self, places_M: Tensor, x_ND: Tensor, turns: Turns, attend: Attend) -> Tensor:
+        """The stream behind this layer at some places alone, [M, D]."""
+        [qkv_NA] = self._qkv(x_ND, turns=(turns.cos, turns.sin))
+        attended_MA = self._attention(qkv_NA, turns, attend)[places_M]
+        return self._mlp(self._out(attended_MA, residual=x_ND[places_M])[0])
+
+    def of_repeated(self, x_UD: Tensor, rows_N: Tensor, turns: Turns, attend: Attend) -> Tensor:
+        """The stream behind this layer, [N, D], where token n comes with row `rows_N[n]` of `x_UD`."""
+        qkv_NA = self._qkv(x_UD)[0].index_select(0, rows_N)
+        self._turn(qkv_NA, (turns.cos, turns.sin))
+        x_ND = x_UD.index_select(0, rows_N)
+        return self._mlp(self._out(self._attention(qkv_NA, turns, attend), residual=x_ND)[0])
+
+    def _mlp(self, x_ND: Tensor) -> Tensor:
         return self._down(*self._up(x_ND), residual=x_ND)[0]
 
 

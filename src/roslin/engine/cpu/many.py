@@ -40,11 +40,12 @@ def many_rows(
     outs = []
     for each in products.sums:
         out = _product(each.matrix, inputs[each.source])
-        if each.other is not None:
-            out += _product(each.other, inputs[each.other_source])
         if each.bias is not None:
             out += each.bias
-        outs.append(activated(out, each.activation))
+        out = activated(out, each.activation)
+        if each.other is not None:
+            out += _product(each.other, inputs[each.other_source])
+        outs.append(out)
     if residual is not None:
         outs[0] += residual
     products.turn(outs[0], turns)

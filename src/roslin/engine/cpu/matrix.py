@@ -126,7 +126,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Sum:
-    """A matrix times one source, and perhaps another times another, plus a bias, then an activation."""
+    """A matrix times one source, plus a bias, then an activation; and perhaps another matrix times another source."""
 
     matrix: PackedMatrix
     source: int

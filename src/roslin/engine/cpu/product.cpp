@@ -11,7 +11,8 @@
 
 namespace roslin {
 
-// One output: the sum of one or two products, each with its input; then bias, activation and residual.
+// One output: a product with its input, bias, activation and residual; then perhaps a second product with its own input.
+// What stands before the second can be had by itself, to the same bits.
 struct Output {
     const Matrix *first, *second;  // `second` may be null
     const float *bias;             // may be null
@@ -128,20 +129,18 @@ void run_tile(const Work &work, const RowFunctions &functions, const Output &out
         int64_t rows = std::min(ROWS_AT_ONCE, count - row);
         float sums[ROWS_AT_ONCE * TILE] = {};
         add_product(*output.first, one, tile, work.places[output.first_input].rows, row, rows, sums);
-        if (two) add_product(*output.second, two, tile, work.places[output.second_input].rows, row, rows, sums);
         if (output.bias)
             for (int64_t r = 0; r < rows; ++r)
                 for (int64_t o = 0; o < width; ++o) sums[r * TILE + o] += output.bias[from + o];
         if (output.activation) functions.activate(sums, rows * TILE, output.activation);
+        for (int64_t r = 0; output.residual && r < rows; ++r) {
+            const float *residual = output.residual + (start + row + r) * output.residual_stride + from;
+            for (int64_t o = 0; o < width; ++o) sums[r * TILE + o] += residual[o];
+        }
+        if (two) add_product(*output.second, two, tile, work.places[output.second_input].rows, row, rows, sums);
         for (int64_t r = 0; r < rows; ++r) {
-            int64_t at = start + row + r;
-            float *out = output.out + at * output.out_stride + from;
-            if (output.residual) {
-                const float *residual = output.residual + at * output.residual_stride + from;
-                for (int64_t o = 0; o < width; ++o) out[o] = sums[r * TILE + o] + residual[o];
-            } else {
-                for (int64_t o = 0; o < width; ++o) out[o] = sums[r * TILE + o];
-            }
+            float *out = output.out + (start + row + r) * output.out_stride + from;
+            for (int64_t o = 0; o < width; ++o) out[o] = sums[r * TILE + o];
         }
     }
 }

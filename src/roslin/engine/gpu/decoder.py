@@ -72,14 +72,14 @@ class GpuDecoder:
         """All there are, the head's last."""
         return [*(product for layer in self._layers for product in layer.products), self._head]
 
-    def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
-        """The hidden states after the final norm, [N, D]."""
+    def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend, places_M: Tensor | None = None) -> Tensor:
+        """The hidden states after the final norm, [N, D], or [M, D] of some places alone."""
         x_ND = self._embedding(ids_N)
         turns = self._rotary.turns(positions_N, self.dtype, attend)
         z_NI = x_ND.new_empty(len(x_ND), self.config.query_rows + self.config.inner)
         for layer in self._layers:
             layer(x_ND, z_NI, turns, attend)
-        return self._norm(x_ND)[0]
+        return self._norm(x_ND if places_M is None else x_ND[places_M])[0]
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """The logits of every row of the head, [N, V]."""
