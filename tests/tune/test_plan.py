@@ -13,8 +13,10 @@ from roslin.tune import Recipe, prepare
 from roslin.tune import setup as preparing
 from roslin.tune.alternatives import lacking, precision_on, ways
 from roslin.tune.course import Course
+from roslin.tune.dealing import deal
 from roslin.tune.dolly_15k import lengths
 from roslin.tune.faster import set_passes
+from roslin.tune.packing import join_rows
 from roslin.tune.plan import Machine, as_planned, gpus_of, machine_of, plan_run
 from roslin.tune.work import run_of, sizes_of, work_before_tuning
 from run_recipes import changed
@@ -56,6 +58,35 @@ def test_work_of_examples_is_that_of_their_updates(recipe: Recipe) -> None:
     assert run.work.mean_update == 220 / run.updates
     assert run.work.answer_share == 200 / 220
     assert run.work.attended == (20**2 + 40**2 + 100**2 + 60**2) / 220
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_the_longest_pass_is_one_that_the_loop_makes(processes: int) -> None:
+    """Rows seldom fill a pass: memory is predicted for what the records come to."""
+    sizes = [size for size in lengths()[:2000] if size[0] < 2048]
+    course = Course(dolly(epochs=1), [tokens for tokens, _ in sizes])
+    run = run_of(course, sizes, 2048)
+    tokens = [size for size, _ in sizes]
+    updates = [rows for rows, _ in zip(course.after(0), range(run.updates), strict=True)]
+    for most in (2_048, 5_000, 9_984, 30_000):
+        made = [
+            sum(tokens[i] for i in one)
+            for rows in updates
+            for part in deal(rows, tokens, processes)
+            for one in join_rows(part, tokens, most)
+        ]
+        assert run.longest_pass(most, processes) == max(made) <= most
+
+
+def test_memory_is_predicted_for_the_longest_pass_there_is() -> None:
+    run, _ = work_before_tuning(dolly(), None)
+    machine = gpus_of("h100")
+    plan = plan_run(dolly(), CONFIG, "bf16", run, machine)
+    longest = run.longest_pass(plan.tokens_per_pass)
+    assert longest < plan.tokens_per_pass
+    exactly = plan_run(dolly(tokens_per_pass=longest), CONFIG, "bf16", run, machine)
+    assert plan.parts == exactly.parts
+    assert plan.fits
 
 
 def test_records_that_are_here_are_counted(recipe: Recipe, tiny_base: Path) -> None:

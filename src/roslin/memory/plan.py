@@ -12,7 +12,7 @@ from roslin.memory.speed import Work, update_seconds
 from roslin.memory.tuning import Gradients, Moments, Settings, Tuning, tuning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from roslin.memory.gpus import Gpu
     from roslin.memory.parts import Device, Method
@@ -188,9 +188,16 @@ class Choice:
         seconds = update_seconds(
             self.config, asked.method, settings, self.work, tokens, gpu, gpus=self.gpus, fp8=asked.fp8
         )
-        answers = round(tokens * self.work.answer_share)
-        needs = tuning(self.config, asked.method, tokens, self.device, settings, answers)
+        needs = self._needs(settings, tokens)
         return TuningPlan(asked.method, settings, tokens, needs, self.memory, seconds, asked.fp8)
+
+    def _needs(self, settings: Settings, tokens: int) -> Tuning:
+        answers = round(tokens * self.work.answer_share)
+        return tuning(self.config, self.asked.method, tokens, self.device, settings, answers)
+
+    def with_passes(self, plan: TuningPlan, longest: int) -> TuningPlan:
+        """The same plan where its longest pass is known to have fewer tokens than it may have."""
+        return replace(plan, needs=self._needs(plan.settings, longest))
 
     def best(self) -> TuningPlan:
         """The most exact of the plans that fit and are fast; the leanest where none fits."""
@@ -224,6 +231,7 @@ def choose_tuning(
     shards: int | None = None,
     gpu: Gpu | None = None,
     device: Device = "cuda",
+    longest_pass: Callable[[int], int] | None = None,
 ) -> TuningPlan:
     """The settings to tune with in `memory_bytes` on each of `gpus` devices, keeping to what is asked.
 
@@ -234,5 +242,9 @@ def choose_tuning(
     from one pass. Else moments are in bf16, then in 8 bits, with bf16 gradients. Passes are as long as fit, and where
     shorter ones cost more than that, or nothing fits without, as few layers as help are recomputed. The plan says
     whether it fits; where nothing does it is the leanest. Settings of in_backward are only chosen when asked for.
+    `longest_pass` knows how long the longest pass of the run at hand really is where passes may have so many tokens:
+    rows are seldom such that they fill one to the last token.
     """
-    return Choice(config, work, memory_bytes, asked or Asked(), gpu, gpus, shards or gpus, device).best()
+    choice = Choice(config, work, memory_bytes, asked or Asked(), gpu, gpus, shards or gpus, device)
+    best = choice.best()
+    return best if longest_pass is None else choice.with_passes(best, longest_pass(best.tokens_per_pass))

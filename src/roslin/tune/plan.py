@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from roslin.errors import InputError, MachineError
@@ -78,6 +79,7 @@ def plan_run(recipe: Recipe, config: ModelConfig, precision: str, run: Run, mach
         shards=machine.count // replicas,
         gpu=machine.gpu,
         device="cuda" if machine.on_gpu else "cpu",
+        longest_pass=partial(run.longest_pass, processes=machine.count),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ from roslin.model import find_model, text_source
 from roslin.tokens import Tokenizer
 from roslin.tune import dolly_15k
 from roslin.tune.course import Course
+from roslin.tune.dealing import deal
+from roslin.tune.packing import join_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,11 +34,23 @@ class Run:
     updates: int
     tokens: int
     """Of all its epochs."""
+    rows: Sequence[Sequence[int]] = field(repr=False)
+    """The tokens of each row of each update."""
+
+    def longest_pass(self, tokens_per_pass: int, processes: int = 1) -> int:
+        """Tokens of the longest pass that its rows come to where they are joined up to `tokens_per_pass`."""
+        return max(
+            sum(sizes[row] for row in one)
+            for sizes in self.rows
+            for part in deal([[row] for row in range(len(sizes))], sizes, processes)
+            for one in join_rows(part, sizes, tokens_per_pass)
+        )
 
 
 def run_of(course: Course, sizes: Sequence[Size], row_length: int) -> Run:
     """The work of a course over examples of these many tokens and answer tokens."""
-    updates = [sum(sizes[i][0] for row in rows for i in row) for rows in course.after(0)]
+    in_rows = [[sum(sizes[i][0] for i in row) for row in rows] for rows in course.after(0)]
+    updates = [sum(rows) for rows in in_rows]
     tokens = sum(size for size, _ in sizes)
     work = Work(
         longest_update=max(updates),
@@ -45,7 +59,7 @@ def run_of(course: Course, sizes: Sequence[Size], row_length: int) -> Run:
         answer_share=sum(answer for _, answer in sizes) / tokens,
         attended=sum(size * size for size, _ in sizes) / tokens,
     )
-    return Run(work, len(updates), sum(updates))
+    return Run(work, len(updates), sum(updates), in_rows)
 
 
 def sizes_of(examples: Sequence[Example]) -> list[Size]:

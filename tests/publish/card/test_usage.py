@@ -96,7 +96,7 @@ def test_a_folder_without_the_pipelines_files_shows_how_transformers_loads_it(pl
 def test_pefts_program_loads_the_adapter_beside_its_base(base_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     records = files("roslin") / "assets" / "records" / "starter.jsonl"
-    (tmp_path / "mine.jsonl").write_text("".join(records.read_text().splitlines(keepends=True)[:12]))
+    (tmp_path / "mine.jsonl").write_text("".join(records.read_text().splitlines(keepends=True)[:24]))
     values = {"model": "base", "records": [str(tmp_path / "mine.jsonl")], "output": str(tmp_path / "run")}
     short = {"epochs": 1, "row_length": 512, "max_length": 512, "learning_rate": 1e-3, "device": "cpu"}
     recipe = Recipe.parse(values | short | {"held_out": {"fraction": 0.2}, "adapter": {"rank": 2, "merge": False}})
