@@ -164,7 +164,7 @@ def test_the_recipe_tunes_it(smollm2: Path, tmp_path: Path, monkeypatch: pytest.
     losses = [line["held_out"] for line in log if line["kind"] == "evaluation"]
     assert losses[-1] < losses[0] - 0.1
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "license: apache-2.0" in card
+    assert "| licence of the base | `apache-2.0` |" in card
     assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct" in card
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     prompt = torch.tensor([Tokenizer.load(folder).prompt_ids("Name a bird.")])

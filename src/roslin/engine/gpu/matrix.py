@@ -12,7 +12,7 @@ from roslin.model.quantised import quantise_8
 from roslin.model.quantised_linear import QuantisedLinear
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 FP8 = torch.float8_e4m3fn
 

@@ -83,9 +83,9 @@ class NormedProduct:
         """Of the matrix."""
         return self._matrix.weight.nbytes
 
-    def rehearse(self, x_1D: Tensor) -> None:
+    def rehearse(self, x_ND: Tensor) -> None:
         """One token's product, for its time only."""
-        self._one(x_1D, x_1D.new_empty(1, max(1, self._split)), x_1D.new_empty(1, max(1, self._active)))
+        self._one(x_ND, x_ND.new_empty(1, max(1, self._split)), x_ND.new_empty(1, max(1, self._active)))
 
     def _one(self, x_ND: Tensor, plain_NP: Tensor, active_NF: Tensor) -> None:
         launch, norms, matrix = self._launches[self.name], self._norms, self._matrix
@@ -156,9 +156,9 @@ class ResidualProduct:
         """Of the matrix."""
         return self._matrix.weight.nbytes
 
-    def rehearse(self, x_1D: Tensor) -> None:
+    def rehearse(self, x_ND: Tensor) -> None:
         """One token's product, for its time only."""
-        self._one(x_1D.new_empty(1, sum(self._matrix.widths)), torch.empty_like(x_1D))
+        self._one(x_ND.new_empty(1, sum(self._matrix.widths)), torch.empty_like(x_ND))
 
     def _one(self, z_NI: Tensor, x_ND: Tensor) -> None:
         launch, matrix = self._launches[self.name], self._matrix

@@ -39,25 +39,25 @@ def tune_launches(decoder: GpuDecoder, candidates: Sequence[Launch] = CANDIDATES
     by_name: dict[str, list[NormedProduct | ResidualProduct]] = {}
     for product in decoder.products:
         by_name.setdefault(product.name, []).append(product)
-    x_1D = torch.zeros(1, decoder.config.width, dtype=decoder.dtype, device=decoder.device)
+    x_ND = torch.zeros(1, decoder.config.width, dtype=decoder.dtype, device=decoder.device)
     tried = []
     for name, products in by_name.items():
         its = []
         for launch in candidates:
             decoder.launches[name] = launch
-            its.append(Tried(name, launch, _seconds(products, x_1D)))
+            its.append(Tried(name, launch, _seconds(products, x_ND)))
         decoder.launches[name] = min(its, key=lambda one: one.seconds).launch
         tried += its
     return tried
 
 
-def _seconds(products: Sequence[NormedProduct | ResidualProduct], x_1D: torch.Tensor) -> float:
+def _seconds(products: Sequence[NormedProduct | ResidualProduct], x_ND: torch.Tensor) -> float:
     """The best of a few rounds, all products launched by one graph, one after the other, so that no cache helps."""
-    products[0].rehearse(x_1D)
+    products[0].rehearse(x_ND)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for product in products:
-            product.rehearse(x_1D)
+            product.rehearse(x_ND)
     times = []
     for _ in range(ROUNDS):
         begin, end = _event(), _event()
