@@ -82,17 +82,22 @@ EVERY_WAY = [
 
 @pytest.mark.parametrize(("family", "changes"), EVERY_WAY)
 @pytest.mark.parametrize("tokens", [REPEATED - 4, 3 * REPEATED])
-def test_some_places_alone_and_ids_met_again_change_no_bit(family: str, changes: dict[str, Any], tokens: int) -> None:
+@pytest.mark.parametrize("bits", [None, 8, 4])
+def test_some_places_alone_and_ids_met_again_change_no_bit(
+    family: str, changes: dict[str, Any], tokens: int, bits: Bits | None
+) -> None:
     """Against the tokens in runs too short to be looked through for ids that are there several times."""
-    plain, fused = tiny_decoder(family, **changes), fuse(tiny_decoder(family, **changes))
+    decoder = tiny_decoder(family, **changes)
+    fused = fuse(decoder if bits is None else quantised(decoder, bits))
     torch.manual_seed(tokens)
     runs = [torch.randint(0, 20, (REPEATED // 4,)).tolist() for _ in range(tokens // (REPEATED // 4))]
     whole = fused.hidden(*_stream(*runs))
     assert torch.equal(whole, torch.cat([fused.hidden(*_stream(run)) for run in runs]))
     for places in ([5], [40, 3, 3], list(range(len(whole)))):
         assert torch.equal(fused.hidden(*_stream(*runs), torch.tensor(places)), whole[places])
-        expected = plain.hidden(*_stream(*runs), torch.tensor(places))
-        torch.testing.assert_close(whole[places], expected, atol=1e-4, rtol=1e-4)
+    if bits is None:
+        expected = tiny_decoder(family, **changes).hidden(*_stream(*runs))
+        torch.testing.assert_close(whole, expected, atol=1e-4, rtol=1e-4)
 
 
 def _stream(*runs: list[int]) -> tuple[torch.Tensor, torch.Tensor, Any]:

@@ -80,8 +80,14 @@ struct Work {
     }
 };
 
-// Lay out memory for the prepared rows; with `base` null, only count it.
-int64_t lay_out(Work &work, int64_t rows, char *base) {
+// Whether the matrices can read an input where it lies.
+bool as_it_is(const Input &in, const Matrix &matrix) {
+    return in.norm == NO_NORM && in.gate == NO_ACTIVATION && !matrix.quantised() && in.width % matrix.block == 0 &&
+           in.stride == in.width;
+}
+
+// Lay out memory for rows from `start` on, prepared; with `base` null, only count it.
+int64_t lay_out(Work &work, int64_t start, int64_t rows, char *base) {
     int64_t used = 0;
     auto take = [&](int64_t bytes) {
         char *place = base + used;
@@ -92,6 +98,12 @@ int64_t lay_out(Work &work, int64_t rows, char *base) {
         const Matrix *matrix = work.matrix_of(i);
         int64_t padded = up_to(work.inputs[i].width, matrix->block), count = rows * padded;
         int64_t blocks = padded / matrix->block;
+        if (as_it_is(work.inputs[i], *matrix)) {
+            work.places[i] = {};
+            work.places[i].rows = {rows, padded, blocks, work.inputs[i].x + start * padded, nullptr, nullptr, nullptr,
+                                   nullptr, nullptr};
+            continue;
+        }
         Prepared to = {};
         to.padded = padded;
         to.plain = reinterpret_cast<float *>(take(4 * count));
@@ -109,52 +121,54 @@ int64_t lay_out(Work &work, int64_t rows, char *base) {
     return used;
 }
 
-void add_product(const Matrix &matrix, TileProduct product, int64_t tile, const Rows &x, int64_t first, int64_t rows,
-                 float *sums) {
-    float found[ROWS_AT_ONCE * TILE] = {};
-    product(matrix, tile, x, first, rows, found);
+// A tile's product with some rows, to sums [rows, TILE] that hold zeros.
+void tile_sums(const Matrix &matrix, TileProduct product, int64_t tile, const Rows &x, int64_t first, int64_t rows,
+               float *sums) {
+    product(matrix, tile, x, first, rows, sums);
+    if (!matrix.scale) return;
     for (int64_t r = 0; r < rows; ++r)
-        for (int64_t o = 0; o < TILE; ++o) {
-            float scale = matrix.scale ? matrix.scale[tile * TILE + o] : 1.0f;
-            sums[r * TILE + o] += found[r * TILE + o] * scale;
-        }
+        for (int64_t o = 0; o < TILE; ++o) sums[r * TILE + o] *= matrix.scale[tile * TILE + o];
 }
 
 void run_tile(const Work &work, const RowFunctions &functions, const Output &output, int64_t tile, int64_t start,
               int64_t count) {
     TileProduct one = tile_product(static_cast<Kind>(output.first->kind));
     TileProduct two = output.second ? tile_product(static_cast<Kind>(output.second->kind)) : nullptr;
-    int64_t from = tile * TILE, width = std::min(TILE, output.first->outputs - from);
+    int64_t from = tile * TILE;
+    Finish finish = {};
+    finish.width = std::min(TILE, output.first->outputs - from);
+    finish.activation = output.activation;
+    finish.bias = output.bias ? output.bias + from : nullptr;
+    finish.residual_stride = output.residual_stride;
+    finish.out_stride = output.out_stride;
     for (int64_t row = 0; row < count; row += ROWS_AT_ONCE) {
-        int64_t rows = std::min(ROWS_AT_ONCE, count - row);
+        int64_t rows = std::min(ROWS_AT_ONCE, count - row), at = start + row;
         float sums[ROWS_AT_ONCE * TILE] = {};
-        add_product(*output.first, one, tile, work.places[output.first_input].rows, row, rows, sums);
-        if (output.bias)
-            for (int64_t r = 0; r < rows; ++r)
-                for (int64_t o = 0; o < width; ++o) sums[r * TILE + o] += output.bias[from + o];
-        if (output.activation) functions.activate(sums, rows * TILE, output.activation);
-        for (int64_t r = 0; output.residual && r < rows; ++r) {
-            const float *residual = output.residual + (start + row + r) * output.residual_stride + from;
-            for (int64_t o = 0; o < width; ++o) sums[r * TILE + o] += residual[o];
+        tile_sums(*output.first, one, tile, work.places[output.first_input].rows, row, rows, sums);
+        finish.residual = output.residual ? output.residual + at * output.residual_stride + from : nullptr;
+        finish.out = output.out + at * output.out_stride + from;
+        if (!two) {
+            functions.finish(finish, sums, nullptr, rows);
+            continue;
         }
-        if (two) add_product(*output.second, two, tile, work.places[output.second_input].rows, row, rows, sums);
-        for (int64_t r = 0; r < rows; ++r) {
-            float *out = output.out + (start + row + r) * output.out_stride + from;
-            for (int64_t o = 0; o < width; ++o) out[o] = sums[r * TILE + o];
-        }
+        float others[ROWS_AT_ONCE * TILE] = {};
+        tile_sums(*output.second, two, tile, work.places[output.second_input].rows, row, rows, others);
+        functions.finish(finish, sums, others, rows);
     }
 }
 
 bool run_slab(Work &work, int64_t start, int64_t count, int threads) {
     RowFunctions functions = row_functions();
-    char *memory = scratch.of(lay_out(work, count, nullptr));
+    char *memory = scratch.of(1 + lay_out(work, start, count, nullptr));
     if (!memory) return false;
-    lay_out(work, count, memory);
+    lay_out(work, start, count, memory);
 
     int64_t numbers = 0;
-    for (int64_t i = 0; i < work.input_count; ++i) numbers += count * work.inputs[i].width;
-    parallel(numbers > PREPARED_BY_ONE ? threads : 1, count, [&](int64_t row) {
+    for (int64_t i = 0; i < work.input_count; ++i)
+        if (work.places[i].to.plain) numbers += count * work.inputs[i].width;
+    parallel(numbers > PREPARED_BY_ONE ? threads : 1, numbers ? count : 0, [&](int64_t row) {
         for (int64_t i = 0; i < work.input_count; ++i) {
+            if (!work.places[i].to.plain) continue;
             Input in = work.inputs[i];
             in.x += start * in.stride;
             functions.prepare(in, row, work.places[i].to);

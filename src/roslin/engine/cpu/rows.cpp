@@ -12,10 +12,10 @@ namespace roslin {
 RowFunctions row_functions() {
 #if defined(ROSLIN_X86)
     Level now = level();
-    if (now == AVX512 || now == AVX512_VNNI) return {avx512::prepare, avx512::activate, avx512::turn};
-    if (now == AVX2) return {avx2::prepare, avx2::activate, avx2::turn};
+    if (now == AVX512 || now == AVX512_VNNI) return {avx512::prepare, avx512::finish, avx512::turn};
+    if (now == AVX2) return {avx2::prepare, avx2::finish, avx2::turn};
 #endif
-    return {portable::prepare, portable::activate, portable::turn};
+    return {portable::prepare, portable::finish, portable::turn};
 }
 
 }  // namespace roslin

@@ -44,9 +44,20 @@ struct Prepared {
     int64_t block;  // 0: plain numbers are all that is wanted
 };
 
+// Where `finish` writes a tile's outputs of some rows, and what it adds to them before; both may be null.
+struct Finish {
+    const float *bias;  // [width]
+    const float *residual;
+    float *out;
+    int64_t residual_stride, out_stride;
+    int64_t width;  // outputs of the tile
+    int32_t activation;
+};
+
 struct RowFunctions {
     void (*prepare)(const Input &, int64_t row, const Prepared &);
-    void (*activate)(float *numbers, int64_t count, int32_t kind);
+    // Bias, activation and residual to sums [rows, TILE]; then others, where they are not null.
+    void (*finish)(const Finish &, float *sums, const float *others, int64_t rows);
     void (*turn)(const Turn &, int64_t row, float *heads);
 };
 

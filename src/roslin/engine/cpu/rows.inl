@@ -163,3 +163,25 @@ inline void turn(const Turn &how, int64_t row, float *heads) {
         }
     }
 }
+
+template <bool WHOLE>
+inline void finish_rows(const Finish &to, float *sums, const float *others, int64_t rows) {
+    const int64_t width = WHOLE ? TILE : to.width;
+    if (to.bias)
+        for (int64_t r = 0; r < rows; ++r)
+            for (int64_t o = 0; o < width; ++o) sums[r * TILE + o] += to.bias[o];
+    if (to.activation != NO_ACTIVATION) activate(sums, rows * TILE, to.activation);
+    for (int64_t r = 0; r < rows; ++r) {
+        float *x = sums + r * TILE, *out = to.out + r * to.out_stride;
+        if (to.residual)
+            for (int64_t o = 0; o < width; ++o) x[o] += to.residual[r * to.residual_stride + o];
+        if (others)
+            for (int64_t o = 0; o < width; ++o) x[o] += others[r * TILE + o];
+        for (int64_t o = 0; o < width; ++o) out[o] = x[o];
+    }
+}
+
+inline void finish(const Finish &to, float *sums, const float *others, int64_t rows) {
+    if (to.width == TILE) return finish_rows<true>(to, sums, others, rows);
+    finish_rows<false>(to, sums, others, rows);
+}
