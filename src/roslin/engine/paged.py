@@ -72,7 +72,7 @@ class PagedAttention:
             start = own.stop
         return torch.cat(outs)
 
-    def from_qkv(self, layer: int, qkv_NA: Tensor, turns: Turns, out_NA: Tensor) -> None:
+    def from_qkv(self, layer: int, qkv_NA: Tensor, turns: Turns, out_NA: Tensor, *, early: bool = False) -> None:
         """Turn queries and keys in `qkv_NA` [N, (H + 2 G) * K], remember keys and values, and gather into `out_NA`.
 
         Rows of both may lie apart; `qkv_NA` may hold anything afterwards. `out_NA` is [N, H * K].

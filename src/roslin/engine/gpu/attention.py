@@ -9,6 +9,8 @@ it, so that a step can be captured in a CUDA graph. To be imported only where Tr
 import triton
 import triton.language as tl
 
+from roslin.engine.gpu.vector_kernels import gdc_launch_dependents, gdc_wait
+
 NOTHING = tl.constexpr(-1e30)
 """The highest score of nobody: finite, so that no difference of two is a NaN."""
 
@@ -56,13 +58,18 @@ def attend_one(  # noqa: PLR0915 - one kernel
     out_stride, qkv_stride, table_stride, turn_stride, window, scale,
     groups: tl.constexpr, head_dim: tl.constexpr, turning: tl.constexpr, interleaved: tl.constexpr,
     fused: tl.constexpr, splits: tl.constexpr, block_size: tl.constexpr, tile: tl.constexpr, width: tl.constexpr,
+    early: tl.constexpr,
 ):  # fmt: skip
     """A token, a head and a split of its places, where every query has keys of its own.
 
     `fused`: the token's own key and value come from `qkv` and are written, and queries and keys are turned here; else
     both have happened, and `qkv` holds turned queries. A token whose position is negative is nobody's: it writes
-    nothing and gathers zeros.
+    nothing and gathers zeros. `early`: this is launched while the kernel before it ends; once that has ended, the one
+    behind may begin.
     """
+    if early:
+        gdc_wait()
+        gdc_launch_dependents()
     token, group, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     position = tl.load(positions + token).to(tl.int32)
     table = tables + tl.load(slots + token).to(tl.int64) * table_stride
@@ -139,9 +146,12 @@ def attend_shared(  # noqa: PLR0915 - one kernel
     out_stride, qkv_stride, table_stride, turn_stride, window, scale,
     groups: tl.constexpr, shared: tl.constexpr, head_dim: tl.constexpr, turning: tl.constexpr,
     interleaved: tl.constexpr, fused: tl.constexpr, splits: tl.constexpr, block_size: tl.constexpr,
-    tile: tl.constexpr, width: tl.constexpr, several: tl.constexpr, precision: tl.constexpr,
+    tile: tl.constexpr, width: tl.constexpr, several: tl.constexpr, precision: tl.constexpr, early: tl.constexpr,
 ):  # fmt: skip
     """The same where `shared` queries read the same keys: they are the rows of matrix products."""
+    if early:
+        gdc_wait()
+        gdc_launch_dependents()
     token, group, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     position = tl.load(positions + token).to(tl.int32)
     table = tables + tl.load(slots + token).to(tl.int64) * table_stride

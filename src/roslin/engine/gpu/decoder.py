@@ -36,10 +36,10 @@ MATRICES = ("qkv", "up", "out", "down")
 class FromProduct(Protocol):
     """An `Attend` that takes queries, keys and values as the product leaves them."""
 
-    def from_qkv(self, layer: int, qkv_NA: Tensor, turns: Turns, out_NA: Tensor) -> None:
+    def from_qkv(self, layer: int, qkv_NA: Tensor, turns: Turns, out_NA: Tensor, *, early: bool = False) -> None:
         """Turn queries and keys, remember keys and values, and put what each token gathers into `out_NA`.
 
-        Kernels that start early must let others do so only after they have waited themselves.
+        Where `early` its kernel may start early, and lets others do so only after it has waited itself.
         """
         ...
 
@@ -111,7 +111,8 @@ class _Parallel:
 
     def __call__(self, x_ND: Tensor, z_NI: Tensor, turns: Turns, attend: Attend) -> None:
         qkv_NA = self._first(x_ND, z_NI[:, self._attended :])
-        self._attention(qkv_NA, turns, attend, z_NI[:, : self._attended])
+        early = len(x_ND) == 1 and self._first.starts_early and self._last.starts_early
+        self._attention(qkv_NA, turns, attend, z_NI[:, : self._attended], early=early)
         self._last(z_NI, x_ND)
 
 
@@ -133,7 +134,8 @@ class _Sequential:
         width = len(x_ND) * self._attended
         attended_NA = z_NI.view(-1)[:width].view(len(x_ND), self._attended)
         active_NF = z_NI.view(-1)[width:].view(len(x_ND), -1)
-        self._attention(self._qkv(x_ND), turns, attend, attended_NA)
+        early = len(x_ND) == 1 and self._qkv.starts_early and self._out.starts_early
+        self._attention(self._qkv(x_ND), turns, attend, attended_NA, early=early)
         self._out(attended_NA, x_ND)
         self._up(x_ND, active_NF)
         self._down(active_NF, x_ND)
@@ -146,9 +148,9 @@ class _Attention:
         self._layer, self._normed = block.layer, config.qk_norm
         self._by_heads = HeadAttention(config, block)
 
-    def __call__(self, qkv_NA: Tensor, turns: Turns, attend: Attend, out_NA: Tensor) -> None:
+    def __call__(self, qkv_NA: Tensor, turns: Turns, attend: Attend, out_NA: Tensor, *, early: bool) -> None:
         if hasattr(attend, "from_qkv") and not self._normed:
-            cast("FromProduct", attend).from_qkv(self._layer, qkv_NA, turns, out_NA)
+            cast("FromProduct", attend).from_qkv(self._layer, qkv_NA, turns, out_NA, early=early)
         else:
             out_NA.copy_(self._by_heads(qkv_NA, turns, attend))
 

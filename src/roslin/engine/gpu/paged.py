@@ -73,14 +73,15 @@ class GpuAttention:
         self.from_qkv(layer, _beside(q_NHK, k_NGK, v_NGK), None, out_NHK.flatten(1))
         return out_NHK
 
-    def from_qkv(self, layer: int, qkv_NA: Tensor, turns: Turns | None, out_NA: Tensor) -> None:
+    def from_qkv(self, layer: int, qkv_NA: Tensor, turns: Turns | None, out_NA: Tensor, *, early: bool = False) -> None:
         """Turn queries and keys of `qkv_NA` [N, (H + 2 G) * K], remember keys and values, gather into `out_NA`.
 
-        Rows of both may lie apart; `out_NA` is [N, H * K]. Without `turns` they are turned already.
+        Rows of both may lie apart; `out_NA` is [N, H * K]. Without `turns` they are turned already. Where `early`, one
+        kernel for all is launched while that before it ends.
         """
         tokens = self._tokens
         if tokens.runs_T4 is None:
-            self._attend_alone(layer, qkv_NA, turns, out_NA, fused=True)
+            self._attend_alone(layer, qkv_NA, turns, out_NA, fused=True, early=early)
             return
         q_NA = self._written(layer, qkv_NA, turns)
         if tokens.alone:
@@ -92,7 +93,9 @@ class GpuAttention:
         """How long each token's sequence is as of this pass, [N]."""
         return positions_N + 1 if self._tokens.reach_N is None else self._tokens.reach_N
 
-    def _attend_alone(self, layer: int, qkv_NA: Tensor, turns: Turns | None, out_NA: Tensor, *, fused: bool) -> None:
+    def _attend_alone(
+        self, layer: int, qkv_NA: Tensor, turns: Turns | None, out_NA: Tensor, *, fused: bool, early: bool = False
+    ) -> None:
         keys, values = self._cache.layers[layer]
         tokens, groups, head_dim = self._tokens, self._groups, keys.shape[3]
         shared = self._heads // groups
@@ -107,13 +110,16 @@ class GpuAttention:
         )  # fmt: skip
         shape = (head_dim, turning, interleaved, fused, splits, BLOCK)
         grid = (tokens.alone, groups, splits)
+        told = {"launch_pdl": True} if early else {}
         if shared == 1:
             tile = min(64, max(BLOCK, NUMBERS // width))
-            attention.attend_one[grid](*operands, *shape, tile, width, num_warps=WARPS)
+            attention.attend_one[grid](*operands, *shape, tile, width, early, num_warps=WARPS, **told)
         else:
             precision = "ieee" if keys.dtype == torch.float32 else "tf32"
             tile = 32 if width > 128 else 64
-            attention.attend_shared[grid](*operands, shared, *shape, tile, width, several, precision, num_warps=4)
+            attention.attend_shared[grid](
+                *operands, shared, *shape, tile, width, several, precision, early, num_warps=4, **told
+            )
 
     def _written(self, layer: int, qkv_NA: Tensor, turns: Turns | None) -> Tensor:
         """Put keys and values into the cache; the turned queries, [N, H * K]."""

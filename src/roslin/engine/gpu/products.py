@@ -83,6 +83,11 @@ class NormedProduct:
         """Of the matrix."""
         return self._matrix.weight.nbytes
 
+    @property
+    def starts_early(self) -> bool:
+        """Whether one token's product is launched while the kernel before it ends."""
+        return self._launches[self.name].early > 0
+
     def rehearse(self, x_ND: Tensor) -> None:
         """One token's product, for its time only."""
         self._one(x_ND, x_ND.new_empty(1, max(1, self._split)), x_ND.new_empty(1, max(1, self._active)))
@@ -155,6 +160,11 @@ class ResidualProduct:
     def bytes(self) -> int:
         """Of the matrix."""
         return self._matrix.weight.nbytes
+
+    @property
+    def starts_early(self) -> bool:
+        """Whether one token's product is launched while the kernel before it ends."""
+        return self._launches[self.name].early > 0
 
     def rehearse(self, x_ND: Tensor) -> None:
         """One token's product, for its time only."""
