@@ -119,10 +119,10 @@ class Steps:
         self._decoder = decoder
         cache = KVCache(decoder.config, decoder.dtype, decoder.device)
         blocks = blocks_for(length)
-        cache.provide(blocks)
-        tables = torch.arange(blocks, dtype=torch.int32, device=DEVICE)[None]
-        self.token, self.position = (torch.zeros(1, dtype=torch.int64, device=DEVICE) for _ in range(2))
-        tokens = Tokens(torch.zeros(1, dtype=torch.int64, device=DEVICE), self.position, 1, None)
+        cache.provide(streams * blocks)
+        tables = torch.arange(streams * blocks, dtype=torch.int32, device=DEVICE).view(streams, blocks)
+        self.token, self.position = (torch.zeros(streams, dtype=torch.int64, device=DEVICE) for _ in range(2))
+        tokens = Tokens(torch.arange(streams, device=DEVICE), self.position, streams, None)
         self._attend = GpuAttention(cache, tables, tokens)
         self.logits = torch.zeros(streams, decoder.config.vocab_rows, dtype=decoder.dtype, device=DEVICE)
         self._step()
