@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Nothing is compiled ahead: that takes longer than the installation, and most modules are never imported.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 # The version of torch that constraints.txt names, installed first and alone, so that no other package's wish for it picks another build.
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
