@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from roslin.engine.cpu.chains import attention_by_chains
+from roslin.engine.cpu.decoder import KernelDecoder
 from roslin.engine.network import Network
 from roslin.engine.tree import ScoreRow, Tree, TreeAttention, common
 from roslin.errors import InputError, MachineError, out_of_memory
@@ -249,13 +250,21 @@ def _predicting(trees: Sequence[Tree]) -> Tensor:
 
 def _logprobs(decoder: Network, hidden_UD: Tensor, row_M: Tensor, targets_M: Tensor) -> Tensor:
     """Log-probabilities of targets, each predicted from a row, and 1.0 where one is the first choice, [2, M]."""
-    device = hidden_UD.device
     row_M, order_M = row_M.sort()
+    if isinstance(decoder, KernelDecoder) and not decoder.rounds_many:
+        found = decoder.logprobs(hidden_UD, torch.bincount(row_M), targets_M[order_M])
+    else:
+        found = _by_parts(decoder, hidden_UD, row_M, targets_M[order_M])
+    return found[:, order_M.argsort().to(found.device)]
+
+
+def _by_parts(decoder: Network, hidden_UD: Tensor, row_M: Tensor, targets_M: Tensor) -> Tensor:
+    """The same of sorted rows, by logits that are all there for some rows at a time."""
+    device = hidden_UD.device
     counts = torch.bincount(row_M // LOGIT_ROWS).tolist()
-    rows, targets = (torch.split(x.to(device), counts) for x in (row_M % LOGIT_ROWS, targets_M[order_M]))
+    rows, targets = (torch.split(x.to(device), counts) for x in (row_M % LOGIT_ROWS, targets_M))
     parts = zip(torch.split(hidden_UD, LOGIT_ROWS), rows, targets, strict=True)
-    found = torch.cat([_of_part(decoder, *part) for part in parts], 1)
-    return found[:, order_M.argsort().to(device)]
+    return torch.cat([_of_part(decoder, *part) for part in parts], 1)
 
 
 def _of_part(decoder: Network, hidden_CD: Tensor, row_P: Tensor, target_P: Tensor) -> Tensor:

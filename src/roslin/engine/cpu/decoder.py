@@ -57,7 +57,10 @@ class KernelDecoder:
             assert isinstance(block, Block)
             self._layers.append(kind(self.config, block, run))
             decoder.blocks[layer] = nn.Identity()
-        self._head = run(Products([Source(self.config.width)], [Sum(_packed(decoder.head), 0, decoder.head.bias)]))
+        head = Products([Source(self.config.width)], [Sum(_packed(decoder.head), 0, decoder.head.bias)])
+        self._head, self.logprobs = run(head), head.logprobs
+        self.rounds_many = run is _few_or_many
+        """Whether many rows are rounded to bfloat16, which `logprobs` does not do."""
 
     def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend, places_M: Tensor | None = None) -> Tensor:
         """The hidden states after the final norm, [N, D], or [M, D] of some places alone."""

@@ -194,6 +194,25 @@ class Products:
             raise MachineError(f"No memory for the products of {count} tokens: lower max_batch, or shorten.")
         return outs
 
+    def logprobs(self, x_NI: Tensor, counts_N: Tensor, targets_M: Tensor) -> Tensor:
+        """Of the one sum's outputs, taken as logits: log-probabilities, and 1.0 where a target is the first choice.
+
+        [2, M]; `targets_M` are the first row's, then the second's and so on, `counts_N` says how many each has.
+        """
+        starts = torch.zeros(len(counts_N) + 1, dtype=torch.int64)
+        torch.cumsum(counts_N, 0, out=starts[1:])
+        found = torch.empty(2, len(targets_M))
+        x_NI, targets_M = x_NI.contiguous(), targets_M.contiguous()
+        self._inputs[0].x, self._inputs[0].stride = x_NI.data_ptr(), x_NI.stride(0)
+        done = self._library.roslin_target_logprobs(
+            self._inputs, self._outputs, c_int64(len(x_NI)), c_void_p(starts.data_ptr()),
+            c_void_p(targets_M.data_ptr()), c_void_p(found[0].data_ptr()), c_void_p(found[1].data_ptr()),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        if not done:
+            raise MachineError(f"No memory for the logits of {len(x_NI)} tokens: read fewer at once.")
+        return found
+
     def turn(self, out: Tensor, turns: tuple[Tensor, Tensor] | None) -> None:
         """Turn the heads of the first sum, where there are any to turn: what a call does by itself."""
         if turn := self._turning(turns):

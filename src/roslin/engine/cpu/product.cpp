@@ -7,28 +7,13 @@
 
 #include "matrix.h"
 #include "pool.h"
+#include "product.h"
 #include "rows.h"
 
 namespace roslin {
 
-// One output: a product with its input, bias, activation and residual; then perhaps a second product with its own input.
-// What stands before the second can be had by itself, to the same bits.
-struct Output {
-    const Matrix *first, *second;  // `second` may be null
-    const float *bias;             // may be null
-    const float *residual;         // may be null, or be `out`
-    float *out;
-    int64_t residual_stride;
-    int64_t out_stride;
-    int32_t first_input, second_input;
-    int32_t activation;
-    int32_t unused;
-};
-
 namespace {
 
-constexpr int64_t MOST_INPUTS = 4;
-constexpr int64_t SLAB = 256;                 // rows that are prepared at once
 constexpr int64_t CHUNKS_A_THREAD = 6;        // so that a thread that is held up costs little
 constexpr int64_t PREPARED_BY_ONE = 1 << 15;  // numbers that one thread prepares faster than two
 
@@ -59,26 +44,14 @@ class Scratch {
 
 thread_local Scratch scratch;
 
-struct Place {
-    Prepared to;
-    Rows rows;
-};
-
-struct Work {
-    const Input *inputs;
-    int64_t input_count;
-    const Output *outputs;
-    int64_t output_count;
-    Place places[MOST_INPUTS];
-
-    const Matrix *matrix_of(int64_t input) const {
-        for (int64_t o = 0; o < output_count; ++o) {
-            if (outputs[o].first_input == input) return outputs[o].first;
-            if (outputs[o].second && outputs[o].second_input == input) return outputs[o].second;
-        }
-        return nullptr;
+const Matrix *matrix_of(const Work &work, int64_t input) {
+    for (int64_t o = 0; o < work.output_count; ++o) {
+        const Output &output = work.outputs[o];
+        if (output.first_input == input) return output.first;
+        if (output.second && output.second_input == input) return output.second;
     }
-};
+    return nullptr;
+}
 
 // Whether the matrices can read an input where it lies.
 bool as_it_is(const Input &in, const Matrix &matrix) {
@@ -95,7 +68,7 @@ int64_t lay_out(Work &work, int64_t start, int64_t rows, char *base) {
         return place;
     };
     for (int64_t i = 0; i < work.input_count; ++i) {
-        const Matrix *matrix = work.matrix_of(i);
+        const Matrix *matrix = matrix_of(work, i);
         int64_t padded = up_to(work.inputs[i].width, matrix->block), count = rows * padded;
         int64_t blocks = padded / matrix->block;
         if (as_it_is(work.inputs[i], *matrix)) {
@@ -130,34 +103,9 @@ void tile_sums(const Matrix &matrix, TileProduct product, int64_t tile, const Ro
         for (int64_t o = 0; o < TILE; ++o) sums[r * TILE + o] *= matrix.scale[tile * TILE + o];
 }
 
-void run_tile(const Work &work, const RowFunctions &functions, const Output &output, int64_t tile, int64_t start,
-              int64_t count) {
-    TileProduct one = tile_product(static_cast<Kind>(output.first->kind));
-    TileProduct two = output.second ? tile_product(static_cast<Kind>(output.second->kind)) : nullptr;
-    int64_t from = tile * TILE;
-    Finish finish = {};
-    finish.width = std::min(TILE, output.first->outputs - from);
-    finish.activation = output.activation;
-    finish.bias = output.bias ? output.bias + from : nullptr;
-    finish.residual_stride = output.residual_stride;
-    finish.out_stride = output.out_stride;
-    for (int64_t row = 0; row < count; row += ROWS_AT_ONCE) {
-        int64_t rows = std::min(ROWS_AT_ONCE, count - row), at = start + row;
-        float sums[ROWS_AT_ONCE * TILE] = {};
-        tile_sums(*output.first, one, tile, work.places[output.first_input].rows, row, rows, sums);
-        finish.residual = output.residual ? output.residual + at * output.residual_stride + from : nullptr;
-        finish.out = output.out + at * output.out_stride + from;
-        if (!two) {
-            functions.finish(finish, sums, nullptr, rows);
-            continue;
-        }
-        float others[ROWS_AT_ONCE * TILE] = {};
-        tile_sums(*output.second, two, tile, work.places[output.second_input].rows, row, rows, others);
-        functions.finish(finish, sums, others, rows);
-    }
-}
+}  // namespace
 
-bool run_slab(Work &work, int64_t start, int64_t count, int threads) {
+bool prepare_slab(Work &work, int64_t start, int64_t count, int threads) {
     RowFunctions functions = row_functions();
     char *memory = scratch.of(1 + lay_out(work, start, count, nullptr));
     if (!memory) return false;
@@ -174,7 +122,41 @@ bool run_slab(Work &work, int64_t start, int64_t count, int threads) {
             functions.prepare(in, row, work.places[i].to);
         }
     });
+    return true;
+}
 
+void run_tile(const Work &work, const RowFunctions &functions, const Output &output, int64_t tile, int64_t start,
+              int64_t count, float *out, int64_t out_stride) {
+    TileProduct one = tile_product(static_cast<Kind>(output.first->kind));
+    TileProduct two = output.second ? tile_product(static_cast<Kind>(output.second->kind)) : nullptr;
+    int64_t from = tile * TILE;
+    Finish finish = {};
+    finish.width = std::min(TILE, output.first->outputs - from);
+    finish.activation = output.activation;
+    finish.bias = output.bias ? output.bias + from : nullptr;
+    finish.residual_stride = output.residual_stride;
+    finish.out_stride = out_stride;
+    for (int64_t row = 0; row < count; row += ROWS_AT_ONCE) {
+        int64_t rows = std::min(ROWS_AT_ONCE, count - row), at = start + row;
+        float sums[ROWS_AT_ONCE * TILE] = {};
+        tile_sums(*output.first, one, tile, work.places[output.first_input].rows, row, rows, sums);
+        finish.residual = output.residual ? output.residual + at * output.residual_stride + from : nullptr;
+        finish.out = out + row * out_stride;
+        if (!two) {
+            functions.finish(finish, sums, nullptr, rows);
+            continue;
+        }
+        float others[ROWS_AT_ONCE * TILE] = {};
+        tile_sums(*output.second, two, tile, work.places[output.second_input].rows, row, rows, others);
+        functions.finish(finish, sums, others, rows);
+    }
+}
+
+namespace {
+
+bool run_slab(Work &work, int64_t start, int64_t count, int threads) {
+    if (!prepare_slab(work, start, count, threads)) return false;
+    RowFunctions functions = row_functions();
     int64_t bytes = 0, tiles = 0;
     for (int64_t o = 0; o < work.output_count; ++o) {
         const Output &output = work.outputs[o];
@@ -191,7 +173,8 @@ bool run_slab(Work &work, int64_t start, int64_t count, int threads) {
             const Output &output = work.outputs[o];
             int64_t own = output.first->tiles();
             for (int64_t t = std::max(begin, before); t < std::min(end, before + own); ++t)
-                run_tile(work, functions, output, t - before, start, count);
+                run_tile(work, functions, output, t - before, start, count,
+                         output.out + start * output.out_stride + (t - before) * TILE, output.out_stride);
             before += own;
         }
     });

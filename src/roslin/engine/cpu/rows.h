@@ -54,11 +54,18 @@ struct Finish {
     int32_t activation;
 };
 
+// Logits in short: the highest, the first place where it stands, and the sum of e to the power of how far each is from it.
+struct Outlook {
+    float most, sum;
+    int64_t first;
+};
+
 struct RowFunctions {
     void (*prepare)(const Input &, int64_t row, const Prepared &);
     // Bias, activation and residual to sums [rows, TILE]; then others, where they are not null.
     void (*finish)(const Finish &, float *sums, const float *others, int64_t rows);
     void (*turn)(const Turn &, int64_t row, float *heads);
+    Outlook (*outlook)(const float *logits, int64_t count);
 };
 
 RowFunctions row_functions();

@@ -185,3 +185,23 @@ inline void finish(const Finish &to, float *sums, const float *others, int64_t r
     if (to.width == TILE) return finish_rows<true>(to, sums, others, rows);
     finish_rows<false>(to, sums, others, rows);
 }
+
+// A NaN among the logits is no highest, but makes the sum one. The sum is that of torch's log_softmax, number by number
+// in 16 lanes: what that loses of an exact one, some 1e-6, it loses too, or long texts would part from those of others.
+inline Outlook outlook(const float *logits, int64_t count) {
+    float lanes[LANES], sums[LANES] = {};
+    int64_t whole = count - count % LANES, first = 0;
+    for (int64_t i = 0; i < LANES; ++i) lanes[i] = -INFINITY;
+    for (int64_t k = 0; k < whole; k += LANES)
+        for (int64_t i = 0; i < LANES; ++i) lanes[i] = logits[k + i] > lanes[i] ? logits[k + i] : lanes[i];
+    for (int64_t k = whole; k < count; ++k) lanes[0] = logits[k] > lanes[0] ? logits[k] : lanes[0];
+    float most = lanes[0];
+    for (int64_t i = 1; i < LANES; ++i) most = lanes[i] > most ? lanes[i] : most;
+    for (int64_t k = 0; k < whole; k += LANES)
+        for (int64_t i = 0; i < LANES; ++i) sums[i] += exponential(logits[k + i] - most);
+    for (int64_t k = whole; k < count; ++k) sums[k - whole] += exponential(logits[k] - most);
+    for (bool found = false; first < whole && !found; first += found ? 0 : LANES)
+        for (int64_t i = 0; i < LANES; ++i) found |= logits[first + i] == most;
+    while (first < count && logits[first] != most) ++first;
+    return {most, total_of(sums), first};
+}
