@@ -25,7 +25,7 @@ class Reciter:
         self, ids_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, places_M: torch.Tensor | None = None
     ) -> torch.Tensor:
         keys = (ids_N == self._key).nonzero()
-        if len(keys):
+        if len(keys) and bool((positions_N == 0).any()):  # in a prompt: what is computed on trial may have a key too
             self._start = int(positions_N[keys[-1]])
         hidden_N1 = (positions_N - self._start)[:, None].float()
         return hidden_N1 if places_M is None else hidden_N1[places_M]

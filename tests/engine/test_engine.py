@@ -104,7 +104,7 @@ def test_many_long_requests_finish_in_a_tiny_cache_as_they_do_in_a_large_one(dec
     expected = large.run(requests)
     assert large.preempted == 0
     for ahead in (False, True):
-        tiny = Engine(decoder, VOCABULARY, 8, cache_tokens=200, ahead=ahead)
+        tiny = Engine(decoder, VOCABULARY, 8, cache_tokens=200, ahead=ahead, speculate=False)
         found = tiny.run(requests)
         assert tiny.preempted > 1
         for one, other in zip(found, expected, strict=True):
@@ -155,7 +155,7 @@ def test_memory_that_cannot_be_had_makes_requests_wait_and_not_fail(
     expected = Engine(neox, VOCABULARY, 8).run(requests)
     provide = KVCache.provide
     monkeypatch.setattr(KVCache, "provide", lambda self, blocks: blocks <= 64 and provide(self, blocks))
-    engine = Engine(neox, VOCABULARY, 8, cache_tokens=100_000)
+    engine = Engine(neox, VOCABULARY, 8, cache_tokens=100_000, speculate=False)
     found = engine.run(requests)
     assert engine.preempted > 0
     assert [one.ids for one in found] == [one.ids for one in expected]
@@ -188,7 +188,9 @@ def test_a_pass_ahead_changes_nothing_of_what_comes_back_and_when(decoder: Decod
     """Step by step; and what the cache keeps in the end."""
     stops = frozenset({3, 8, 21})
     requests = [Request([n + 3, 9, 2] * 6, 40, Sampling(seed=n), stops) for n in range(5)]
-    engines = [Engine(decoder, VOCABULARY, 5, weights_stay=True, ahead=ahead) for ahead in (False, True)]
+    engines = [
+        Engine(decoder, VOCABULARY, 5, weights_stay=True, ahead=ahead, speculate=False) for ahead in (False, True)
+    ]
     for engine in engines:
         engine.submit_all(requests)
     while engines[0].busy:

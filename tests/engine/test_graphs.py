@@ -20,8 +20,8 @@ def kernels_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "mistral"])
-@pytest.mark.parametrize("graphs", [False, True])
-def test_an_engine_with_kernels_and_graphs_answers_as_the_plain_one(family: str, graphs: bool) -> None:
+@pytest.mark.parametrize(("graphs", "speculate"), [(False, False), (True, False), (True, True)])
+def test_an_engine_with_kernels_and_graphs_answers_as_the_plain_one(family: str, graphs: bool, speculate: bool) -> None:
     decoder = tiny_decoder(family)
     stops = frozenset({4, 11})
     requests = [
@@ -32,7 +32,9 @@ def test_an_engine_with_kernels_and_graphs_answers_as_the_plain_one(family: str,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("roslin.engine.engine.has_kernels", lambda device: False)
         expected = Engine(decoder, VOCABULARY, 3).run(requests)
-    engine = Engine(decoder.to(DEVICE), VOCABULARY, 3, weights_stay=True, graphs=graphs, ahead=True)
+    engine = Engine(
+        decoder.to(DEVICE), VOCABULARY, 3, weights_stay=True, graphs=graphs, ahead=True, speculate=speculate
+    )
     for chosen in (requests, requests[3:4]):  # the second time all are greedy
         found = engine.run(chosen)
         for one, other in zip(found, expected if len(chosen) > 1 else expected[3:4], strict=True):

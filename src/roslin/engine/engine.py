@@ -4,8 +4,10 @@ It is not made for several threads: whoever owns it calls it from one.
 """
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +25,7 @@ from roslin.engine.resident import Resident
 from roslin.engine.sampler import Sampler
 from roslin.engine.scheduler import PROMPT_TOKENS_BESIDE, Run, Scheduler
 from roslin.engine.slots import Slots
+from roslin.engine.speculation import Speculation
 from roslin.engine.streams import Streams, has_kernels
 from roslin.errors import InputError, MachineError, out_of_memory
 from roslin.model.finite import find_fault, not_finite, watched_hidden
@@ -45,11 +48,15 @@ class Occupancy:
 
 @dataclass(frozen=True)
 class _Pass:
-    """One pass of the decoder, done or on its way: who draws a token after it, and what they draw."""
+    """One pass of the decoder, done or on its way, and what is drawn after it."""
 
     runs: Sequence[Run]
-    drawing: list[Generation]
     drawn: Drawn | None
+
+    @property
+    def guesses(self) -> bool:
+        """Whether it computes any guessed token."""
+        return any(run.proposed for run in self.runs)
 
 
 class Engine:
@@ -69,6 +76,7 @@ class Engine:
         cache_tokens: int | None = None,
         ahead: bool | None = None,
         graphs: bool = False,
+        speculate: bool | None = None,
     ) -> None:
         """`vocabulary` is the tokenizer's size: ids at or above it are padding rows of the head and are never drawn.
 
@@ -77,7 +85,10 @@ class Engine:
         has left in the cache; else only with what those beside it have. `ahead`: each pass begins before the tokens of
         the one before are read, so that a GPU never waits for the host (None: on a GPU); who stops is found one pass
         late, and what that has computed for it is dropped. `graphs`: passes in which everybody answers are captured
-        as CUDA graphs, for which the weights must stay.
+        as CUDA graphs, for which the weights must stay. `speculate`: tokens that follow where an answer's latest ones
+        stood before, in prompt or answer, are computed on trial beside them, and kept if they are what is drawn; what
+        comes back is the same, several tokens of a pass one step after the other. None: where that is found to be
+        faster, in fp32 on a CPU (whose kernels compute in that); False: never; True: whenever there are any.
         Raises InputError when the head has fewer rows than `vocabulary`, or `max_batch` is not positive.
         """
         if not 0 < vocabulary <= decoder.config.vocab_rows:
@@ -95,6 +106,9 @@ class Engine:
         self._ahead = decoder.device.type == "cuda" if ahead is None else ahead
         self._with_graphs = graphs and weights_stay and has_kernels(decoder.device) and not _lengths_matter(decoder)
         self._with_graphs = self._with_graphs and decoder.dtype != torch.float16  # each layer is watched there
+        by_itself = speculate is None and decoder.device.type == "cpu" and decoder.dtype == torch.float32
+        guesses = (speculate or by_itself) and decoder.dtype != torch.float16  # a wrong guess could overflow
+        self._speculation = Speculation(always=not by_itself) if guesses else None
         self._sampler: tuple[list[int], Sampler] | None = None
         self._on_its_way: _Pass | None = None
         self._graphs: tuple[int, Graphs] | None = None
@@ -170,46 +184,64 @@ class Engine:
 
     @torch.no_grad()  # not inference_mode: Ctrl-C within its entry lets it end in the middle of a later step
     def _step(self) -> list[Event]:
-        current, self._on_its_way = self._on_its_way or self._launch(), None
+        if untold := [generation for generation in self._scheduler.running if generation.kept]:
+            return self._tell(untold, first=False)
+        current, self._on_its_way = self._on_its_way or self._guess_and_launch(), None
         if current is None:
             return []
-        # Where somebody may have to give way, all must be known first.
-        if self._ahead and not self._scheduler.may_be_short:
+        if self._ahead and not self._must_be_read_first(current):
             self._on_its_way = self._launch()
         return self._settle(current)
+
+    def _must_be_read_first(self, current: _Pass) -> bool:
+        """Whether the next pass depends on what comes of this one: somebody may have to give way, or guesses pay."""
+        if self._scheduler.may_be_short or current.guesses:
+            return True
+        return self._speculation is not None and any(self._speculation.counts(self._scheduler.running))
+
+    def _guess_and_launch(self) -> _Pass | None:
+        """Begin a pass when all tokens are read."""
+        if self._speculation is None:
+            return self._launch()
+        self._speculation.propose(self._scheduler.running)
+        started = time.perf_counter()
+        launched = self._launch()
+        if launched and all(run.draws == run.stop - run.start for run in launched.runs):
+            self._speculation.costs.saw(sum(run.draws for run in launched.runs), time.perf_counter() - started)
+        return launched
 
     def _launch(self) -> _Pass | None:
         """Begin the next pass, if there is anything to be computed."""
         runs = self._scheduler.plan()
         if not runs:
             return None
-        drawing = [run.generation for run in runs if run.draws]
-        if self._with_graphs and all(run.generation.resident for run in runs):
-            drawn: Drawn | None = self._replayed(runs, drawing)
+        if self._with_graphs and all(run.generation.resident and not run.proposed for run in runs):
+            drawn: Drawn | None = self._replayed(runs)
         else:
             if any(run.stop - run.start > 1 for run in runs):
                 runs.sort(key=lambda run: run.stop - run.start)
-                drawing = [run.generation for run in runs if run.draws]
             stream = self._streams.of(runs)
             hidden_ND = watched_hidden(self.decoder, stream.ids_N, stream.positions_N, stream.attend)
             drawn = None
-            if drawing:
+            if any(run.draws for run in runs):
                 logits_BV = self.decoder.logits(hidden_ND[stream.lasts_B]).float()
-                drawn = self._draw(drawing, logits_BV, stream.slots_B)
-        for generation in drawing:
-            generation.pending += 1
-            generation.resident = True
-        return _Pass(runs, drawing, drawn)
+                drawn = self._draw(runs, logits_BV, stream.slots_B)
+        for run in runs:
+            if run.draws:
+                run.generation.pending += 1
+                run.generation.resident = True
+        return _Pass(runs, drawn)
 
-    def _replayed(self, runs: Sequence[Run], drawing: Sequence[Generation]) -> Drawn:
+    def _replayed(self, runs: Sequence[Run]) -> Drawn:
         """What is drawn after a pass in which everybody computes the token that stands in its slot on the device."""
-        slots, positions = [g.slot or 0 for g in drawing], [run.start for run in runs]
+        slots, positions = [run.generation.slot or 0 for run in runs], [run.start for run in runs]
         self._resident.update()
         graphs = self._captured_graphs()
-        if all(g.request.sampling.greedy and not g.request.top_logprobs for g in drawing):
+        requests = [run.generation.request for run in runs]
+        if all(request.sampling.greedy and not request.top_logprobs for request in requests):
             return Drawn(*graphs.greedy(slots, positions))
         slots_B = self._resident.sent(np.array(slots))
-        return self._draw(drawing, graphs.logits(slots, positions), slots_B)
+        return self._draw(runs, graphs.logits(slots, positions), slots_B)
 
     def _captured_graphs(self) -> "Graphs":
         if self._graphs is None or self._graphs[0] != self._cache.blocks:
@@ -224,15 +256,22 @@ class Engine:
         """The news of a pass. Of those who have ended since it began, nothing more is heard."""
         if done.drawn is None:
             return []
-        pairs = zip(done.drawing, done.drawn.read(), strict=True)
-        heard = [(generation, token) for generation, token in pairs if generation.completion is None]
-        if not all(math.isfinite(token.logprob) for _, token in heard):
+        tokens = iter(done.drawn.read())
+        drawn = [(run, list(islice(tokens, run.draws))) for run in done.runs if run.draws]
+        heard = [(run, own) for run, own in drawn if run.generation.completion is None]
+        for run, own in heard:
+            run.generation.keep(run.proposed, own)
+        if not all(math.isfinite(token.logprob) for run, _ in heard for token in run.generation.kept):
             raise self._fault(done)
-        events = []
-        for generation, token in heard:
-            generation.pending -= 1
-            events.append(generation.take(token))
-            generation.name_blocks()
+        for run, _ in heard:
+            if run.proposed:
+                self._resident.latest_S[run.generation.slot or 0] = run.generation.kept[-1].id
+        return self._tell([run.generation for run, _ in heard], first=True)
+
+    def _tell(self, generations: Sequence[Generation], *, first: bool) -> list[Event]:
+        """A token of each, the `first` of those that it has kept of a pass, or the next."""
+        events = [generation.tell(first=first) for generation in generations]
+        for generation in generations:
             if generation.completion:
                 self._scheduler.remove(generation)
         return events
@@ -301,11 +340,12 @@ class Engine:
             if generation.completion is None:
                 self.cancel(generation.number)
 
-    def _draw(self, running: Sequence[Generation], logits_BV: Tensor, slots_B: Tensor) -> Drawn:
-        numbers = [g.number for g in running]
+    def _draw(self, runs: Sequence[Run], logits_BV: Tensor, slots_B: Tensor) -> Drawn:
+        drawing = [(run.generation, place) for run in runs for place in range(run.draws)]
+        running, steps = [g for g, _ in drawing], [g.drawn + g.pending + place for g, place in drawing]
+        numbers, streams = [g.number for g in running], [g.stream for g in running]
         if self._sampler is None or self._sampler[0] != numbers:
             self._sampler = numbers, Sampler([g.request.sampling for g in running], logits_BV.device)
-        streams, steps = [g.stream for g in running], [g.drawn + g.pending for g in running]
         ids_B = self._sampler[1].choose(logits_BV[:, : self.vocabulary], streams, steps)
         self._resident.latest_S[slots_B] = ids_B
         total_B1 = torch.logsumexp(logits_BV, -1, keepdim=True)

@@ -2,9 +2,12 @@
 
 import time
 from array import array
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from roslin.engine.block_table import BlockTable
+from roslin.engine.lookup import Lookup
 from roslin.engine.noise import fresh_seed, stream_key
 from roslin.engine.request import Completion, Event, FinishReason, Request, Timings, Token
 
@@ -32,6 +35,11 @@ class Generation:
     """How many tokens have been drawn, or will be by passes on their way, that nobody has read yet."""
     resident: bool = False
     """Whether its latest token stands on the device, in its slot, for the next pass to begin with."""
+    proposed: list[int] = field(default_factory=list)
+    """Guesses at what comes next, for the next pass to compute beside the latest token."""
+    kept: deque[Token] = field(default_factory=deque)
+    """Tokens drawn in one pass that are still to be told; all but the last have their keys and values in the cache."""
+    lookup: Lookup = field(init=False)
 
     def __post_init__(self) -> None:
         """Fix the random stream now, so that nothing later can change what is drawn."""
@@ -39,6 +47,7 @@ class Generation:
         self.seed = fresh_seed() if sampling.seed is None else sampling.seed
         self.stream = stream_key(self.seed, sampling.stream, self.request.prompt_ids)
         self.ids = list(self.request.prompt_ids)
+        self.lookup = Lookup(len(self.ids))
 
     @property
     def length(self) -> int:
@@ -72,6 +81,23 @@ class Generation:
         if original is not None and max(len(self.request.prompt_ids), stop) > original:
             what.extend(max(len(self.request.prompt_ids), place + 1) for place in range(start, stop))
         return what.tobytes()
+
+    def keep(self, proposed: Sequence[int], drawn: Sequence[Token]) -> None:
+        """Of tokens drawn behind the latest one and behind each proposed one, keep those before which all is right."""
+        self.pending -= 1
+        self.kept.append(drawn[0])
+        for guess, before, token in zip(proposed, drawn, drawn[1:], strict=False):
+            if guess != before.id:
+                return
+            self.kept.append(token)
+
+    def tell(self, *, first: bool) -> Event:
+        """Add the next token that was kept, as if the pass for it had been made now; the `first` one's has been."""
+        if not first:
+            self.computed += 1
+        event = self.take(self.kept.popleft())
+        self.name_blocks()
+        return event
 
     def take(self, token: Token) -> Event:
         """Add a drawn token; the event it makes, with the completion when it was the last one."""

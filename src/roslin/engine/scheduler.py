@@ -1,7 +1,7 @@
 """Which tokens the next pass computes: who waits, who runs, and who gives way when the cache is full."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,12 +19,16 @@ product needs to run at full speed."""
 
 @dataclass(slots=True)
 class Run:
-    """Ids `start` to `stop` of a generation, to be computed in this pass; `draws`: its next token is drawn after it."""
+    """Ids `start` to `stop` of a generation, to be computed in this pass: of its own, and then the `proposed` ones.
+
+    A token is drawn after each of the last `draws` of them.
+    """
 
     generation: Generation
     start: int
     stop: int
-    draws: bool
+    draws: int
+    proposed: Sequence[int] = ()
 
 
 class Scheduler:
@@ -94,8 +98,12 @@ class Scheduler:
 
     def _run(self, generation: Generation, count: int) -> Run:
         assert generation.table is not None and generation.slot is not None
-        stop = generation.computed + count
-        run = Run(generation, generation.computed, stop, stop == generation.length)
+        start, stop = generation.computed, generation.computed + count
+        proposed, generation.proposed = generation.proposed, []
+        if not generation.table.extend(stop + len(proposed)):
+            proposed = []  # nobody gives way for a guess
+        run = Run(generation, start, stop + len(proposed), (stop == generation.length) + len(proposed), proposed)
+        # Proposed tokens count only when they have proved right; what stands there else is written over.
         generation.computed = stop
         generation.name_blocks()
         self._slots.write(generation.slot, generation.table.blocks)
@@ -137,3 +145,4 @@ class Scheduler:
         generation.table.release()
         self._slots.free(generation.slot)
         generation.table, generation.slot, generation.computed, generation.resident = None, None, 0, False
+        generation.proposed = []

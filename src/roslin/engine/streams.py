@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -61,11 +62,11 @@ class Streams:
         ids_N, positions_N, slots_N = self._resident.sent(numbers_SN)[:, :total]
         if (numbers_SN[0] == UNREAD).any():
             ids_N = torch.where(ids_N == UNREAD, self._resident.latest_S[slots_N], ids_N)
-        draws_R = np.array([run.draws for run in runs])
         lasts_B: Tensor | slice = slice(None)
         slots_B = slots_N
-        if not draws_R.all() or total != len(runs):
-            lasts_B = self._resident.sent(ends_R[draws_R] - 1)
+        if total != sum(run.draws for run in runs):
+            lasts = [range(end - run.draws, end) for run, end in zip(runs, ends_R.tolist(), strict=True)]
+            lasts_B = self._resident.sent(np.array([*chain.from_iterable(lasts)], dtype=np.int64))
             slots_B = slots_N[lasts_B]
         if self._kernels:
             attend = self._by_kernels(runs, slots_N, positions_N, counts, slots_R, starts_R, ends_R)
@@ -88,7 +89,7 @@ class Streams:
         self._resident.update()
         alone = int((counts == 1).sum())
         runs_T4 = None
-        if not all(run.generation.resident for run in runs):
+        if alone < len(runs) or not all(run.generation.resident for run in runs):
             tiles_R = -(-counts[alone:] // RUN)
             within_T = (np.arange(tiles_R.sum()) - np.repeat(tiles_R.cumsum() - tiles_R, tiles_R)) * RUN
             counts_T, slots_T, starts_T, ends_T = (
@@ -112,9 +113,6 @@ def _ids(runs: Sequence[Run]) -> list[int]:
     """The ids that are known, and UNREAD for those that are not: the last one of a run of one."""
     ids: list[int] = []
     for run in runs:
-        known = run.generation.ids
-        if run.stop <= len(known):
-            ids += known[run.start : run.stop]
-        else:
-            ids.append(UNREAD)
+        known = run.generation.ids[run.start : run.stop]
+        ids += [*known, *run.proposed] or [UNREAD]
     return ids
