@@ -33,6 +33,9 @@ from roslin.model.finite import find_fault, not_finite, watched_hidden
 if TYPE_CHECKING:
     from roslin.engine.graphs import Graphs
 
+SAMPLERS = 8
+"""That are kept, for one and the same sequences with more or fewer guesses."""
+
 
 @dataclass(frozen=True)
 class Occupancy:
@@ -109,7 +112,8 @@ class Engine:
         by_itself = speculate is None and decoder.device.type == "cpu" and decoder.dtype == torch.float32
         guesses = (speculate or by_itself) and decoder.dtype != torch.float16  # a wrong guess could overflow
         self._speculation = Speculation(always=not by_itself) if guesses else None
-        self._sampler: tuple[list[int], Sampler] | None = None
+        self._samplers: dict[tuple[int, ...], Sampler] = {}
+        """By the numbers of those that draw, for each of its rows."""
         self._on_its_way: _Pass | None = None
         self._graphs: tuple[int, Graphs] | None = None
         """Beside the number of blocks that the cache had, which has not moved while it has as many."""
@@ -343,10 +347,12 @@ class Engine:
     def _draw(self, runs: Sequence[Run], logits_BV: Tensor, slots_B: Tensor) -> Drawn:
         drawing = [(run.generation, place) for run in runs for place in range(run.draws)]
         running, steps = [g for g, _ in drawing], [g.drawn + g.pending + place for g, place in drawing]
-        numbers, streams = [g.number for g in running], [g.stream for g in running]
-        if self._sampler is None or self._sampler[0] != numbers:
-            self._sampler = numbers, Sampler([g.request.sampling for g in running], logits_BV.device)
-        ids_B = self._sampler[1].choose(logits_BV[:, : self.vocabulary], streams, steps)
+        numbers, streams = tuple(g.number for g in running), [g.stream for g in running]
+        if numbers not in self._samplers:
+            if len(self._samplers) == SAMPLERS:
+                self._samplers.clear()
+            self._samplers[numbers] = Sampler([g.request.sampling for g in running], logits_BV.device)
+        ids_B = self._samplers[numbers].choose(logits_BV[:, : self.vocabulary], streams, steps)
         self._resident.latest_S[slots_B] = ids_B
         total_B1 = torch.logsumexp(logits_BV, -1, keepdim=True)
         logprobs_B = (logits_BV.gather(-1, ids_B[:, None]) - total_B1)[:, 0]
@@ -362,7 +368,7 @@ class Engine:
         for generation in self._scheduler.all():
             if generation.completion is None:
                 generation.end("cancelled")
-        self._sampler = None
+        self._samplers.clear()
         limit = self._pool.limit
         self._begin()
         self._pool.limit = limit
