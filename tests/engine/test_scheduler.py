@@ -145,3 +145,31 @@ def test_under_dynamic_scaling_only_beginnings_of_like_length_are_shared_beyond_
     assert one.content(0, BLOCK, original=None) == other.content(0, BLOCK, original=None)
     assert one.content(0, BLOCK, original=64) != other.content(0, BLOCK, original=64)
     assert other.content(0, BLOCK, original=64) == Generation(1, Request([7] * 90, 9)).content(0, BLOCK, original=64)
+
+
+def test_guesses_take_blocks_that_are_free_and_nobody_gives_way_for_one() -> None:
+    chance, simulation = Random(0), Simulation(4)
+    answering = simulation.submit([0] * 2 * BLOCK, BLOCK)
+    simulation.step(chance)
+    answering.proposed = [1, 2, 3]
+    [run] = simulation.scheduler.plan()
+    assert (run.start, run.stop, run.draws, run.proposed) == (2 * BLOCK, 2 * BLOCK + 4, 4, [1, 2, 3])
+    assert (answering.computed, answering.proposed) == (2 * BLOCK + 1, [])
+    other = simulation.submit([1] * (BLOCK - 1), 2)
+    answering.take(Token(1, 0.0))
+    simulation.step(chance)  # every block is held now
+    assert simulation.pool.free == 0
+    other.proposed, answering.proposed = [7, 7], [8]
+    runs = {run.generation: run for run in simulation.scheduler.plan()}
+    assert (runs[answering].draws, runs[other].draws) == (2, 1)
+    assert simulation.scheduler.preempted == 0
+
+
+def test_guesses_of_one_who_gives_way_are_forgotten() -> None:
+    chance, simulation = Random(0), Simulation(4)
+    old = simulation.submit([0] * 30, 34)
+    young = simulation.submit([1] * 10, 40)
+    while not simulation.scheduler.preempted:
+        young.proposed = [5] if young.slot is not None else young.proposed
+        simulation.step(chance)
+    assert old.slot is not None and young.proposed == []

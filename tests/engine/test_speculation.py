@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from roslin.engine import GREEDY, Completion, Engine, Network, Request, Sampling, Token, fuse
 from roslin.engine.generation import Generation
 from roslin.engine.speculation import PassCosts, Speculation
-from roslin.model import Decoder
+from roslin.model import Decoder, scaled
 from tiny_decoders import FAMILIES, VOCABULARY, plain_logits, tiny_decoder
 
 FEW = 5
@@ -109,12 +109,18 @@ def _soak(engine: Engine, waiting: list[Request], chance: Random) -> tuple[dict[
     return requests, ended
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize(
+    ("family", "scaling"), [*((family, "") for family in sorted(FAMILIES)), ("llama", "dynamic:2")]
+)
 @pytest.mark.parametrize("ahead", [False, True])
 def test_one_request_comes_back_step_by_step_as_without_guesses_in_fewer_passes(
-    family: str, ahead: bool, monkeypatch: pytest.MonkeyPatch
+    family: str, scaling: str, ahead: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoder = tiny_decoder(family)
+    decoder = tiny_decoder(family, positions=60 if scaling else 400)
+    if scaling:
+        stretched = Decoder(scaled(decoder.config, scaling))
+        stretched.load_state_dict(decoder.state_dict())
+        decoder = stretched
     requests = [Request([1, 2, 3, 0] * 6, 90, sampling) for sampling in (GREEDY, Sampling(0.7, seed=3), GREEDY)]
     engines = [
         Engine(decoder, FEW, weights_stay=True, cache_tokens=400, ahead=ahead, speculate=speculate)
