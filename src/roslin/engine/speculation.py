@@ -18,7 +18,7 @@ MOST = 7
 _SAMPLES = 3
 _REMEMBERED = 500
 """Passes after which a size that was not taken any more is tried again."""
-_GAIN = 1.05
+_GAIN = 1.1
 """What must be hoped for at least, to outweigh what is not counted: drawing, and the host's work."""
 _HOPED = 0.02
 """Part of a pass that one row more is hoped to cost, until that is measured."""
