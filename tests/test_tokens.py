@@ -42,6 +42,7 @@ def test_a_long_text_does_not_hold_up_other_threads(keyed: Tokenizer) -> None:
     assert during > 3
 
 
+@pytest.mark.full
 def test_dolly_15k_has_the_ids_of_the_original_recipe(dolly_15k: Path, pythia_tokenizer: Path) -> None:
     """All 15,011 records against transformers' own tokenization of the full text, with the keys found among its ids."""
     from transformers import PreTrainedTokenizerFast

@@ -119,6 +119,7 @@ fit(recipe, prepare(recipe), Callbacks(on_step=lambda log: print(log.update, flu
 """
 
 
+@pytest.mark.full
 def test_killed_it_resumes_bitwise(adapting: Recipe, tmp_path: Path) -> None:
     files = {}
     for name in ("whole", "killed"):

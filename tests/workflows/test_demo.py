@@ -35,6 +35,7 @@ def short(monkeypatch: pytest.MonkeyPatch, some_starter_records: Path) -> None:
     monkeypatch.setattr(module, "JUDGED_TOKENS", 8)
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("short")
 def test_it_stops_goes_on_and_is_reused(tmp_path: Path) -> None:
     folder = tmp_path / "demo"

@@ -111,6 +111,7 @@ def asked(*words: str) -> str:
     return answer.stdout
 
 
+@pytest.mark.full
 def test_a_recipe_becomes_an_adapter_and_a_model_with_it_merged(recipe_file: Path, tmp_path: Path) -> None:
     """First the adapter alone; asked to merge it, the same run only writes the model."""
     separate = roslin("tune", str(recipe_file), *ADAPTER, "adapter.merge=no")
@@ -145,6 +146,7 @@ def test_a_recipe_becomes_an_adapter_and_a_model_with_it_merged(recipe_file: Pat
     assert {path.name for path in run.iterdir()} == {LOCK}
 
 
+@pytest.mark.full
 def test_a_4_bit_run_becomes_a_whole_model(recipe_file: Path, tmp_path: Path) -> None:
     done = roslin("tune", str(recipe_file), *ADAPTER, "adapter.quantize=nf4")
     assert done.returncode == 0, done.stderr

@@ -334,6 +334,7 @@ def test_somebody_else_s_card_is_not_lost_without_force() -> None:
 MARKED_UP = st.text(st.sampled_from("ab1 `*_~[](){}<>|#!~\\\n-:/&"), min_size=1, max_size=14).filter(str.strip)
 
 
+@pytest.mark.full
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=MARKED_UP, base=MARKED_UP, source=MARKED_UP, category=MARKED_UP, recipe=MARKED_UP, owner=MARKED_UP)
 def test_names_cannot_change_the_card(
