@@ -7,6 +7,8 @@ import torch
 
 from roslin.engine import Network
 from roslin.model import Decoder, ModelConfig, PackedAttention, packed_positions
+from roslin.model.quantised import Bits, quantise
+from roslin.model.quantised_linear import QuantisedEmbedding, QuantisedLinear
 
 VOCABULARY = 61
 """The tokenizer's size in these tests; the head has three padding rows more."""
@@ -78,3 +80,15 @@ def plain_logits(decoder: Network, ids: Sequence[int]) -> torch.Tensor:
     """Logits of every position, computed anew from the whole sequence."""
     attend = PackedAttention([len(ids)], decoder.config.window)
     return decoder.logits(decoder.hidden(torch.tensor(ids), packed_positions([len(ids)]), attend)).float()
+
+
+def quantised(decoder: Decoder, bits: Bits) -> Decoder:
+    """The decoder, its matrices in so many bits, embedding and head in 8."""
+    for block in decoder.blocks:
+        for name in ("qkv", "out", "up", "down"):
+            linear = getattr(block, name)
+            setattr(block, name, QuantisedLinear(quantise(linear.weight, bits, 32), linear.bias))
+    embedding = QuantisedEmbedding(quantise(decoder.embedding.weight, 8), lambda: decoder.dtype)
+    decoder.add_module("embedding", embedding)
+    decoder.add_module("head", QuantisedLinear(quantise(decoder.head.weight, 8), decoder.head.bias))
+    return decoder

@@ -8,11 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roslin.engine import GREEDY, Completion, Engine, Event, Request, Sampling
+from roslin.engine import GREEDY, Engine, Event, Request, Sampling
 from roslin.engine.cache import KVCache
 from roslin.engine.scheduler import PROMPT_TOKENS_BESIDE
 from roslin.errors import InputError, MachineError
 from roslin.model import Decoder
+from soaked_engine import soak
 from tiny_decoders import VOCABULARY, plain_logits, tiny_decoder
 
 PROMPT = [5, 9, 2, 40, 17]
@@ -70,20 +71,7 @@ def test_a_result_does_not_depend_on_what_shares_the_batch(
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PROMPT_TOKENS_BESIDE, "cpu", beside)
         engine = Engine(decoder, VOCABULARY, max_batch, weights_stay=weights_stay, cache_tokens=tokens, ahead=ahead)
-    waiting = [random_request(chance) for _ in range(count)]
-    requests: dict[int, Request] = {}
-    ended: dict[int, Completion] = {}
-    while waiting or engine.busy:
-        if waiting and chance.random() < 0.5:
-            request = waiting.pop()
-            requests[engine.submit(request)] = request
-        for _ in range(chance.randrange(20)):
-            ended |= {event.number: event.completion for event in engine.step() if event.completion}
-        if requests and chance.random() < 0.2:
-            number = chance.choice(sorted(requests))
-            completion = engine.cancel(number)
-            assert (completion is None) == (number in ended)
-            ended |= {number: completion} if completion else {}
+    requests, ended = soak(engine, [random_request(chance) for _ in range(count)], chance)
     assert engine.step() == []
     assert engine.occupancy.held == 0
     assert ended.keys() == requests.keys()

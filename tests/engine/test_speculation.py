@@ -13,6 +13,7 @@ from roslin.engine import GREEDY, Completion, Engine, Network, Request, Sampling
 from roslin.engine.generation import Generation
 from roslin.engine.speculation import PassCosts, Speculation
 from roslin.model import Decoder, scaled
+from soaked_engine import soak
 from tiny_decoders import FAMILIES, VOCABULARY, plain_logits, tiny_decoder
 
 FEW = 5
@@ -80,33 +81,13 @@ def test_guesses_change_nothing_of_what_comes_back(
         engine = Engine(
             network, vocabulary, max_batch, weights_stay=weights_stay, cache_tokens=tokens, ahead=ahead, speculate=True
         )
-    requests, ended = _soak(engine, [random_request(chance, vocabulary) for _ in range(chance.randint(1, 6))], chance)
+    requests, ended = soak(engine, [random_request(chance, vocabulary) for _ in range(chance.randint(1, 6))], chance)
     assert engine.step() == []
     assert engine.occupancy.held == 0
     assert ended.keys() == requests.keys()
     for number, request in requests.items():
         [alone] = Engine(network, vocabulary, speculate=False).run([request])
         assert_same(ended[number], alone)
-
-
-def _soak(engine: Engine, waiting: list[Request], chance: Random) -> tuple[dict[int, Request], dict[int, Completion]]:
-    """Random arrivals and cancels, until all have ended; no step tells two tokens of one request."""
-    requests: dict[int, Request] = {}
-    ended: dict[int, Completion] = {}
-    while waiting or engine.busy:
-        if waiting and chance.random() < 0.5:
-            request = waiting.pop()
-            requests[engine.submit(request)] = request
-        for _ in range(chance.randrange(20)):
-            events = engine.step()
-            assert len({event.number for event in events}) == len(events)
-            ended |= {event.number: event.completion for event in events if event.completion}
-        if requests and chance.random() < 0.2:
-            number = chance.choice(sorted(requests))
-            completion = engine.cancel(number)
-            assert (completion is None) == (number in ended)
-            ended |= {number: completion} if completion else {}
-    return requests, ended
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,9 @@ from cpu_kernels import needs_kernels
 from roslin.engine import GREEDY, Engine, Request, Sampling, ScoreRow, fuse, score
 from roslin.engine.cpu.decoder import REPEATED, KernelDecoder
 from roslin.engine.cpu.many import MANY, has_fast_bfloat16
-from roslin.model import Decoder, PackedAttention, find_model, load_decoder, packed_positions
-from roslin.model.quantised import Bits, quantise
-from roslin.model.quantised_linear import QuantisedEmbedding, QuantisedLinear
-from tiny_decoders import FAMILIES, VOCABULARY, plain_logits, tiny_decoder
+from roslin.model import PackedAttention, find_model, load_decoder, packed_positions
+from roslin.model.quantised import Bits
+from tiny_decoders import FAMILIES, VOCABULARY, plain_logits, quantised, tiny_decoder
 
 pytestmark = needs_kernels
 
@@ -18,17 +17,6 @@ REQUESTS = [Request([n + 3, 9, 2] * (n + 1), 60, Sampling(seed=n) if n % 2 else 
 
 IN_16_BITS = 2e-3
 """How far log-probabilities of these models are off on average where quantised matrices meet numbers of 16 bits."""
-
-
-def quantised(decoder: Decoder, bits: Bits) -> Decoder:
-    for block in decoder.blocks:
-        for name in ("qkv", "out", "up", "down"):
-            linear = getattr(block, name)
-            setattr(block, name, QuantisedLinear(quantise(linear.weight, bits, 32), linear.bias))
-    embedding = QuantisedEmbedding(quantise(decoder.embedding.weight, 8), lambda: decoder.dtype)
-    decoder.add_module("embedding", embedding)
-    decoder.add_module("head", QuantisedLinear(quantise(decoder.head.weight, 8), decoder.head.bias))
-    return decoder
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from roslin.engine.gpu.decoder import GpuDecoder, takes
 from roslin.engine.gpu.launch import Launch
 from roslin.engine.gpu.matrix import in_int8
 from roslin.model import Decoder
-from roslin.model.quantised import Bits, quantise
-from roslin.model.quantised_linear import QuantisedEmbedding, QuantisedLinear
-from tiny_decoders import FAMILIES, VOCABULARY, plain_logits, tiny_decoder
+from roslin.model.quantised import quantise
+from roslin.model.quantised_linear import QuantisedLinear
+from tiny_decoders import FAMILIES, VOCABULARY, plain_logits, quantised, tiny_decoder
 
 SERIAL = {"parallel_residual": False}
 KINDS: list[tuple[str, dict[str, Any]]] = [*((family, {}) for family in FAMILIES), ("gpt_neox", SERIAL)]
@@ -25,17 +25,6 @@ def on_gpu(decoder: Decoder, *how: Any) -> GpuDecoder:
     made = GpuDecoder(decoder, *how)
     made.launches.update(dict.fromkeys(made.launches, Launch(64, 64)))
     return made
-
-
-def quantised(decoder: Decoder, bits: Bits) -> Decoder:
-    for block in decoder.blocks:
-        for name in ("qkv", "out", "up", "down"):
-            linear = getattr(block, name)
-            setattr(block, name, QuantisedLinear(quantise(linear.weight, bits, 32), linear.bias))
-    embedding = QuantisedEmbedding(quantise(decoder.embedding.weight, 8), lambda: decoder.dtype)
-    decoder.add_module("embedding", embedding)
-    decoder.add_module("head", QuantisedLinear(quantise(decoder.head.weight, 8), decoder.head.bias))
-    return decoder
 
 
 @pytest.mark.parametrize(("family", "changes"), KINDS)

@@ -30,20 +30,6 @@ using Work = void (*)(const Attention &, int64_t token, int64_t group);
 #define ROSLIN_BODY "attention_token.h"
 #include "every_lane.inl"
 
-namespace {
-
-template <typename T>
-Work work_of(roslin::Level level) {
-#if defined(ROSLIN_X86)
-    if (level >= roslin::AVX512 && level < roslin::NEON) return avx512::attend<T>;
-    if (level == roslin::AVX2) return avx2::attend<T>;
-#endif
-    (void)level;
-    return portable::attend<T>;
-}
-
-}  // namespace
-
 // dtype: 0 float32, 1 bfloat16, of everything.
 ROSLIN_API void roslin_paged_attention(void *out, const void *q, const void *keys, const void *values,
                                        const int32_t *tables, const int32_t *slots, const int32_t *lengths,

@@ -40,20 +40,6 @@ using Work = void (*)(const Chains &, int64_t run);
 #define ROSLIN_BODY "chain_run.h"
 #include "every_lane.inl"
 
-namespace {
-
-template <typename T>
-Work work_of(roslin::Level level) {
-#if defined(ROSLIN_X86)
-    if (level >= roslin::AVX512 && level < roslin::NEON) return avx512::attend<T>;
-    if (level == roslin::AVX2) return avx2::attend<T>;
-#endif
-    (void)level;
-    return portable::attend<T>;
-}
-
-}  // namespace
-
 // dtype: 0 float32, 1 bfloat16, of everything. `runs` are as Run has them.
 ROSLIN_API void roslin_chain_attention(void *out, const void *q, const void *keys, const void *values,
                                        const int32_t *paths, const int32_t *runs, int64_t count, int64_t q_stride,

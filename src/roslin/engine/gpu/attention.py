@@ -32,6 +32,16 @@ def _turned(base, place, cos, sin, inside, turning: tl.constexpr, interleaved: t
 
 
 @triton.jit
+def _share(position, old, window, split, splits: tl.constexpr, tile: tl.constexpr):
+    """The first place that a token sees, and the places `lo` to `hi` of `old` ones that are a split's."""
+    first = tl.where(window > 0, tl.maximum(position + 1 - window, 0), 0)
+    begin = first // tile * tile
+    per = tl.cdiv(tl.cdiv(tl.maximum(old - begin, 0), splits), tile) * tile
+    lo = begin + split * per
+    return first, lo, tl.minimum(lo + per, old)
+
+
+@triton.jit
 def _tile_of_one(
     q_K, key_base, value_base, table, start, first, hi, most_T, total_T, out_TK,
     dim_K, inside_K, groups: tl.constexpr, head_dim: tl.constexpr, block_size: tl.constexpr, tile: tl.constexpr,
@@ -84,11 +94,7 @@ def attend_one(  # noqa: PLR0915 - one kernel
     else:
         q_K = tl.load(row + dim_K, mask=inside_K, other=0.0).to(tl.float32) * scale
         old = position + 1
-    first = tl.where(window > 0, tl.maximum(position + 1 - window, 0), 0)
-    begin = first // tile * tile
-    per = tl.cdiv(tl.cdiv(tl.maximum(old - begin, 0), splits), tile) * tile
-    lo = begin + split * per
-    hi = tl.minimum(lo + per, old)
+    first, lo, hi = _share(position, old, window, split, splits, tile)
     key_base = keys + group * (block_size * head_dim)
     value_base = values + group * (block_size * head_dim)
     most_T = tl.full((tile,), NOTHING, tl.float32)
@@ -169,11 +175,7 @@ def attend_shared(  # noqa: PLR0915 - one kernel
     else:
         q_SK = tl.load(row + head_S1 + dim_K, mask=inside_SK, other=0.0)
         old = position + 1
-    first = tl.where(window > 0, tl.maximum(position + 1 - window, 0), 0)
-    begin = first // tile * tile
-    per = tl.cdiv(tl.cdiv(tl.maximum(old - begin, 0), splits), tile) * tile
-    lo = begin + split * per
-    hi = tl.minimum(lo + per, old)
+    first, lo, hi = _share(position, old, window, split, splits, tile)
     key_base = keys + group * (block_size * head_dim)
     value_base = values + group * (block_size * head_dim)
     most_S = tl.full((several,), NOTHING, tl.float32)

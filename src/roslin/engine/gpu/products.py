@@ -47,7 +47,26 @@ class Norms:
         return outs
 
 
-class NormedProduct:
+class _Product:
+    """A matrix, its bias, and by what launch one token meets it."""
+
+    def __init__(self, name: str, launches: Launches, matrix: Matrix, bias: Tensor | None) -> None:
+        self.name, self._launches = name, launches
+        self._matrix, self._bias = matrix, bias
+        launches[name] = usual_launch(matrix.widths, matrix.weight.itemsize)
+
+    @property
+    def bytes(self) -> int:
+        """Of the matrix."""
+        return self._matrix.weight.nbytes
+
+    @property
+    def starts_early(self) -> bool:
+        """Whether one token's product is launched while the kernel before it ends."""
+        return self._launches[self.name].early > 0
+
+
+class NormedProduct(_Product):
     """W · norm(x) + b: `split` rows as they are, the rest by the activation."""
 
     def __init__(
@@ -61,11 +80,10 @@ class NormedProduct:
         config: ModelConfig,
     ) -> None:
         """`norms` has a second norm for the rest, or one for all; None takes x as it is."""
-        self.name, self._launches = name, launches
-        self._norms, self._matrix, self._bias, self._split = norms, matrix, bias, split
+        super().__init__(name, launches, matrix, bias)
+        self._norms, self._split = norms, split
         self._activation, self._gated = config.activation, config.gated_mlp and split < matrix.rows
         self._active = (matrix.rows - split) // (2 if self._gated else 1)
-        launches[name] = usual_launch(matrix.widths, matrix.weight.itemsize)
 
     def __call__(self, x_ND: Tensor, active_NF: Tensor | None = None) -> Tensor:
         """The plain rows, [N, split]. The rest goes to `active_NF`, whose rows may have a stride."""
@@ -77,16 +95,6 @@ class NormedProduct:
         else:
             self._few(x_ND, plain_NP, active_NF)
         return plain_NP
-
-    @property
-    def bytes(self) -> int:
-        """Of the matrix."""
-        return self._matrix.weight.nbytes
-
-    @property
-    def starts_early(self) -> bool:
-        """Whether one token's product is launched while the kernel before it ends."""
-        return self._launches[self.name].early > 0
 
     def rehearse(self, x_ND: Tensor) -> None:
         """One token's product, for its time only."""
@@ -139,13 +147,8 @@ class NormedProduct:
         return plain_NP
 
 
-class ResidualProduct:
+class ResidualProduct(_Product):
     """x += W · z + b, z being of one source or of two beside each other: attention's first, then the MLP's."""
-
-    def __init__(self, name: str, launches: Launches, matrix: Matrix, bias: Tensor | None) -> None:
-        self.name, self._launches = name, launches
-        self._matrix, self._bias = matrix, bias
-        launches[name] = usual_launch(matrix.widths, matrix.weight.itemsize)
 
     def __call__(self, z_NI: Tensor, x_ND: Tensor) -> None:
         """Add to `x_ND`, in place."""
@@ -155,16 +158,6 @@ class ResidualProduct:
             self._few(z_NI, x_ND)
         else:
             self._one(z_NI, x_ND)
-
-    @property
-    def bytes(self) -> int:
-        """Of the matrix."""
-        return self._matrix.weight.nbytes
-
-    @property
-    def starts_early(self) -> bool:
-        """Whether one token's product is launched while the kernel before it ends."""
-        return self._launches[self.name].early > 0
 
     def rehearse(self, x_ND: Tensor) -> None:
         """One token's product, for its time only."""
