@@ -1,7 +1,6 @@
 """The kernels against plain torch in float64, at every level that this processor has."""
 
 import ctypes
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -9,34 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cpu_kernels import needs_kernels
-from roslin.engine.cpu.library import LEVELS, library
+from roslin.engine.cpu.library import library
 from roslin.engine.cpu.matrix import PackedMatrix, Products, Source, Sum, Turning
 from roslin.model.quantised import QuantisedWeight, quantise_4, quantise_8
 
 pytestmark = needs_kernels
 
 KINDS = ["int8", "int4-32", "int4-64", "int4-128", "bfloat16", "float32"]
-
-
-def levels() -> list[int]:
-    """Those of this processor."""
-    found = library()
-    if found is None:
-        return []
-    highest = found.roslin_level()
-    there = [number for number in LEVELS if found.roslin_use_level(number) == number]
-    found.roslin_use_level(highest)
-    return there
-
-
-@pytest.fixture(params=levels(), ids=LEVELS.get)
-def level(request: pytest.FixtureRequest) -> Iterator[int]:
-    found = library()
-    assert found is not None
-    highest = found.roslin_level()
-    found.roslin_use_level(request.param)
-    yield request.param
-    found.roslin_use_level(highest)
 
 
 def weight_of(kind: str, outputs: int, inputs: int) -> Tensor | QuantisedWeight:

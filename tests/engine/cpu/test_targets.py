@@ -1,30 +1,16 @@
 """Log-probabilities of targets without their logits, against torch in float64, at every level."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
 
 from cpu_kernels import needs_kernels
-from roslin.engine.cpu.library import LEVELS, library
 from roslin.engine.cpu.matrix import PackedMatrix, Products, Source, Sum
 from roslin.model.quantised import quantise_8
 
 pytestmark = needs_kernels
 
 SHAPES = [(1, 8), (5, 16), (64, 20), (512, 64), (1234, 100)]
-
-
-@pytest.fixture(params=LEVELS, ids=LEVELS.get)
-def level(request: pytest.FixtureRequest) -> Iterator[int]:
-    found = library()
-    assert found is not None
-    highest = found.roslin_level()
-    if found.roslin_use_level(request.param) != request.param:
-        pytest.skip("not an instruction of this processor")
-    yield request.param
-    found.roslin_use_level(highest)
 
 
 def head_of(outputs: int, inputs: int, *, bits: int | None = None, bias: bool = True, spread: float = 0.5) -> Products:
