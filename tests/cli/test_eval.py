@@ -179,6 +179,7 @@ def test_a_model_that_is_not_there_is_told(roslin: Run, data: Path) -> None:
     assert "Traceback" not in done.err
 
 
+@pytest.mark.full
 def test_ctrl_c_keeps_what_was_scored(model: Path, data: Path, tmp_path: Path) -> None:
     write_jsonl(data / "piqa_validation.jsonl", [piqa(number) for number in range(40_000)])
     command = [sys.executable, "-m", "roslin", "eval", str(model), *map(str, asked(data=data, tasks="piqa"))]

@@ -1,10 +1,13 @@
 """The figures of the pages about GPUs are what `roslin plan` predicts."""
 
+import pytest
+
 from gpu_pages import FIGURES, PAGES, with_figures
 
 GPUS = {"a10", "l4", "v100", "t4", "a100", "h100"}
 
 
+@pytest.mark.full
 def test_they_are_what_the_plan_predicts() -> None:
     """After a change to what is predicted: python tests/gpu_pages.py."""
     for page in sorted(PAGES.glob("*.md")):

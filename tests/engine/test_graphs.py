@@ -19,8 +19,11 @@ def kernels_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     paged._scratch.cache_clear()
 
 
-@pytest.mark.parametrize("family", ["gpt_neox", "mistral"])
-@pytest.mark.parametrize(("graphs", "speculate"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize("family", ["gpt_neox", pytest.param("mistral", marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    ("graphs", "speculate"),
+    [(True, False), *(pytest.param(*way, marks=pytest.mark.full) for way in [(False, False), (True, True)])],
+)
 def test_an_engine_with_kernels_and_graphs_answers_as_the_plain_one(family: str, graphs: bool, speculate: bool) -> None:
     decoder = tiny_decoder(family)
     stops = frozenset({4, 11})
