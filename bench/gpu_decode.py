@@ -21,7 +21,7 @@ import torch
 import triton
 import triton.language as tl
 
-from gpu_shared import DEVICE, SHAPES, clear, config_of, random_decoder, synchronize
+from gpu_shared import DEVICE, SHAPES, clear, config_of, print_kernels, random_decoder, synchronize
 from roslin.engine.blocks import BLOCK, blocks_for
 from roslin.engine.cache import KVCache
 from roslin.engine.gpu import products
@@ -164,16 +164,7 @@ class Steps:
 
     def profile(self) -> None:
         """Where the time of a step goes, by kernel."""
-        from torch.profiler import ProfilerActivity, profile
-
-        with profile(activities=[ProfilerActivity.CUDA]) as profiled:
-            for _ in range(3):
-                self._graph.replay()
-            synchronize()
-        found = sorted(profiled.key_averages(), key=lambda event: -event.device_time_total)
-        for event in found[:8]:
-            each = event.device_time_total / event.count
-            print(f"    {event.key[:60]:60s} {event.count // 3:4d} a step, {each:8.2f} µs", flush=True)
+        print_kernels(self._graph.replay, 3, most=8)
 
 
 def weight_bytes(config: ModelConfig, form: str) -> float:

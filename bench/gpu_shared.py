@@ -7,6 +7,7 @@ import gc
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,6 +17,9 @@ from roslin.tokens import Example
 from roslin.tune.course import Course
 from roslin.tune.log import peak_flops
 from roslin.tune.recipe import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LENGTHS = Path(__file__).with_name("dolly_15k_lengths.csv")
 SHAPES = {
@@ -127,3 +131,23 @@ def clear() -> None:
     if DEVICE.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+
+
+def print_kernels(run: Callable[[], object], rounds: int, *, most: int) -> None:
+    """Where the GPU's time of `run` goes: of each kernel the milliseconds a round, the share, and how often it runs."""
+    from torch.profiler import ProfilerActivity, profile
+
+    synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        for _ in range(rounds):
+            run()
+        synchronize()
+    times: dict[str, list[float]] = {}
+    for event in found.events():
+        if event.device_time_total > 0:
+            times.setdefault(event.name[:80], []).append(event.device_time_total / 1e3)
+    whole = sum(map(sum, times.values()))
+    print(f"    {whole / rounds:8.2f} ms of kernels")
+    for name, parts in sorted(times.items(), key=lambda item: -sum(item[1]))[:most]:
+        count = len(parts) // rounds
+        print(f"    {sum(parts) / rounds:8.3f} ms {sum(parts) / whole:5.1%}  {count:5d} x {name}", flush=True)

@@ -17,11 +17,11 @@ import statistics
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from gpu_shared import DEVICE, LENGTHS, SHAPES, clear, config_of, peak_gib, random_decoder, synchronize
+from gpu_shared import DEVICE, LENGTHS, SHAPES, clear, config_of, peak_gib, print_kernels, random_decoder, synchronize
 from roslin.engine import GREEDY, Completion, Engine, Request, fuse
 from roslin.engine.cache import KVCache
 from roslin.model import ModelConfig, PackedAttention, packed_positions
@@ -30,6 +30,9 @@ from roslin.model.rotary import Rotary
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from roslin.engine import Network
+
+T = TypeVar("T")
 VOCABULARY = 50280
 PEERS = {"vLLM 0.24, 6.9b": 11_050, "bound from peak rates, 6.9b": 15_200}
 """New tokens a second of 1,024 such prompts, measured elsewhere on one H100."""
@@ -197,9 +200,6 @@ def timed(run: Callable[[], object], calls: int = 20) -> float:
 
 def profile(engine: Engine, requests: list[Request]) -> None:
     """Where the GPU's time of some steps goes, kernel by kernel: with prompts beside, then all answering."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as watch
-
     engine.submit_all(requests)
     for name, before in (("steps with prompts beside", 12), ("steps in which all answer", 10**6)):
         for _ in range(before):
@@ -207,25 +207,13 @@ def profile(engine: Engine, requests: list[Request]) -> None:
                 break
             engine.step()
         synchronize()
-        with watch(activities=[ProfilerActivity.CUDA]) as found:
-            for _ in range(3):
-                engine.step()
-            synchronize()
-        times: dict[str, list[float]] = {}
-        for event in found.events():
-            if event.device_time_total > 0:
-                times.setdefault(event.name[:80], []).append(event.device_time_total / 1e3)
-        whole = sum(map(sum, times.values()))
-        print(f"  3 {name}: {whole / 3:.2f} ms of kernels a step, {engine.occupancy.held:,} tokens held")
-        for kernel, parts in sorted(times.items(), key=lambda item: -sum(item[1]))[:14]:
-            print(
-                f"    {sum(parts) / 3:8.3f} ms {sum(parts) / whole:5.1%}  {len(parts) // 3:5d} x {kernel}", flush=True
-            )
+        print(f"  {name}, {engine.occupancy.held:,} tokens held:")
+        print_kernels(engine.step, 3, most=14)
     while engine.busy:
         engine.step()
 
 
-def attempt(name: str, part: Callable[[], object]) -> object:
+def attempt(name: str, part: Callable[[], T]) -> T | None:
     """A part, or the end of what it died of."""
     started = time.perf_counter()
     try:
@@ -235,6 +223,13 @@ def attempt(name: str, part: Callable[[], object]) -> object:
         return None
     finally:
         print(f"[{name}: {time.perf_counter() - started:.1f} s]", flush=True)
+
+
+def network_of(config: ModelConfig, *, plain: bool) -> Network:
+    """Random weights as answers are made with them, or as they are."""
+    if plain:
+        return random_decoder(config)
+    return attempt("fuse", lambda: fuse(random_decoder(config))) or random_decoder(config)
 
 
 def main() -> None:
@@ -261,8 +256,7 @@ def main() -> None:
     )
     if "attention" in parts:
         attempt("attention", lambda: attention(config))
-    decoder = random_decoder(config)
-    network = decoder if asked.plain_decoder else (attempt("fuse", lambda: fuse(decoder)) or random_decoder(config))
+    network = network_of(config, plain=asked.plain_decoder)
     clear()
     last: Measured | None = None
     for part, graphs in (("eager", False), ("graphs", True)):
@@ -270,7 +264,7 @@ def main() -> None:
             continue
 
         def run(part: str = part, graphs: bool = graphs) -> Measured:
-            engine = Engine(network, VOCABULARY, asked.batch, weights_stay=True, graphs=graphs)  # type: ignore[arg-type]
+            engine = Engine(network, VOCABULARY, asked.batch, weights_stay=True, graphs=graphs)
             print(f"cache: {engine.capacity}")
             measure(f"{part}, warming up", engine, requests_of(asked.batch if graphs else 64, 3, seed=1))
             if graphs and not asked.quick:
@@ -284,14 +278,14 @@ def main() -> None:
             return measured
 
         found = attempt(part, run)
-        last = found if isinstance(found, Measured) else last
+        last = found or last
         clear()
     for peer, rate in PEERS.items():
         share = f" (Roslin {last.new / last.seconds / rate:.2f} of it)" if last and last.seconds else ""
         print(f"{peer}: {rate:,} new tokens/s{share}")
     if last is not None and "plain" in parts:
         kept = last
-        del network, decoder
+        del network
         clear()
         attempt("plain", lambda: compare_plain(config, requests, kept))
     assert last is None or math.isfinite(last.seconds)

@@ -28,7 +28,18 @@ from typing import TYPE_CHECKING
 import torch
 
 from gpu_peers import best_transformers, dolly_trainer, exact_transformers
-from gpu_shared import DEVICE, SHAPES, Result, clear, config_of, peak_gib, random_decoder, real_updates, synchronize
+from gpu_shared import (
+    DEVICE,
+    SHAPES,
+    Result,
+    clear,
+    config_of,
+    peak_gib,
+    print_kernels,
+    random_decoder,
+    real_updates,
+    synchronize,
+)
 from roslin.tune.ahead import made_ahead
 from roslin.tune.optimizer import MasterAdamW
 from roslin.tune.packing import Pack, join_rows, make_pack
@@ -93,24 +104,16 @@ def roslin(config: ModelConfig, updates: list[list[list[Example]]], asked: argpa
 
 def profile(decoder: Decoder, optimizer: MasterAdamW, rows: list[list[Example]], asked: argparse.Namespace) -> None:
     """Where the GPU's time of one update goes, kernel by kernel."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as watch
-
     pack = make_pack([example for row in rows for example in row])
-    with watch(activities=[ProfilerActivity.CUDA]) as found:
+
+    def update() -> None:
         if asked.in_backward:
             optimizer.begin(5e-6)
         accumulate(decoder, [pack], pack.answer_count)
         optimizer.update(5e-6, None if asked.in_backward else 1.0)
-        synchronize()
-    times: dict[str, list[float]] = {}
-    for event in found.events():
-        if event.device_time_total > 0:
-            times.setdefault(event.name[:70], []).append(event.device_time_total / 1e3)
-    whole = sum(map(sum, times.values()))
-    print(f"  one update of {pack.token_count} tokens, {whole:.1f} ms of kernels:")
-    for name, parts in sorted(times.items(), key=lambda item: -sum(item[1]))[:26]:
-        print(f"    {sum(parts):7.1f} ms {sum(parts) / whole:5.1%}  {len(parts):5d} x {name}")
+
+    print(f"  one update of {pack.token_count} tokens:")
+    print_kernels(update, 1, most=26)
 
 
 def agree(asked: argparse.Namespace) -> None:

@@ -24,8 +24,7 @@ class Drawn:
             self._found = [torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in found]
             for mine, its in zip(self._found, found, strict=True):
                 mine.copy_(its, non_blocking=True)
-            self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._ready.record()
+            self._ready = torch.cuda.current_stream().record_event()
 
     def read(self) -> list[Token]:
         """The tokens, a row each, when they are there."""

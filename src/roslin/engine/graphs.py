@@ -76,6 +76,7 @@ class Graphs:
 
     def _captured(self, bucket: int, greedy: bool) -> torch.cuda.CUDAGraph:
         self._fill(bucket, [], [])
+        # torch's own constructor is without types.
         aside = torch.cuda.Stream(self._resident.device)  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):

@@ -28,10 +28,10 @@ def _function() -> Callable[..., None] | None:
     found = library()
     if found is None:
         return None
-    attend: Callable[..., None] = found.roslin_chain_attention
+    attend = found.roslin_chain_attention
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    attend.argtypes = [pointer] * 6 + [number] * 8 + [ctypes.c_float, ctypes.c_int, ctypes.c_int]  # type: ignore[attr-defined]
-    attend.restype = None  # type: ignore[attr-defined]
+    attend.argtypes = [pointer] * 6 + [number] * 8 + [ctypes.c_float, ctypes.c_int, ctypes.c_int]
+    attend.restype = None
     return attend
 
 

@@ -42,6 +42,22 @@ def _share(position, old, window, split, splits: tl.constexpr, tile: tl.constexp
 
 
 @triton.jit
+def _kept(
+    own, key_base, value_base, table, position, cos, sin, dim_K, inside_K,
+    turning: tl.constexpr, interleaved: tl.constexpr, groups: tl.constexpr, head_dim: tl.constexpr,
+    block_size: tl.constexpr,
+):  # fmt: skip
+    """A token's own key, turned, and its value, which stand at `own` of a product's row; written to the cache."""
+    k_K = _turned(own, dim_K, cos, sin, inside_K, turning, interleaved).to(own.dtype.element_ty)
+    v_K = tl.load(own + groups * head_dim + dim_K, mask=inside_K, other=0.0)
+    block = tl.load(table + position // block_size).to(tl.int64)
+    place = (block * (groups * block_size) + position % block_size) * head_dim
+    tl.store(key_base + place + dim_K, k_K, mask=inside_K)
+    tl.store(value_base + place + dim_K, v_K, mask=inside_K)
+    return k_K, v_K
+
+
+@triton.jit
 def _tile_of_one(
     q_K, key_base, value_base, table, start, first, hi, most_T, total_T, out_TK,
     dim_K, inside_K, groups: tl.constexpr, head_dim: tl.constexpr, block_size: tl.constexpr, tile: tl.constexpr,
@@ -111,13 +127,10 @@ def attend_one(  # noqa: PLR0915 - one kernel
     out_K = tl.sum(out_TK * weight_T[:, None], 0)[None, :]
     if fused:  # noqa: SIM102 - what is constant decides what is compiled
         if (split == 0) & (position >= 0):
-            own_key, own_value = row + groups * head_dim, row + 2 * groups * head_dim
-            k_K = _turned(own_key, dim_K, cos_row, sin_row, inside_K, turning, interleaved).to(kind)
-            v_K = tl.load(own_value + dim_K, mask=inside_K, other=0.0)
-            block = tl.load(table + position // block_size).to(tl.int64)
-            place = (block * (groups * block_size) + position % block_size) * head_dim
-            tl.store(key_base + place + dim_K, k_K, mask=inside_K)
-            tl.store(value_base + place + dim_K, v_K, mask=inside_K)
+            k_K, v_K = _kept(
+                row + groups * head_dim, key_base, value_base, table, position, cos_row, sin_row,
+                dim_K, inside_K, turning, interleaved, groups, head_dim, block_size,
+            )  # fmt: skip
             score = tl.sum(tl.sum(q_K * k_K.to(tl.float32), 1), 0)
             higher = tl.maximum(most, score)
             kept, weight = tl.exp2(most - higher), tl.exp2(score - higher)
@@ -199,14 +212,10 @@ def attend_shared(  # noqa: PLR0915 - one kernel
         most_S = higher_S
     if fused:  # noqa: SIM102 - what is constant decides what is compiled
         if (split == 0) & (position >= 0):
-            own_key = row + (groups * shared + group) * head_dim
-            own_value = own_key + groups * head_dim
-            k_K = _turned(own_key, dim_K, cos_row, sin_row, inside_K, turning, interleaved).to(kind)
-            v_K = tl.load(own_value + dim_K, mask=inside_K, other=0.0)
-            block = tl.load(table + position // block_size).to(tl.int64)
-            place = (block * (groups * block_size) + position % block_size) * head_dim
-            tl.store(key_base + place + dim_K, k_K, mask=inside_K)
-            tl.store(value_base + place + dim_K, v_K, mask=inside_K)
+            k_K, v_K = _kept(
+                row + (groups * shared + group) * head_dim, key_base, value_base, table, position, cos_row, sin_row,
+                dim_K, inside_K, turning, interleaved, groups, head_dim, block_size,
+            )  # fmt: skip
             score_S = tl.sum(q_SK.to(tl.float32) * k_K.to(tl.float32), 1) * scale
             higher_S = tl.maximum(most_S, score_S)
             kept_S, weight_S = tl.exp2(most_S - higher_S), tl.exp2(score_S - higher_S)

@@ -1,7 +1,5 @@
 """Who sees whom in one pass on a GPU, by Triton's kernels over the paged cache. To be imported only where Triton is."""
 
-# mypy: ignore-errors
-
 import math
 from dataclasses import dataclass
 from functools import cache
@@ -80,14 +78,15 @@ class GpuAttention:
         kernel for all is launched while that before it ends.
         """
         tokens = self._tokens
-        if tokens.runs_T4 is None:
+        runs_T4 = tokens.runs_T4
+        if runs_T4 is None:
             self._attend_alone(layer, qkv_NA, turns, out_NA, fused=True, early=early)
             return
         q_NA = self._written(layer, qkv_NA, turns)
         if tokens.alone:
             self._attend_alone(layer, q_NA, None, out_NA, fused=False)
-        if len(tokens.runs_T4):
-            self._attend_runs(layer, q_NA, out_NA)
+        if len(runs_T4):
+            self._attend_runs(layer, runs_T4, q_NA, out_NA)
 
     def reach(self, positions_N: Tensor) -> Tensor:
         """How long each token's sequence is as of this pass, [N]."""
@@ -136,9 +135,9 @@ class GpuAttention:
         )  # fmt: skip
         return q_NA
 
-    def _attend_runs(self, layer: int, q_NA: Tensor, out_NA: Tensor) -> None:
+    def _attend_runs(self, layer: int, runs_T4: Tensor, q_NA: Tensor, out_NA: Tensor) -> None:
         keys, values = self._cache.layers[layer]
-        head_dim, runs_T4 = keys.shape[3], self._tokens.runs_T4
+        head_dim = keys.shape[3]
         width = max(16, triton.next_power_of_2(head_dim))
         precision = "ieee" if keys.dtype == torch.float32 else "tf32"
         attention.attend_run[(len(runs_T4), self._heads)](
