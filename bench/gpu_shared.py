@@ -58,10 +58,10 @@ def config_of(shape: str) -> ModelConfig:
     )
 
 
-def random_decoder(config: ModelConfig) -> Decoder:
+def random_decoder(config: ModelConfig, dtype: torch.dtype = torch.bfloat16) -> Decoder:
     """The same weights each time: matrices normal with a deviation of 0.02, norms the identity."""
     with torch.device("meta"):
-        decoder = Decoder(config).to(torch.bfloat16)
+        decoder = Decoder(config).to(dtype)
     decoder.to_empty(device=DEVICE)
     generator = torch.Generator(DEVICE).manual_seed(0)
     with torch.no_grad():
