@@ -10,11 +10,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from roslin.engine.cpu.sampling import CppDraw, has_kernel
+from roslin.engine.generation import Generation
 from roslin.engine.noise import exponentials, step_key
 from roslin.engine.request import Sampling
 
+SAMPLERS = 8
+"""That are kept, for one and the same sequences with more or fewer guesses."""
 _FEWEST_CANDIDATES = 64
-_COLDEST = 1e-6
+COLDEST = 1e-6
 """Temperatures below this are taken as this: logits divided by less would overflow fp32."""
 
 
@@ -26,6 +30,10 @@ class Sampler:
         limited = [row for row, s in enumerate(samplings) if not s.greedy and (s.top_p < 1 or s.top_k > 0)]
         whole = [row for row, s in enumerate(samplings) if not s.greedy and s.top_p == 1 and s.top_k == 0]
         self._rows = len(samplings)
+        self._kernel: CppDraw | None = None
+        if has_kernel(device):
+            temperatures = [0.0 if s.greedy else max(s.temperature, COLDEST) for s in samplings]
+            self._kernel = CppDraw(temperatures, [s.top_p for s in samplings], [s.top_k for s in samplings])
         self._limited = _Nucleus(samplings, limited, device) if limited else None
         self._whole = _Whole(samplings, whole, device) if whole else None
 
@@ -34,6 +42,8 @@ class Sampler:
         if self._limited is None and self._whole is None:
             return logits_BV.argmax(-1)
         keys = [step_key(stream, step) for stream, step in zip(streams, steps, strict=True)]
+        if self._kernel is not None:
+            return self._kernel(logits_BV, keys)
         for group in (self._limited, self._whole):
             if group is not None and len(group.rows) == self._rows:
                 return group.choose(logits_BV, keys)
@@ -42,6 +52,26 @@ class Sampler:
             if group is not None:
                 ids_B[group.rows] = group.choose(logits_BV[group.rows], [keys[row] for row in group.rows])
         return ids_B
+
+
+class Samplers:
+    """The samplers of sequences that draw again and again, by the numbers of those that draw, for each of the rows."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, ...], Sampler] = {}
+
+    def choose(self, drawing: Sequence[Generation], steps: Sequence[int], logits_BV: Tensor) -> Tensor:
+        """Ids [B] drawn from float32 logits, each at its step of the random stream of the one that draws it."""
+        numbers = tuple(generation.number for generation in drawing)
+        if numbers not in self._kept:
+            if len(self._kept) == SAMPLERS:
+                self._kept.clear()
+            self._kept[numbers] = Sampler([one.request.sampling for one in drawing], logits_BV.device)
+        return self._kept[numbers].choose(logits_BV, [generation.stream for generation in drawing], steps)
+
+    def clear(self) -> None:
+        """Keep none."""
+        self._kept.clear()
 
 
 class _Whole:
@@ -109,7 +139,7 @@ def _race(scores_RK: Tensor, ids_RK: Tensor, keys: Sequence[int]) -> Tensor:
 
 
 def _temperatures(samplings: Sequence[Sampling], device: torch.device) -> Tensor:
-    return _column([max(s.temperature, _COLDEST) for s in samplings], device)
+    return _column([max(s.temperature, COLDEST) for s in samplings], device)
 
 
 def _column(values: Sequence[float], device: torch.device) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from roslin.engine.cpu.many import MANY, has_fast_bfloat16, many_rows
 from roslin.engine.cpu.matrix import PackedMatrix, Products, Source, Sum, Turning
+from roslin.engine.cpu.memory import Room
 from roslin.engine.heads import HeadAttention
 from roslin.model import Block
 from roslin.model.quantised_linear import QuantisedLinear
@@ -52,12 +53,13 @@ class KernelDecoder:
         self._rotary = Rotary(self.config)
         run = _few_or_many if decoder.dtype == torch.bfloat16 and has_fast_bfloat16() else _few
         kind = _Parallel if self.config.parallel_residual else _Sequential
+        room = Room()
         self._layers: list[_Parallel | _Sequential] = []
         for layer, block in enumerate(decoder.blocks):
             assert isinstance(block, Block)
-            self._layers.append(kind(self.config, block, run))
+            self._layers.append(kind(self.config, block, run, room))
             decoder.blocks[layer] = nn.Identity()
-        head = Products([Source(self.config.width)], [Sum(_packed(decoder.head), 0, decoder.head.bias)])
+        head = Products([Source(self.config.width)], [Sum(_packed(decoder.head, room), 0, decoder.head.bias)])
         self._head, self.logprobs = run(head), head.logprobs
         self.rounds_many = run is _few_or_many
         """Whether many rows are rounded to bfloat16, which `logprobs` does not do."""
@@ -92,16 +94,19 @@ class KernelDecoder:
 class _Parallel:
     """A layer whose attention and MLP stand beside each other: two calls."""
 
-    def __init__(self, config: ModelConfig, block: Block, run: Callable[[Products], Run]) -> None:
+    def __init__(self, config: ModelConfig, block: Block, run: Callable[[Products], Run], room: Room) -> None:
         sources = [_source(config, block.norm1)]
         if block.norm2 is not None:
             sources.append(_source(config, block.norm2))
         activation = None if config.gated_mlp else config.activation
-        qkv, up = Sum(_packed(block.qkv), 0, block.qkv.bias), Sum(_packed(block.up), 0, block.up.bias, activation)
+        qkv, up = (
+            Sum(_packed(block.qkv, room), 0, block.qkv.bias),
+            Sum(_packed(block.up, room), 0, block.up.bias, activation),
+        )
         inner = Source(config.inner, gate=config.activation if config.gated_mlp else None)
         attended = Source(config.query_rows)
-        down = Sum(_packed(block.down), 0, _both(block.out.bias, block.down.bias))
-        out = Sum(_packed(block.out), 0)
+        down = Sum(_packed(block.down, room), 0, _both(block.out.bias, block.down.bias))
+        out = Sum(_packed(block.out, room), 0)
         self._sources = len(sources)
         first = Products(sources, [qkv, replace(up, source=len(sources) - 1)], _turning(config))
         self._first, self._turn = run(first), first.turn
@@ -132,16 +137,18 @@ class _Parallel:
 class _Sequential:
     """A layer whose MLP reads what attention has written: four calls."""
 
-    def __init__(self, config: ModelConfig, block: Block, run: Callable[[Products], Run]) -> None:
+    def __init__(self, config: ModelConfig, block: Block, run: Callable[[Products], Run], room: Room) -> None:
         norm2 = block.norm1 if block.norm2 is None else block.norm2
         activation = None if config.gated_mlp else config.activation
         down = Source(config.inner, gate=config.activation if config.gated_mlp else None)
-        qkv = Products([_source(config, block.norm1)], [Sum(_packed(block.qkv), 0, block.qkv.bias)], _turning(config))
+        qkv = Products(
+            [_source(config, block.norm1)], [Sum(_packed(block.qkv, room), 0, block.qkv.bias)], _turning(config)
+        )
         self._qkv, self._turn = run(qkv), qkv.turn
-        self._out = run(Products([Source(config.query_rows)], [Sum(_packed(block.out), 0, block.out.bias)]))
-        up = Sum(_packed(block.up), 0, block.up.bias, activation)
+        self._out = run(Products([Source(config.query_rows)], [Sum(_packed(block.out, room), 0, block.out.bias)]))
+        up = Sum(_packed(block.up, room), 0, block.up.bias, activation)
         self._up = run(Products([_source(config, norm2)], [up]))
-        self._down = run(Products([down], [Sum(_packed(block.down), 0, block.down.bias)]))
+        self._down = run(Products([down], [Sum(_packed(block.down, room), 0, block.down.bias)]))
         self._attention = _attention(config, block)
 
     def __call__(self, x_ND: Tensor, turns: Turns, attend: Attend) -> Tensor:
@@ -197,9 +204,9 @@ def _source(config: ModelConfig, norm: nn.Module) -> Source:
     return Source(config.width, config.norm, config.norm_eps, norm.weight, shift)
 
 
-def _packed(linear: nn.Module) -> PackedMatrix:
+def _packed(linear: nn.Module, room: Room) -> PackedMatrix:
     assert isinstance(linear, nn.Linear | QuantisedLinear)
-    return PackedMatrix(linear.quantised if isinstance(linear, QuantisedLinear) else linear.weight)
+    return PackedMatrix(linear.quantised if isinstance(linear, QuantisedLinear) else linear.weight, room)
 
 
 def _both(one: Tensor | None, other: Tensor | None) -> Tensor | None:

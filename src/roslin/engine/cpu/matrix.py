@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from roslin.engine.cpu.library import library
+from roslin.engine.cpu.memory import Room
 from roslin.errors import MachineError
 from roslin.model.quantised import QuantisedWeight
 
@@ -81,8 +82,8 @@ class _Turn(ctypes.Structure):
 class PackedMatrix:
     """A matrix [O, I] for products with few rows: a copy, after which the original can go."""
 
-    def __init__(self, weight: Tensor | QuantisedWeight) -> None:
-        """Pack a matrix in fp32 or bfloat16, or one in int8 or int4. Needs the library."""
+    def __init__(self, weight: Tensor | QuantisedWeight, room: Room | None = None) -> None:
+        """Pack a matrix in fp32 or bfloat16, or one in int8 or int4, into a room's memory. Needs the library."""
         kernels = library()
         assert kernels is not None
         threads = torch.get_num_threads()
@@ -93,8 +94,7 @@ class PackedMatrix:
         made = _Matrix(None, None, self.outputs, self.inputs, block, kind)
         kernels.roslin_packed_bytes.restype = c_int64
         self.bytes: int = kernels.roslin_packed_bytes(pointer(made))
-        self._data = torch.empty(self.bytes, dtype=torch.uint8)
-        kernels.roslin_large_pages(c_void_p(self._data.data_ptr()), c_int64(self.bytes))
+        self._data = (room or Room()).take(self.bytes)
         made.data = self._data.data_ptr()
         if not isinstance(weight, QuantisedWeight):
             source = weight.detach().contiguous()

@@ -66,6 +66,8 @@ struct RowFunctions {
     void (*finish)(const Finish &, float *sums, const float *others, int64_t rows);
     void (*turn)(const Turn &, int64_t row, float *heads);
     Outlook (*outlook)(const float *logits, int64_t count);
+    // e to the power of how far each logit is from `most`, times `steep`; what is below 1e-37 becomes 0.
+    void (*weights)(const float *logits, int64_t count, float most, float steep, float *out);
 };
 
 RowFunctions row_functions();

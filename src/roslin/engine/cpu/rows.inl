@@ -205,3 +205,11 @@ inline Outlook outlook(const float *logits, int64_t count) {
     while (first < count && logits[first] != most) ++first;
     return {most, total_of(sums), first};
 }
+
+inline void weights(const float *logits, int64_t count, float most, float steep, float *out) {
+    for (int64_t k = 0; k < count; ++k) {
+        float far = (logits[k] - most) * steep;
+        float weight = exponential(far);
+        out[k] = far < -85.0f ? 0.0f : weight;
+    }
+}

@@ -1,0 +1,54 @@
+"""The draw of tokens on a CPU by the C++ kernel (sample.cpp)."""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from roslin.engine.cpu.library import library
+
+ALONE = 2**15
+"""Logits that one thread draws from in about 50 microseconds: less is not worth waking another one."""
+
+
+@cache
+def _function() -> Callable[..., None] | None:
+    """Its arguments declared; None without the library."""
+    found = library()
+    if found is None:
+        return None
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    draw = found.roslin_draw
+    draw.argtypes = [pointer, *[number] * 3, *[pointer] * 5, ctypes.c_int]
+    draw.restype = None
+    return draw
+
+
+def has_kernel(device: torch.device) -> bool:
+    """Whether the kernel is there for logits on this device."""
+    return device.type == "cpu" and _function() is not None
+
+
+class CppDraw:
+    """Draws a token from each row of logits, by settings of the row's own."""
+
+    def __init__(self, temperatures: Sequence[float], top_ps: Sequence[float], top_ks: Sequence[int]) -> None:
+        """One of each for every row: a temperature of 0 takes the most probable; 0 for `top_k` leaves nothing out."""
+        self._temperatures_B = torch.tensor(temperatures, dtype=torch.float32)
+        self._top_ps_B = torch.tensor(top_ps, dtype=torch.float32)
+        self._top_ks_B = torch.tensor(top_ks, dtype=torch.int64)
+
+    def __call__(self, logits_BV: Tensor, keys: Sequence[int]) -> Tensor:
+        """Ids [B] drawn from float32 logits whose rows are dense; `keys` are those of the rows' random numbers."""
+        function = _function()
+        assert function is not None
+        rows, count = logits_BV.shape
+        keys_B, ids_B = torch.tensor(keys, dtype=torch.int64), torch.empty(rows, dtype=torch.int64)
+        threads = 1 if rows * count < ALONE else torch.get_num_threads()
+        function(
+            logits_BV.data_ptr(), logits_BV.stride(0), rows, count, self._temperatures_B.data_ptr(),
+            self._top_ps_B.data_ptr(), self._top_ks_B.data_ptr(), keys_B.data_ptr(), ids_B.data_ptr(), threads,
+        )  # fmt: skip
+        return ids_B
