@@ -8,6 +8,8 @@ class RoslinError(Exception):
     """Something a person can mend. The command line prints its text without a traceback."""
 
     exit_code = 1
+    is_told = False
+    """Whether it has been said on stderr already."""
 
 
 class InputError(RoslinError):

@@ -102,5 +102,6 @@ def main() -> None:
     try:
         app()
     except RoslinError as error:
-        print(f"roslin: {error}", file=sys.stderr)
+        if not error.is_told:
+            print(f"roslin: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

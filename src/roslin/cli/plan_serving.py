@@ -1,5 +1,6 @@
 """A plan for answering with a model: memory by part, and how many answers at once which GPU has room for."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from rich import box
@@ -32,7 +33,9 @@ def show_serving(model: "Description", machine: "Machine", length: int | None, b
     if length is not None and length > config.positions:
         raise InputError(f"--length is {length:,}, and {model.name} has {config.positions:,} positions.")
     length = length or min(LENGTH, config.positions)
-    needs = {precision: _needs(config, precision, length, batch, machine.on_gpu) for precision in get_args(Precision)}
+    if not machine.on_gpu:
+        machine = replace(machine, memory=machine.memory // machine.count)  # processes on one machine share it
+    needs = {precision: _needs(config, precision, length, batch, machine) for precision in get_args(Precision)}
     if as_json:
         from roslin.cli.plan import print_json
 
@@ -55,11 +58,12 @@ def _cache_tokens(model: "Description", machine: "Machine", batch: int, precisio
     """How many tokens the engine's cache would hold at most, were all memory free but for the weights."""
     size = 4 if precision == "fp32" or not machine.on_gpu else 2
     device: Device = "cuda" if machine.on_gpu else "cpu"
-    return cache_tokens(model.config, size, batch, machine.memory - needs.weights, machine.memory, device)
+    sizes = replace(model.config.shared(machine.count), vocab_rows=model.config.vocab_rows)
+    return cache_tokens(sizes, size, batch, machine.memory - needs.weights, machine.memory, device)
 
 
-def _needs(config: "ModelConfig", precision: Precision, length: int, batch: int, on_gpu: bool) -> Answering:
-    return answering(config, precision, length, batch, "cuda" if on_gpu else "cpu")
+def _needs(config: "ModelConfig", precision: Precision, length: int, batch: int, machine: "Machine") -> Answering:
+    return answering(config, precision, length, batch, "cuda" if machine.on_gpu else "cpu", machine.count)
 
 
 def _as_object(
@@ -69,6 +73,7 @@ def _as_object(
     return {
         "model": model.name,
         "machine": machine.name,
+        "count": machine.count,
         "memory": machine.memory,
         "usable": usable,
         "positions": length,
@@ -83,7 +88,10 @@ def _as_object(
             for precision, found in needs.items()
         },
         "most_answers_at_once": {
-            gpu.name: {precision: most_at_once(model.config, precision, length, gpu) for precision in ("bf16", "nf4")}
+            gpu.name: {
+                precision: most_at_once(model.config, precision, length, gpu, machine.count)
+                for precision in ("bf16", "nf4")
+            }
             for gpu in GPUS.values()
         },
     }
@@ -93,20 +101,22 @@ def _show(model: "Description", machine: "Machine", length: int, batch: int, nee
     console = result_console()
     usable = int(machine.memory * USABLE)
     answers = "One answer" if batch == 1 else f"{batch:,} answers at once"
-    console.print(Text(f"{answers} of {length:,} tokens with the prompt, from {model.name}, in GiB:"))
+    which, each = ("it", "") if machine.count == 1 else ("each", f", on each of {machine.count} that hold it together")
+    console.print(Text(f"{answers} of {length:,} tokens with the prompt, from {model.name}, in GiB{each}:"))
     for precision, found in needs.items():
         verdict = "fits" if _fits(model, machine, length, batch, precision, found) else "does not fit"
-        console.print(Text(f"  {precision}: {found}; {verdict} {machine.name} ({gib(usable)} of it can be used)"))
+        console.print(Text(f"  {precision}: {found}; {verdict} {machine.name} ({gib(usable)} of {which} can be used)"))
     room = _cache_tokens(model, machine, batch, "bf16", needs["bf16"])
     full = room // (-(-model.config.positions // BLOCK_TOKENS) * BLOCK_TOKENS)
     console.print(
         Text(f"In bf16 the cache would hold {room:,} tokens: {full:,} of {batch:,} answers at the model's full length.")
     )
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for heading in ("GPU", "answers at once\nbf16", "answers at once\n4-bit", "tokens/s of one\nbf16, at most"):
-        table.add_column(heading, justify="left" if heading == "GPU" else "right")
+    gpus = "GPU" if machine.count == 1 else f"{machine.count} ×"
+    for heading in (gpus, "answers at once\nbf16", "answers at once\n4-bit", "tokens/s of one\nbf16, at most"):
+        table.add_column(heading, justify="left" if heading == gpus else "right")
     for gpu in GPUS.values():
-        most = [most_at_once(model.config, precision, length, gpu) for precision in ("bf16", "nf4")]
+        most = [most_at_once(model.config, precision, length, gpu, machine.count) for precision in ("bf16", "nf4")]
         limit = f"{gpu.bandwidth * COPY_REACH / needs['bf16'].weights:,.0f}" if most[0] else "–"
         table.add_row(gpu.title, *(f"{count:,}" if count else "–" for count in most), limit)
     console.print(table)
@@ -115,12 +125,12 @@ def _show(model: "Description", machine: "Machine", length: int, batch: int, nee
     )
 
 
-def most_at_once(config: "ModelConfig", precision: Precision, length: int, gpu: "Gpu") -> int:
-    """How many answers of this length a GPU has room for at once; 0 where not one."""
+def most_at_once(config: "ModelConfig", precision: Precision, length: int, gpu: "Gpu", count: int = 1) -> int:
+    """How many answers of this length so many GPUs together have room for at once; 0 where not one."""
     usable = int(gpu.memory * USABLE)
     low, high = 0, MOST
     while low < high:
         middle = (low + high + 1) // 2
-        fits = answering(config, precision, length, middle).total <= usable
+        fits = answering(config, precision, length, middle, processes=count).total <= usable
         low, high = (middle, high) if fits else (low, middle - 1)
     return low

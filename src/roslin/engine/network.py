@@ -1,11 +1,14 @@
 """What the engine runs: a plain decoder, or one whose weights were fused for speed."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from roslin.model import Attend, ModelConfig
+
+if TYPE_CHECKING:
+    from roslin.engine.cache import KVCache
 
 
 class Network(Protocol):
@@ -32,4 +35,13 @@ class Network(Protocol):
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """The logits of every row of the head, [N, V]."""
+        ...
+
+
+@runtime_checkable
+class SharedNetwork(Network, Protocol):
+    """One of which other processes hold parts, which compute every pass as it does."""
+
+    def new_cache(self, blocks: int, sequences: int) -> "tuple[KVCache, int]":
+        """An empty cache in all, and how many of the `blocks` wanted for so many sequences each has room for."""
         ...

@@ -47,7 +47,8 @@ class PagedAttention:
 
     def __init__(self, cache: KVCache, kernel: Kernel, rows_SW: npt.NDArray[np.int32], spans: Sequence[Span]) -> None:
         """Work out once a pass what every layer needs; `rows_SW` are the slots' blocks."""
-        self._cache, self._kernel, self._spans = cache, kernel, spans
+        self.cache, self.rows_SW, self.spans = cache, rows_SW, spans
+        self._kernel = kernel
         self._heads = cache.heads
         self._single = sum(span.count for span in spans if span.count <= kernel.chunk)
         slots_N, positions_N = _laid_out(spans)
@@ -60,7 +61,7 @@ class PagedAttention:
 
     def __call__(self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> Tensor:
         """Remember the keys and values; what each token gathers, [N, H, K]."""
-        kept = self._cache.layers[layer]
+        kept = self.cache.layers[layer]
         self._kernel.write(kept, k_NGK, v_NGK, self._places_N)
         if not self._chunks:
             return self._kernel.attend(kept, q_NHK, self._queries)
@@ -82,21 +83,21 @@ class PagedAttention:
 
     def reach(self, positions_N: Tensor) -> Tensor:
         """A prompt's tokens all see its whole length; those after it end their sequence."""
-        counts = torch.tensor([span.count for span in self._spans])
-        prompts_N = torch.tensor([span.prompt for span in self._spans]).repeat_interleave(counts)
+        counts = torch.tensor([span.count for span in self.spans])
+        prompts_N = torch.tensor([span.prompt for span in self.spans]).repeat_interleave(counts)
         return torch.maximum(prompts_N.to(positions_N.device), positions_N + 1)
 
     def _sent(self, numbers: npt.NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(numbers).to(self._cache.device)
+        return torch.from_numpy(numbers).to(self.cache.device)
 
     def _asked(
         self, rows_SW: npt.NDArray[np.int32], slots_M: npt.NDArray[np.int64], lengths_M: npt.NDArray[np.int64]
     ) -> Queries:
-        device, longest = self._cache.device, int(lengths_M.max())
+        device, longest = self.cache.device, int(lengths_M.max())
         if device.type != "cpu":
             rows_SW = rows_SW[: int(slots_M.max()) + 1, : blocks_for(longest)]
         slots, lengths = torch.from_numpy(np.array([slots_M, lengths_M], dtype=np.int32)).to(device)
-        return Queries(torch.from_numpy(rows_SW).to(device), slots, lengths, longest, self._cache.window)
+        return Queries(torch.from_numpy(rows_SW).to(device), slots, lengths, longest, self.cache.window)
 
 
 def _laid_out(spans: Sequence[Span]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from roslin.memory.layers import NF4_UNPACKING, largest_matrix, mlp_numbers, numbers_in_layer, weight_bytes
@@ -36,16 +36,21 @@ class Answering(Parts):
 
 
 def answering(
-    config: ModelConfig, precision: Precision, positions: int, batch: int, device: Device = "cuda"
+    config: ModelConfig, precision: Precision, positions: int, batch: int, device: Device = "cuda", processes: int = 1
 ) -> Answering:
-    """What `batch` answers at once take, each of up to `positions` tokens with its prompt."""
+    """What `batch` answers at once take, each of up to `positions` tokens with its prompt.
+
+    Of several `processes` that hold the model together, what each takes. Raises UsageError where they cannot share it.
+    """
+    share = config.shared(processes)
     size = 4 if precision == "fp32" else 2
     key_size = 4 if device == "cpu" else size  # what a CPU keeps of a model in bf16 is in fp32 all the same
-    unpacking = NF4_UNPACKING * largest_matrix(config) if precision == "nf4" else 0
+    unpacking = NF4_UNPACKING * largest_matrix(share) if precision == "nf4" else 0
+    drawing = replace(share, vocab_rows=config.vocab_rows)  # one of them draws, from the whole vocabulary
     return Answering(
-        weights=weight_bytes(config, precision),
-        keys_and_values=token_bytes(config, key_size) * batch * _whole_blocks(positions),
-        workspace=_workspace(config, size, positions, batch, device) + unpacking,
+        weights=weight_bytes(share, precision),
+        keys_and_values=token_bytes(share, key_size) * batch * _whole_blocks(positions),
+        workspace=_workspace(drawing, size, positions, batch, device) + unpacking,
     )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import gcd
 from typing import TYPE_CHECKING, Any, Literal
+
+from roslin.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,6 +78,28 @@ class ModelConfig:
         from roslin.model.families import write_config
 
         return write_config(self, dtype)
+
+    def shared(self, count: int) -> ModelConfig:
+        """The sizes of each of `count` shares of the model, each with some of the heads and of the MLP.
+
+        Rows of embedding and head are rounded up. Raises UsageError where heads or the MLP do not come out even.
+        """
+        parts = {"heads": self.heads, "heads of keys and values": self.kv_heads, "numbers in the MLP": self.inner}
+        if any(size % count for size in parts.values()):
+            most = gcd(*parts.values())
+            fitting = [str(n) for n in range(1, most + 1) if most % n == 0]
+            sizes = ", ".join(f"{size:,} {name}" for name, size in parts.items())
+            raise UsageError(
+                f"{count} processes or GPUs cannot share this model evenly: it has {sizes}. "
+                f"Take {' or '.join(fitting)}."
+            )
+        return replace(
+            self,
+            heads=self.heads // count,
+            kv_heads=self.kv_heads // count,
+            inner=self.inner // count,
+            vocab_rows=-(-self.vocab_rows // count),
+        )
 
     @property
     def query_rows(self) -> int:

@@ -14,6 +14,8 @@ from torch import Tensor
 from roslin.errors import MachineError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from roslin.model.attention import Attend
     from roslin.model.config import ModelConfig
 
@@ -43,22 +45,27 @@ class Watched:
     """
 
     def __init__(self, attend: Attend, layers: int) -> None:
-        self._attend = attend
-        self._layers = layers
+        self.attend = attend
+        self.layers = layers
         self._sums_L2: Tensor | None = None
 
     def __call__(self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> Tensor:
         """What the watched one gathers."""
         if self._sums_L2 is None:
-            self._sums_L2 = torch.zeros(self._layers, 2, device=q_NHK.device)
-        out_NHK = self._attend(layer, q_NHK, k_NGK, v_NGK)
+            self._sums_L2 = torch.zeros(self.layers, 2, device=q_NHK.device)
+        out_NHK = self.attend(layer, q_NHK, k_NGK, v_NGK)
         self._sums_L2[layer, 0] = sum(x.sum(dtype=torch.float32) for x in (q_NHK, k_NGK, v_NGK))
         self._sums_L2[layer, 1] = out_NHK.sum(dtype=torch.float32)
         return out_NHK
 
     def reach(self, positions_N: Tensor) -> Tensor:
         """What the watched one says."""
-        return self._attend.reach(positions_N)
+        return self.attend.reach(positions_N)
+
+    def join(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Add up what several processes saw in their heads, each of which must call this; `total` sums a tensor."""
+        if self._sums_L2 is not None:
+            total(self._sums_L2)
 
     def fault(self) -> str | None:
         """Where numbers stopped being finite, in words; None where none did. Layers count from 0, as in files."""

@@ -36,14 +36,21 @@ class StoredRows:
         """The widest that the files have: all rows are read as this."""
         self.shapes = {name: tuple(parameter.shape) for name, parameter in decoder.named_parameters()}
 
-    def read(self, name: str, start: int, stop: int) -> Tensor:
-        """Rows `start` to `stop` of a parameter as the decoder has it, on the CPU."""
+    @property
+    def paths(self) -> set[Path]:
+        """The files."""
+        return {part.path for parts in self._parts.values() for part in parts}
+
+    def read(self, name: str, start: int, stop: int, columns: slice | None = None) -> Tensor:
+        """Rows `start` to `stop` of a parameter as the decoder has it, on the CPU; or some columns of them."""
         source, parts = FAMILIES[self._config.family].source(name), self._parts[name]
         if source.per_head:
             found = [parts[0].read()[_by_head(self._config, start, stop)]]
         else:
             found = _overlapping(self._config, source, parts, self.shapes[name][0], start, stop)
-        place = torch.empty(stop - start, *self.shapes[name][1:], dtype=self.dtype)
+        if columns is not None:
+            found = [part[:, columns] for part in found]
+        place = torch.empty(stop - start, *found[0].shape[1:], dtype=self.dtype)
         torch.cat([part.to(self.dtype) for part in found], out=place)
         return place
 

@@ -1,0 +1,118 @@
+"""Shares of a model: their numbers are the whole model's, and what they compute adds up to what it does."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from roslin.engine.parallel.layers import joined
+from roslin.errors import InputError, UsageError
+from roslin.model import Decoder, PackedAttention, load_config, load_decoder, packed_positions, save_decoder
+from roslin.model.save_quantised import save_quantised
+from roslin.model.share import Share, load_share
+from tiny_decoders import plain_logits, tiny_decoder
+
+IDS = [5, 9, 2, 33, 60, 17, 1]
+MODELS: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "gpt_neox": ("gpt_neox", 2, {}),
+    "gptj, four": ("gptj", 4, {"heads": 4, "kv_heads": 4, "head_dim": 8}),
+    "rows that do not come out even": ("gpt_neox", 2, {"vocab_rows": 65}),
+    "llama, grouped heads": ("llama", 2, {"heads": 4, "kv_heads": 2, "head_dim": 8, "rotary_dims": 8}),
+    "tied head": ("llama", 2, {"kv_heads": 2, "tied_head": True}),
+    "biases everywhere": ("llama", 2, {"kv_heads": 2, "qkv_bias": True, "out_bias": True, "mlp_bias": True}),
+    "normed heads": ("qwen3", 2, {"kv_heads": 2}),
+    "one after the other": ("gpt_neox", 2, {"parallel_residual": False}),
+}
+
+
+class Together:
+    """Sums over threads that stand for processes."""
+
+    def __init__(self, count: int) -> None:
+        self._barrier = threading.Barrier(count, timeout=60)
+        self._parts: dict[int, Tensor] = {}
+
+    def total_of(self, rank: int) -> Callable[[Tensor], Tensor]:
+        def total(x: Tensor) -> Tensor:
+            self._parts[rank] = x.clone()
+            self._barrier.wait()
+            x.copy_(sum(part for _, part in sorted(self._parts.items())))
+            self._barrier.wait()
+            return x
+
+        return total
+
+
+@pytest.fixture(params=MODELS)
+def stored(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, int]:
+    """A model in files, and in how many shares it is to be."""
+    family, count, changes = MODELS[request.param]
+    save_decoder(tiny_decoder(family, **changes), tmp_path)
+    return tmp_path, count
+
+
+@torch.no_grad()
+def test_logits_of_all_shares_are_those_of_the_whole(stored: tuple[Path, int]) -> None:
+    folder, count = stored
+    config = load_config(folder)
+    expected_NV = plain_logits(load_decoder(folder), IDS)
+    together, found = Together(count), {}
+
+    def compute(rank: int) -> None:
+        share = Share(rank, count)
+        network = joined(load_share(folder, config, share, dtype=torch.float32), share, together.total_of(rank))
+        with torch.no_grad():
+            attend = PackedAttention([len(IDS)])
+            hidden_ND = network.hidden(torch.tensor(IDS), packed_positions([len(IDS)]), attend)
+            found[rank] = network.logits(hidden_ND)
+
+    threads = [threading.Thread(target=compute, args=(rank,)) for rank in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    logits_NV = torch.cat([found[rank] for rank in range(count)], 1)
+    torch.testing.assert_close(logits_NV[:, : config.vocab_rows], expected_NV, atol=1e-4, rtol=1e-4)
+    assert not logits_NV[:, config.vocab_rows :].any()
+
+
+def numbers(decoder: Decoder) -> int:
+    return sum(parameter.numel() for parameter in decoder.parameters())
+
+
+def test_a_share_is_a_part(stored: tuple[Path, int]) -> None:
+    folder, count = stored
+    config = load_config(folder)
+    shares = [load_share(folder, config, Share(rank, count), dtype=torch.bfloat16) for rank in range(count)]
+    whole = load_decoder(folder)
+    small = sum(parameter.numel() for parameter in whole.parameters() if parameter.dim() == 1)
+    filled = config.shared(count).vocab_rows * count - config.vocab_rows
+    for share in shares:
+        assert share.dtype == torch.bfloat16
+        assert numbers(share) <= (numbers(whole) + 2 * filled * config.width) / count + small
+        assert numbers(share) == share.config.parameter_count
+
+
+def test_refused_counts() -> None:
+    config = tiny_decoder("llama", heads=4, kv_heads=2, head_dim=8, rotary_dims=8).config
+    with pytest.raises(UsageError, match=r"4 processes or GPUs .* 4 heads, 2 heads of keys and values.*Take 1 or 2\."):
+        config.shared(4)
+    with pytest.raises(UsageError, match="3 processes"):
+        config.shared(3)
+
+
+def test_refused_models(tmp_path: Path) -> None:
+    config = tiny_decoder("gpt_neox").config
+    (tmp_path / "quantised").mkdir()
+    save_quantised(tiny_decoder("gpt_neox"), tmp_path / "quantised", 8)
+    with pytest.raises(InputError, match="quantised weights"):
+        load_share(tmp_path / "quantised", config, Share(0, 2), dtype=torch.float32)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match="is an adapter"):
+        load_share(adapter, config, Share(0, 2), dtype=torch.float32)
