@@ -2,11 +2,13 @@
 summarization, which copy from their context, and general questions, which have nothing to copy from.
 
     python bench/speculation.py RECORDS --model smollm2 [--sample] [--records-each 6] [--new-tokens 96] [--threads 2]
-    python bench/speculation.py RECORDS --shape 410m --bits 8
+    python bench/speculation.py RECORDS --model MODEL --draft SMALL
+    python bench/speculation.py RECORDS --shape 410m --bits 8 [--draft-shape 160m --right 0.8]
 
 RECORDS is databricks-dolly-15k.jsonl, or a file like it. With `--model` the model answers as it will. With `--shape`
 random weights of that size compute every pass in full, but are made to say the answer that the record has; the last row
-has them say the context over again, which is the most there can be to gain.
+has them say the context over again, which is the most there can be to gain. `--draft` adds a draft model,
+`--draft-shape` one of random weights whose guesses are made right with probability `--right`, each time anew.
 
 Times are those of the process on all its CPUs, prompts included; on a machine that does nothing else these are the wall
 clock's, times the threads. "Tokens a pass" and "kept" (of the guesses computed) are counted by passes. Both ways must
@@ -20,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
+from random import Random
 
 import torch
 from torch import Tensor
@@ -38,14 +41,17 @@ from roslin.tokens import Tokenizer
 CATEGORIES = ("closed_qa", "information_extraction", "summarization", "general_qa")
 CONTEXT = (300, 3000)
 """Characters of the contexts that are taken, where there are any."""
+WRONG = ROWS - 1
+"""What a draft of random weights says where it is not right: no answer has it."""
 
 
 class Counted:
     """A network that counts its passes with few tokens, and says what `script` has, if that is set."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, right: float = 1.0) -> None:
         self.config, self.dtype, self.device = network.config, network.dtype, network.device
         self.passes = self.rows = 0
+        self._right, self._chance = right, Random(0)
         self.script: list[int] = []
         """By position: the token that comes behind it."""
         self._network = network
@@ -61,9 +67,12 @@ class Counted:
     def logits(self, hidden_ND: Tensor) -> Tensor:
         logits_NV = self._network.logits(hidden_ND)
         if self.script:
-            said = [self.script[place] for place in self._positions_N[-len(hidden_ND) :].tolist()]
+            said = [self._said(place) for place in self._positions_N[-len(hidden_ND) :].tolist()]
             logits_NV[torch.arange(len(said)), said] = 1e4
         return logits_NV
+
+    def _said(self, place: int) -> int:
+        return self.script[place] if self._chance.random() < self._right else WRONG
 
 
 @dataclass(frozen=True)
@@ -79,15 +88,19 @@ class Way:
 
     engine: Engine
     network: Counted
+    draft: Counted | None = None
     seconds: list[float] = field(default_factory=list)
     speeds: list[float] = field(default_factory=list)
     tokens: int = 0
     passes: int = 0
     rows: int = 0
+    draft_passes: int = 0
 
     def answer(self, task: Task) -> Completion:
         self.network.passes = self.network.rows = 0
         self.network.script = task.script
+        if self.draft is not None:
+            self.draft.passes, self.draft.script = 0, task.script
         started = time.process_time()
         [done] = self.engine.run([task.request])
         self.seconds.append(time.process_time() - started)
@@ -96,6 +109,7 @@ class Way:
         self.tokens, self.passes, self.rows = (
             self.tokens + drawn, self.passes + self.network.passes, self.rows + self.network.rows,
         )  # fmt: skip
+        self.draft_passes += self.draft.passes if self.draft else 0
         return done
 
 
@@ -106,27 +120,35 @@ def main() -> None:
     what.add_argument("--model")
     what.add_argument("--shape", choices=sorted(SHAPES))
     parser.add_argument("--bits", type=int, choices=[4, 8, 16], default=8, help="of the random weights")
+    draft = parser.add_mutually_exclusive_group()
+    draft.add_argument("--draft", help="a smaller model of the same tokenizer, beside --model")
+    draft.add_argument("--draft-shape", choices=sorted(SHAPES), help="a draft of random weights, beside --shape")
+    parser.add_argument("--right", type=float, default=0.8, help="probability that such a draft's guess is right")
     parser.add_argument("--sample", action="store_true", help="Dolly's sampling (top_p 0.92) instead of greedy")
     parser.add_argument("--records-each", type=int, default=6)
     parser.add_argument("--new-tokens", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    if (options.draft and not options.model) or (options.draft_shape and not options.shape):
+        parser.error("--draft goes with --model, and --draft-shape with --shape")
     torch.set_num_threads(options.threads)
     records = [record for record in load([options.records]) if record.category in CATEGORIES]
     if options.model:
-        roslin = Roslin.load(options.model)
-        network, vocabulary = roslin.decoder, roslin.tokenizer.size
+        roslin = Roslin.load(options.model, draft=options.draft)
+        network, vocabulary, small = roslin.decoder, roslin.tokenizer.size, roslin.draft
         tasks = answered(roslin, records, options)
     else:
         network, vocabulary = of_shape(options.shape, options.bits), ROWS
+        small = of_shape(options.draft_shape, options.bits) if options.draft_shape else None
         tasks = recited(records, options)
-    counted = Counted(network)
-    print("| task | answers | tokens/s without | with | ratio (least, most) | tokens a pass | guesses kept |")
-    print("|---|---|---|---|---|---|---|")
-    engines = [Engine(counted, vocabulary, 1, speculate=speculate) for speculate in (False, None)]
+    counted, draft = Counted(network), Counted(small, options.right) if small else None
+    heads = "task | answers | tokens/s without | with | ratio (least, most) | tokens a pass | guesses kept"
+    print(f"| {heads} | draft's passes |")
+    print("|---|---|---|---|---|---|---|---|")
+    plain, guessing = Engine(counted, vocabulary, 1, speculate=False), Engine(counted, vocabulary, 1, draft=draft)
     for kind, own in groupby(tasks, attrgetter("kind")):
-        ways = [Way(engine, counted) for engine in engines]
+        ways = [Way(plain, counted), Way(guessing, counted, draft)]
         for number, task in enumerate(list(own) * options.rounds):
             order = ways if number % 2 else ways[::-1]
             one, other = (way.answer(task) for way in order)
@@ -141,7 +163,8 @@ def print_row(kind: str, without: Way, guessing: Way) -> None:
     kept = f"{(guessing.tokens - guessing.passes) / wrong:.0%} of {wrong}" if wrong else "none made"
     print(
         f"| {kind} | {len(ratios)} | {medians[0]:.1f} | {medians[1]:.1f} | {statistics.median(ratios):.2f} "
-        f"({min(ratios):.2f}, {max(ratios):.2f}) | {guessing.tokens / guessing.passes:.2f} | {kept} |",
+        f"({min(ratios):.2f}, {max(ratios):.2f}) | {guessing.tokens / guessing.passes:.2f} | {kept} | "
+        f"{guessing.draft_passes} |",
         flush=True,
     )
 
@@ -165,7 +188,7 @@ def recited(records: Sequence[Record], options: argparse.Namespace) -> list[Task
         texts = [(kind, record.response, tasks), ("context again", record.context, copies)]
         for kind_of, text, its in texts if record.context else texts[:1]:
             said = tokenizer.encode(text)[: options.new_tokens]
-            script = [0] * (len(ids) - 1) + said + [0] * SIZES[-1]
+            script = [0] * (len(ids) - 1) + said + [0] * 2 * SIZES[-1]
             its.append(Task(kind_of, Request(ids, len(said), GREEDY), script))
     return [*tasks, *copies[: options.records_each]]
 

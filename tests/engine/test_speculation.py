@@ -9,9 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roslin.engine import GREEDY, Completion, Engine, Network, Request, Sampling, Token, fuse
+from guessing import answering, assert_same, measured, nearly, random_request
+from roslin.engine import GREEDY, Engine, Network, Request, Sampling, Token, fuse
+from roslin.engine.costs import PassCosts
 from roslin.engine.generation import Generation
-from roslin.engine.speculation import PassCosts, Speculation
+from roslin.engine.speculation import Speculation
 from roslin.model import Decoder, scaled
 from soaked_engine import soak
 from tiny_decoders import FAMILIES, VOCABULARY, plain_logits, tiny_decoder
@@ -26,36 +28,6 @@ def networks() -> dict[tuple[str, str], Network]:
     """Every family as the plain decoder, and as what a CPU's kernels make of it."""
     plain = {(family, "plain"): tiny_decoder(family) for family in FAMILIES}
     return {**plain, **{(family, "kernels"): fuse(tiny_decoder(family)) for family in FAMILIES}}
-
-
-def random_request(chance: Random, vocabulary: int) -> Request:
-    opening = [n % 4 for n in range(chance.choice([0, 20, 40]))]
-    return Request(
-        prompt_ids=[*opening, *(chance.randrange(vocabulary) for _ in range(chance.randint(1, 50)))],
-        max_new_tokens=chance.choice([1, 2, 3, 17, 60]),
-        sampling=Sampling(
-            temperature=chance.choice([0.0, 0.3, 1.0]),
-            top_p=chance.choice([0.3, 0.92, 1.0]),
-            top_k=chance.choice([0, 0, 3]),
-            seed=chance.getrandbits(64),
-            stream=chance.randrange(3),
-        ),
-        stop_ids=frozenset(chance.sample(range(vocabulary), chance.choice([0, 0, 1]))),
-        top_logprobs=chance.randint(0, 3),
-    )
-
-
-def assert_same(found: Completion, alone: Completion) -> None:
-    """As far as the one came."""
-    count = len(found.ids)
-    assert found.seed == alone.seed
-    assert found.ids == alone.ids[:count]
-    assert found.logprobs == pytest.approx(alone.logprobs[:count], rel=1e-5, abs=1e-4)
-    for ours, theirs in zip(found.top_logprobs, alone.top_logprobs[:count], strict=True):
-        assert [value for _, value in ours] == pytest.approx([value for _, value in theirs], rel=1e-5, abs=1e-4)
-    if found.finish_reason != "cancelled":
-        assert found.finish_reason == alone.finish_reason
-        assert (count, found.timings.tokens) == (len(alone.ids), alone.timings.tokens)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -142,7 +114,10 @@ def test_many_requests_in_a_tiny_cache_give_way_and_end_alike(networks: dict[tup
     assert tiny.occupancy.held == 0
 
 
-def test_draws_with_guesses_follow_the_exact_distribution(neox: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("drafted", [False, True])
+def test_draws_with_guesses_follow_the_exact_distribution(
+    neox: Decoder, drafted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of all sequences of three tokens, each with the product of its tokens' probabilities."""
     vocabulary, prompt, count, new, temperature = 3, [2, 2, 2, 1, 2, 0, 2, 2, 2], 2000, 3, 2.0
     exact = {}
@@ -158,7 +133,7 @@ def test_draws_with_guesses_follow_the_exact_distribution(neox: Decoder, monkeyp
         kept[0] += len(self.kept) - 1
 
     monkeypatch.setattr(Generation, "keep", counted)
-    engine = Engine(neox, vocabulary, 4, speculate=True)
+    engine = Engine(neox, vocabulary, 4, speculate=True, draft=nearly(neox) if drafted else None)
     done = engine.run([Request(prompt, new, Sampling(temperature, 1.0, seed=seed)) for seed in range(count)])
     assert kept[0] > count / 4
     seen = dict.fromkeys(exact, 0)
@@ -173,23 +148,6 @@ def test_draws_with_guesses_follow_the_exact_distribution(neox: Decoder, monkeyp
     assert freedom >= 5
     # Six standard deviations above the mean of the chi-square distribution.
     assert chi_square < freedom + 6 * (2 * freedom) ** 0.5
-
-
-def answering(answer: list[int], prompt: list[int] | None = None) -> Generation:
-    """One that is about to draw its next token."""
-    generation = Generation(0, Request(prompt or list(range(40)), 200, stop_ids=frozenset({39})))
-    generation.ids += answer
-    generation.drawn = len(answer)
-    generation.computed = len(generation.ids) - 1
-    return generation
-
-
-def measured(seconds: dict[int, float]) -> PassCosts:
-    costs = PassCosts()
-    for size, each in seconds.items():
-        for _ in range(3):
-            costs.saw(size, each)
-    return costs
 
 
 CHEAP = {1: 1.0, 2: 1.05, 4: 1.1, 8: 1.2, 16: 1.4}

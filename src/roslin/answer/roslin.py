@@ -9,6 +9,7 @@ import torch
 from roslin.answer.answer import Answer, Keywords, Question, Score, Settings, check_text, raise_faults, read_questions
 from roslin.answer.desk import Desk, Draft
 from roslin.answer.device import pick_device, pick_dtype
+from roslin.answer.drafting import load_draft
 from roslin.answer.prompts import DollyPrompts, Prompts, choose_prompts
 from roslin.answer.text import AnswerText
 from roslin.engine import Engine, Network, Request, ScoreRow, fuse, score
@@ -16,6 +17,8 @@ from roslin.engine.noise import fresh_seed
 from roslin.errors import InputError
 from roslin.model import find_model, load_config, load_for_answering, scaled, text_source
 from roslin.tokens import Tokenizer
+
+NO_DRAFT = "The draft model is not used: in float16 a wrong guess could overflow. Take bfloat16 or float32 for it."
 
 
 class Roslin:
@@ -33,17 +36,20 @@ class Roslin:
         max_batch: int = 16,
         weights_stay: bool = False,
         dtype: torch.dtype | None = None,
+        draft: Network | None = None,
     ) -> None:
         """Ask `decoder` by way of `prompts` (Dolly's when None), at most `max_batch` answers at once.
 
-        `dtype` is that of the weights where the decoder computes in a wider one, as a CPU's kernels do.
+        `dtype` is that of the weights where the decoder computes in a wider one, as a CPU's kernels do. `draft` is a
+        small model of the same tokenizer that guesses ahead (see `Engine`).
         If its `weights_stay` as they are, what prompts begin with is kept from one question to the next.
         """
         self.decoder = decoder
         self.dtype = dtype or decoder.dtype
         self.tokenizer = tokenizer
         self.prompts = prompts or DollyPrompts(tokenizer)
-        self._desk = Desk(Engine(decoder, tokenizer.size, max_batch, weights_stay=weights_stay))
+        self.draft = draft
+        self._desk = Desk(Engine(decoder, tokenizer.size, max_batch, weights_stay=weights_stay, draft=draft))
 
     @classmethod
     def load(
@@ -56,17 +62,20 @@ class Roslin:
         revision: str | None = None,
         rope_scaling: str | None = None,
         max_batch: int = 16,
+        draft: str | None = None,
     ) -> Self:
         """Load a model: a folder, an adapter, a file, `base`, `smollm2`, or a hub name (see `find_model`).
 
         `dtype` is float32, bfloat16, float16 or auto; `device` a torch device or auto (a GPU where there is one);
         `prompt` auto, dolly or chat (see `choose_prompts`). `rope_scaling` (such as `yarn:4`; linear and dynamic are
-        the others) stretches the model's positions beyond those that it was trained on. Warns when the model was not
-        tuned for any prompt. Raises InputError for a folder that cannot be loaded, UsageError for an unknown setting,
-        MachineError for a device that is not there.
+        the others) stretches the model's positions beyond those that it was trained on. `draft` names a smaller model
+        of the same tokenizer: what it guesses ahead is kept where it is what the model draws, which is faster where
+        that is often so, and is left off where it is not. Warns when the model was not tuned for any prompt, or cannot
+        use its draft. Raises InputError for a folder that cannot be loaded, or a draft of other tokens, UsageError for
+        an unknown setting, MachineError for a device that is not there.
         """
-        folder = find_model(str(model), revision)
         where = pick_device(device)
+        folder = find_model(str(model), revision)
         config = load_config(folder)
         if rope_scaling is not None:
             config = scaled(config, rope_scaling)
@@ -76,8 +85,13 @@ class Roslin:
         prompts, notice = choose_prompts(prompt, tokenizer, source)
         if notice:
             warnings.warn(notice, stacklevel=2)
-        decoder = load_for_answering(folder, dtype=weights, device=where, config=config)
-        return cls(fuse(decoder), tokenizer, prompts=prompts, max_batch=max_batch, weights_stay=True, dtype=weights)
+        drafting = load_draft(draft, model, tokenizer, dtype, where) if draft is not None else None
+        decoder = fuse(load_for_answering(folder, dtype=weights, device=where, config=config))
+        if drafting is not None and decoder.dtype == torch.float16:
+            warnings.warn(NO_DRAFT, stacklevel=2)
+        return cls(
+            decoder, tokenizer, prompts=prompts, max_batch=max_batch, weights_stay=True, dtype=weights, draft=drafting
+        )
 
     @overload
     def answer(

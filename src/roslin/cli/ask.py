@@ -37,6 +37,13 @@ RopeScaling = Annotated[
     ),
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
+Draft = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="A smaller model with the same tokenizer that guesses ahead: faster where the model says the same.",
+    ),
+]
 
 
 def ask(
@@ -60,6 +67,7 @@ def ask(
     prompt: Prompt = "auto",
     revision: Revision = None,
     rope_scaling: RopeScaling = None,
+    draft: Draft = None,
 ) -> None:
     """Ask a model one question. The answer goes to stdout as it comes; time and seed go to stderr."""
     if logprobs is not None and not as_json:
@@ -68,7 +76,7 @@ def ask(
     settings = drawing(greedy, temperature, top_p, top_k, seed, max_new_tokens, stop, told)
     instruction = read_stdin() if instruction == "-" else instruction
     context = read_context(context)
-    roslin = load(model, dtype, device, prompt, revision, rope_scaling)
+    roslin = load(model, dtype, device, prompt, revision, rope_scaling, draft)
     if returns == 1 and not as_json:
         answers = [show(roslin.stream(instruction, context, **settings))]
     else:
@@ -93,12 +101,13 @@ def chat(
     prompt: Prompt = "auto",
     revision: Revision = None,
     rope_scaling: RopeScaling = None,
+    draft: Draft = None,
 ) -> None:
     """Talk with a model in the terminal. `/help` lists what can be typed; Ctrl-D leaves."""
     from roslin.cli.conversation import Conversation
 
     settings = drawing(greedy, temperature, top_p, top_k, seed, max_new_tokens, stop)
-    roslin = load(model, dtype, device, prompt, revision, rope_scaling)
+    roslin = load(model, dtype, device, prompt, revision, rope_scaling, draft)
     Conversation(roslin, settings).run()
 
 
@@ -130,7 +139,13 @@ def drawing(
 
 
 def load(
-    model: str, dtype: str, device: str, prompt: str, revision: str | None, rope_scaling: str | None = None
+    model: str,
+    dtype: str,
+    device: str,
+    prompt: str,
+    revision: str | None,
+    rope_scaling: str | None = None,
+    draft: str | None = None,
 ) -> "Roslin":
     """The model, with what it warns of told on stderr."""
     from roslin.answer import Roslin
@@ -139,7 +154,13 @@ def load(
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_: tell(f"note: {message}")  # at once: a download takes its time
         return Roslin.load(
-            model, dtype=dtype, device=device, prompt=prompt, revision=revision, rope_scaling=rope_scaling
+            model,
+            dtype=dtype,
+            device=device,
+            prompt=prompt,
+            revision=revision,
+            rope_scaling=rope_scaling,
+            draft=draft,
         )
 
 

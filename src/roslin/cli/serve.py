@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from roslin.cli.ask import Device, Dtype, Model, Prompt, Revision, RopeScaling, load, tell
+from roslin.cli.ask import Device, Draft, Dtype, Model, Prompt, Revision, RopeScaling, load, tell
 from roslin.errors import UsageError
 
 
@@ -28,6 +28,7 @@ def serve(
     prompt: Prompt = "auto",
     revision: Revision = None,
     rope_scaling: RopeScaling = None,
+    draft: Draft = None,
 ) -> None:
     """Serve a model to OpenAI's clients (/v1/chat/completions, /v1/completions) and as a chat page in the browser.
 
@@ -44,7 +45,7 @@ def serve(
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.split() == [api_key]):
         raise UsageError("The API key must be printable ASCII without blanks.")
     with open_socket(host, port) as listening:
-        roslin = load(model, dtype, device, prompt, revision, rope_scaling)
+        roslin = load(model, dtype, device, prompt, revision, rope_scaling, draft)
         try:
             run(roslin, listening, served_name(model), max_batch=max_batch, api_key=api_key, tell=tell)
         except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 """The engine: token ids in, token ids and log-probabilities out. It knows no text."""
 
-from roslin.engine.capacity import Capacity
-from roslin.engine.engine import Engine, Occupancy
+from roslin.engine.capacity import Capacity, Occupancy
+from roslin.engine.engine import Engine
 from roslin.engine.fused import FusedDecoder, fuse
 from roslin.engine.network import Network
 from roslin.engine.request import GREEDY, Completion, Event, FinishReason, Request, Sampling, Timings, Token

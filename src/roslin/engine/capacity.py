@@ -7,8 +7,20 @@ from pathlib import Path
 import torch
 
 from roslin.engine.blocks import BLOCK, blocks_for
-from roslin.memory import Device, cache_tokens
+from roslin.memory import Device, cache_tokens, token_bytes
 from roslin.model import ModelConfig
+
+
+@dataclass(frozen=True)
+class Occupancy:
+    """What of the cache is in use, in tokens of whole blocks."""
+
+    held: int
+    """By requests that run."""
+    kept: int
+    """By nobody, in case that others begin alike."""
+    capacity: int
+    """The most that can be in use."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +47,16 @@ class Capacity:
         return f"{self.tokens:,} tokens, or {full} of {self.positions:,}"
 
 
-def capacity(config: ModelConfig, dtype: torch.dtype, device: torch.device, max_batch: int) -> Capacity:
-    """Room for `max_batch` full-length requests, or less where free memory is less."""
+def capacity(
+    config: ModelConfig, dtype: torch.dtype, device: torch.device, max_batch: int, beside: int = 0
+) -> Capacity:
+    """Room for `max_batch` full-length requests, or less where free memory is less.
+
+    `beside`: bytes that another cache on the device needs for each of the tokens.
+    """
     where: Device = "cuda" if device.type == "cuda" else "cpu"
     free, memory = free_memory(device)
+    free -= min(max_batch * config.positions * beside, free * beside // (token_bytes(config, dtype.itemsize) + beside))
     tokens = cache_tokens(config, dtype.itemsize, max_batch, free, memory, where)
     return Capacity(tokens // BLOCK, config.positions)
 

@@ -14,39 +14,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from roslin.engine.blocks import BLOCK, BlockPool, blocks_for
-from roslin.engine.cache import KVCache
-from roslin.engine.capacity import Capacity, capacity
+from roslin.engine.blocks import BLOCK, blocks_for
+from roslin.engine.capacity import Capacity, Occupancy, capacity
 from roslin.engine.drawn import Drawn
 from roslin.engine.generation import Generation
 from roslin.engine.network import Network
 from roslin.engine.request import Completion, Event, Request
-from roslin.engine.resident import Resident
-from roslin.engine.sampler import Sampler
+from roslin.engine.sampler import Samplers
 from roslin.engine.scheduler import PROMPT_TOKENS_BESIDE, Run, Scheduler
-from roslin.engine.slots import Slots
-from roslin.engine.speculation import Speculation
-from roslin.engine.streams import Streams, has_kernels
+from roslin.engine.speculation import speculation_for
+from roslin.engine.store import Store, lengths_matter
+from roslin.engine.streams import has_kernels
 from roslin.errors import InputError, MachineError, out_of_memory
 from roslin.model.finite import find_fault, not_finite, watched_hidden
 
 if TYPE_CHECKING:
     from roslin.engine.graphs import Graphs
-
-SAMPLERS = 8
-"""That are kept, for one and the same sequences with more or fewer guesses."""
-
-
-@dataclass(frozen=True)
-class Occupancy:
-    """What of the cache is in use, in tokens of whole blocks."""
-
-    held: int
-    """By requests that run."""
-    kept: int
-    """By nobody, in case that others begin alike."""
-    capacity: int
-    """The most that can be in use."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +63,7 @@ class Engine:
         ahead: bool | None = None,
         graphs: bool = False,
         speculate: bool | None = None,
+        draft: Network | None = None,
     ) -> None:
         """`vocabulary` is the tokenizer's size: ids at or above it are padding rows of the head and are never drawn.
 
@@ -91,14 +75,17 @@ class Engine:
         as CUDA graphs, for which the weights must stay. `speculate`: tokens that follow where an answer's latest ones
         stood before, in prompt or answer, are computed on trial beside them, and kept if they are what is drawn; what
         comes back is the same, several tokens of a pass one step after the other. None: where that is found to be
-        faster, in fp32 on a CPU (whose kernels compute in that); False: never; True: whenever there are any.
-        Raises InputError when the head has fewer rows than `vocabulary`, or `max_batch` is not positive.
+        faster, in fp32 on a CPU (whose kernels compute in that); False: never; True: whenever there are any. `draft`: a
+        small model of the same vocabulary that makes such guesses too, of any device and dtype, but for an fp16
+        `decoder` never; with it, None means on any device in any other dtype.
+        Raises InputError when a head has fewer rows than `vocabulary`, or `max_batch` is not positive.
         """
-        if not 0 < vocabulary <= decoder.config.vocab_rows:
-            raise InputError(
-                f"The tokenizer has {vocabulary} ids and the model's head {decoder.config.vocab_rows} rows: "
-                "tokenizer and model do not belong together."
-            )
+        for network, name in ((decoder, "model"), (draft, "draft model")):
+            if network is not None and not 0 < vocabulary <= network.config.vocab_rows:
+                raise InputError(
+                    f"The tokenizer has {vocabulary} ids and the {name}'s head {network.config.vocab_rows} rows: "
+                    f"tokenizer and {name} do not belong together."
+                )
         if max_batch < 1:
             raise InputError(f"max_batch is {max_batch}; it must be 1 or more.")
         self.decoder = decoder
@@ -107,13 +94,12 @@ class Engine:
         self._weights_stay = weights_stay
         self._cache_tokens = cache_tokens
         self._ahead = decoder.device.type == "cuda" if ahead is None else ahead
-        self._with_graphs = graphs and weights_stay and has_kernels(decoder.device) and not _lengths_matter(decoder)
+        self._with_graphs = graphs and weights_stay and has_kernels(decoder.device) and not lengths_matter(decoder)
         self._with_graphs = self._with_graphs and decoder.dtype != torch.float16  # each layer is watched there
-        by_itself = speculate is None and decoder.device.type == "cpu" and decoder.dtype == torch.float32
-        guesses = (speculate or by_itself) and decoder.dtype != torch.float16  # a wrong guess could overflow
-        self._speculation = Speculation(always=not by_itself) if guesses else None
-        self._samplers: dict[tuple[int, ...], Sampler] = {}
-        """By the numbers of those that draw, for each of its rows."""
+        self._speculation = speculation_for(decoder, draft, vocabulary, max_batch, speculate=speculate)
+        self.draft = self._speculation.draft if self._speculation else None
+        """The draft model with its own cache, where it is asked."""
+        self._samplers = Samplers()
         self._on_its_way: _Pass | None = None
         self._graphs: tuple[int, Graphs] | None = None
         """Beside the number of blocks that the cache had, which has not moved while it has as many."""
@@ -123,12 +109,12 @@ class Engine:
     @property
     def capacity(self) -> Capacity:
         """How many tokens, and how many full-length requests, the cache has room for."""
-        return Capacity(self._pool.limit, self.decoder.config.positions)
+        return Capacity(self._store.pool.limit, self.decoder.config.positions)
 
     @property
     def occupancy(self) -> Occupancy:
         """What of the cache is in use now."""
-        return Occupancy(self._pool.held * BLOCK, self._pool.left * BLOCK, self._pool.limit * BLOCK)
+        return Occupancy(self._store.pool.held * BLOCK, self._store.pool.left * BLOCK, self._store.pool.limit * BLOCK)
 
     @property
     def preempted(self) -> int:
@@ -190,12 +176,20 @@ class Engine:
     def _step(self) -> list[Event]:
         if untold := [generation for generation in self._scheduler.running if generation.kept]:
             return self._tell(untold, first=False)
-        current, self._on_its_way = self._on_its_way or self._guess_and_launch(), None
+        begun = self._on_its_way is not None
+        if self._speculation is not None and not begun:
+            self._speculation.propose(self._scheduler.running)
+        started = time.perf_counter()
+        current, self._on_its_way = self._on_its_way or self._launch(), None
         if current is None:
             return []
         if self._ahead and not self._must_be_read_first(current):
             self._on_its_way = self._launch()
-        return self._settle(current)
+        news = self._settle(current)
+        # What a step takes is what a pass takes, if it has begun and read one.
+        if begun == (self._on_its_way is not None) == (self._ahead and not current.guesses):
+            self._measure(current, time.perf_counter() - started)
+        return news
 
     def _must_be_read_first(self, current: _Pass) -> bool:
         """Whether the next pass depends on what comes of this one: somebody may have to give way, or guesses pay."""
@@ -203,16 +197,9 @@ class Engine:
             return True
         return self._speculation is not None and any(self._speculation.counts(self._scheduler.running))
 
-    def _guess_and_launch(self) -> _Pass | None:
-        """Begin a pass when all tokens are read."""
-        if self._speculation is None:
-            return self._launch()
-        self._speculation.propose(self._scheduler.running)
-        started = time.perf_counter()
-        launched = self._launch()
-        if launched and all(run.draws == run.stop - run.start for run in launched.runs):
-            self._speculation.costs.saw(sum(run.draws for run in launched.runs), time.perf_counter() - started)
-        return launched
+    def _measure(self, done: _Pass, seconds: float) -> None:
+        if self._speculation is not None and all(run.draws == run.stop - run.start for run in done.runs):
+            self._speculation.costs.saw(sum(run.draws for run in done.runs), seconds)
 
     def _launch(self) -> _Pass | None:
         """Begin the next pass, if there is anything to be computed."""
@@ -224,7 +211,7 @@ class Engine:
         else:
             if any(run.stop - run.start > 1 for run in runs):
                 runs.sort(key=lambda run: run.stop - run.start)
-            stream = self._streams.of(runs)
+            stream = self._store.streams.of(runs)
             hidden_ND = watched_hidden(self.decoder, stream.ids_N, stream.positions_N, stream.attend)
             drawn = None
             if any(run.draws for run in runs):
@@ -239,21 +226,22 @@ class Engine:
     def _replayed(self, runs: Sequence[Run]) -> Drawn:
         """What is drawn after a pass in which everybody computes the token that stands in its slot on the device."""
         slots, positions = [run.generation.slot or 0 for run in runs], [run.start for run in runs]
-        self._resident.update()
+        self._store.resident.update()
         graphs = self._captured_graphs()
         requests = [run.generation.request for run in runs]
         if all(request.sampling.greedy and not request.top_logprobs for request in requests):
             return Drawn(*graphs.greedy(slots, positions))
-        slots_B = self._resident.sent(np.array(slots))
+        slots_B = self._store.resident.sent(np.array(slots))
         return self._draw(runs, graphs.logits(slots, positions), slots_B)
 
     def _captured_graphs(self) -> "Graphs":
-        if self._graphs is None or self._graphs[0] != self._cache.blocks:
+        if self._graphs is None or self._graphs[0] != self._store.cache.blocks:
             from roslin.engine.graphs import Graphs
 
             capture = self.decoder.device.type == "cuda"
-            made = Graphs(self.decoder, self._cache, self._resident, self.vocabulary, self._max_batch, capture=capture)
-            self._graphs = self._cache.blocks, made
+            cache, resident = self._store.cache, self._store.resident
+            made = Graphs(self.decoder, cache, resident, self.vocabulary, self._max_batch, capture=capture)
+            self._graphs = cache.blocks, made
         return self._graphs[1]
 
     def _settle(self, done: _Pass) -> list[Event]:
@@ -269,7 +257,7 @@ class Engine:
             raise self._fault(done)
         for run, _ in heard:
             if run.proposed:
-                self._resident.latest_S[run.generation.slot or 0] = run.generation.kept[-1].id
+                self._store.resident.latest_S[run.generation.slot or 0] = run.generation.kept[-1].id
         return self._tell([run.generation for run, _ in heard], first=True)
 
     def _tell(self, generations: Sequence[Generation], *, first: bool) -> list[Event]:
@@ -282,7 +270,7 @@ class Engine:
 
     def _fault(self, done: _Pass) -> MachineError:
         """Where a pass went wrong, found by running it again."""
-        stream = self._streams.of([run for run in done.runs if run.generation.completion is None])
+        stream = self._store.streams.of([run for run in done.runs if run.generation.completion is None])
         what = stream.ids_N, stream.positions_N, stream.attend
         hidden_ND = self.decoder.hidden(*what)
         return not_finite(find_fault(self.decoder, *what, hidden_ND), self.decoder.dtype)
@@ -291,8 +279,8 @@ class Engine:
         if not self.busy:
             self._on_its_way = None
             self._catch_up()
-        if self._with_graphs and not self._pool.size:
-            self._pool.make_all()
+        if self._with_graphs and not self._store.pool.size:
+            self._store.pool.make_all()
         faults = [self._faults(request) for request in requests]
         if any(faults):
             raise InputError(_listed(faults))
@@ -303,7 +291,7 @@ class Engine:
 
     def _faults(self, request: Request) -> list[str]:
         found = request.faults(self.vocabulary, self.decoder.config.positions)
-        if not found and blocks_for(request.most_cached) > self._pool.limit:
+        if not found and blocks_for(request.most_cached) > self._store.pool.limit:
             found.append(
                 f"{len(request.prompt_ids)} prompt tokens and {request.max_new_tokens} new ones can never fit into the "
                 f"cache, which has memory for {self.capacity.tokens:,} tokens; shorten the prompt, ask for fewer new "
@@ -315,28 +303,25 @@ class Engine:
         """Have an empty cache for the decoder as it is now."""
         config, dtype, device = self.decoder.config, self.decoder.dtype, self.decoder.device
         if self._cache_tokens is None:
-            blocks = capacity(config, dtype, device, self._max_batch).blocks
+            drafting = self.draft.token_bytes if self.draft else 0
+            blocks = capacity(config, dtype, device, self._max_batch, drafting).blocks
         else:
             blocks = self._cache_tokens // BLOCK
-        self._cache = KVCache(config, dtype, device)
         self._on_its_way = self._graphs = None
-        self._pool = BlockPool(blocks, self._cache.provide)
-        self._slots = Slots(self._max_batch, config.positions)
-        self._resident = Resident(self._slots, device)
-        lengths_matter = _lengths_matter(self.decoder)
-        self._streams = Streams(
-            self._cache, self._slots, self._resident, kernels=has_kernels(device), reach=lengths_matter
-        )
-        original = config.rotary_scaling.original if config.rotary_scaling and lengths_matter else None
+        self._store = Store(self.decoder, blocks, self._max_batch, kernels=has_kernels(device))
+        if self.draft is not None:
+            self.draft.begin(blocks, kernels=has_kernels(self.draft.device))
         beside = PROMPT_TOKENS_BESIDE.get(device.type, PROMPT_TOKENS_BESIDE["cuda"])
-        self._scheduler = Scheduler(self._pool, self._slots, beside, original)
+        self._scheduler = Scheduler(self._store.pool, self._store.slots, beside, self._store.original)
 
     def _catch_up(self) -> None:
         """While nothing runs: let go of what other weights have left."""
-        if not self._cache.fits(self.decoder.dtype, self.decoder.device):
+        if not self._store.cache.fits(self.decoder.dtype, self.decoder.device):
             self._begin()
         elif not self._weights_stay:
-            self._pool.forget()
+            self._store.pool.forget()
+            if self.draft is not None:
+                self.draft.forget()
 
     def _abandon(self, generations: Sequence[Generation]) -> None:
         """Cancel what has not ended, so that no error leaves a block taken."""
@@ -347,13 +332,8 @@ class Engine:
     def _draw(self, runs: Sequence[Run], logits_BV: Tensor, slots_B: Tensor) -> Drawn:
         drawing = [(run.generation, place) for run in runs for place in range(run.draws)]
         running, steps = [g for g, _ in drawing], [g.drawn + g.pending + place for g, place in drawing]
-        numbers, streams = tuple(g.number for g in running), [g.stream for g in running]
-        if numbers not in self._samplers:
-            if len(self._samplers) == SAMPLERS:
-                self._samplers.clear()
-            self._samplers[numbers] = Sampler([g.request.sampling for g in running], logits_BV.device)
-        ids_B = self._samplers[numbers].choose(logits_BV[:, : self.vocabulary], streams, steps)
-        self._resident.latest_S[slots_B] = ids_B
+        ids_B = self._samplers.choose(running, steps, logits_BV[:, : self.vocabulary])
+        self._store.resident.latest_S[slots_B] = ids_B
         total_B1 = torch.logsumexp(logits_BV, -1, keepdim=True)
         logprobs_B = (logits_BV.gather(-1, ids_B[:, None]) - total_B1)[:, 0]
         counts = [g.request.top_logprobs for g in running]
@@ -369,15 +349,9 @@ class Engine:
             if generation.completion is None:
                 generation.end("cancelled")
         self._samplers.clear()
-        limit = self._pool.limit
+        limit = self._store.pool.limit
         self._begin()
-        self._pool.limit = limit
-
-
-def _lengths_matter(decoder: Network) -> bool:
-    """Whether a token's position turns it by how long its sequence is."""
-    scaling = decoder.config.rotary_scaling
-    return scaling is not None and scaling.kind == "dynamic"
+        self._store.pool.limit = limit
 
 
 def _listed(faults: Sequence[Sequence[str]]) -> str:

@@ -3,7 +3,7 @@
 import time
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from roslin.engine.block_table import BlockTable
@@ -40,6 +40,8 @@ class Generation:
     kept: deque[Token] = field(default_factory=deque)
     """Tokens drawn in one pass that are still to be told; all but the last have their keys and values in the cache."""
     lookup: Lookup = field(init=False)
+    let_go: Callable[[], None] | None = None
+    """Gives back what else is held for it while it runs, such as a draft model's blocks."""
 
     def __post_init__(self) -> None:
         """Fix the random stream now, so that nothing later can change what is drawn."""

@@ -142,7 +142,9 @@ class Scheduler:
 
     def _free(self, generation: Generation) -> None:
         assert generation.table is not None and generation.slot is not None
+        if generation.let_go is not None:
+            generation.let_go()
         generation.table.release()
         self._slots.free(generation.slot)
         generation.table, generation.slot, generation.computed, generation.resident = None, None, 0, False
-        generation.proposed = []
+        generation.proposed, generation.let_go = [], None

@@ -111,6 +111,11 @@ class Tokenizer:
         return int(self._backend.get_vocab_size(with_added_tokens=True))
 
     @property
+    def vocabulary(self) -> dict[str, int]:
+        """Every token, added ones included, with its id."""
+        return dict(self._backend.get_vocab(with_added_tokens=True))
+
+    @property
     def has_keys(self) -> bool:
         """Whether Dolly's three keys are tokens."""
         return all(self._has(key) for key in self._keys)
