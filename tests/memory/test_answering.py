@@ -7,7 +7,7 @@ import torch
 
 from allocations import bytes_of, peak_of, scaled
 from roslin import memory
-from roslin.engine import Engine, Request
+from roslin.engine import Engine, Request, sampler
 from roslin.engine.blocks import BLOCK, blocks_for
 from roslin.engine.cache import KVCache
 from roslin.engine.fused import FusedDecoder
@@ -57,8 +57,11 @@ def test_keys_and_values_are_those_of_the_cache(
 
 @pytest.mark.parametrize("family", ["gpt_neox", "gptj", "llama"])
 @pytest.mark.parametrize(("batch", "prompt"), [(1, 300), (8, 60), (8, 4)])
-def test_the_peak_of_answering(family: str, batch: int, prompt: int, tmp_path: Path) -> None:
-    """Drawn so warm that the nucleus is nearly the whole vocabulary."""
+def test_the_peak_of_answering(
+    family: str, batch: int, prompt: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawn so warm that the nucleus is nearly the whole vocabulary, with tensors, as on a GPU."""
+    monkeypatch.setattr(sampler, "has_kernel", lambda device: False)
     config = scaled(family, layers=2, vocab_rows=8192)
     tokens = batch * blocks_for(prompt + 3) * BLOCK
     engine = Engine(FusedDecoder(Decoder(config)), 8192, max_batch=batch, cache_tokens=tokens)

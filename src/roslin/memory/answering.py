@@ -22,7 +22,8 @@ may be wrong by take the rest."""
 CPU_SHARE = 0.5
 """Share of a computer's free memory that the engine's cache may grow to: the rest is for others."""
 DRAWING_BYTES = 44
-"""For each row of the head while a token is drawn, at worst: from a nucleus as wide as the vocabulary."""
+"""For each row of the head while a token is drawn, at worst: from a nucleus as wide as the vocabulary. A CPU's
+kernel for it takes less than anything else does."""
 
 
 @dataclass(frozen=True)
