@@ -2,6 +2,8 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Literal, Self, Unpack, overload
 
 import torch
@@ -10,12 +12,14 @@ from roslin.answer.answer import Answer, Keywords, Question, Score, Settings, ch
 from roslin.answer.desk import Desk, Draft
 from roslin.answer.device import pick_device, pick_dtype
 from roslin.answer.drafting import load_draft
+from roslin.answer.parallel import load_together
 from roslin.answer.prompts import DollyPrompts, Prompts, choose_prompts
 from roslin.answer.text import AnswerText
 from roslin.engine import Engine, Network, Request, ScoreRow, fuse, score
 from roslin.engine.noise import fresh_seed
+from roslin.engine.parallel import is_first_process, several_processes
 from roslin.errors import InputError
-from roslin.model import find_model, load_config, load_for_answering, scaled, text_source
+from roslin.model import ModelConfig, find_model, load_config, load_for_answering, scaled, text_source
 from roslin.tokens import Tokenizer
 
 NO_DRAFT = "The draft model is not used: in float16 a wrong guess could overflow. Take bfloat16 or float32 for it."
@@ -63,6 +67,7 @@ class Roslin:
         rope_scaling: str | None = None,
         max_batch: int = 16,
         draft: str | None = None,
+        parallel: bool = False,
     ) -> Self:
         """Load a model: a folder, an adapter, a file, `base`, `smollm2`, or a hub name (see `find_model`).
 
@@ -71,22 +76,27 @@ class Roslin:
         the others) stretches the model's positions beyond those that it was trained on. `draft` names a smaller model
         of the same tokenizer: what it guesses ahead is kept where it is what the model draws, which is faster where
         that is often so, and is left off where it is not. Warns when the model was not tuned for any prompt, or cannot
-        use its draft. Raises InputError for a folder that cannot be loaded, or a draft of other tokens, UsageError for
-        an unknown setting, MachineError for a device that is not there.
+        use its draft. `parallel`: of several processes that torchrun has started each holds a part of the model; only
+        the first comes back from here and asks, the others work for it and end, by SystemExit, when it does. Raises
+        InputError for a folder that cannot be loaded, or a draft of other tokens, UsageError for an unknown setting,
+        MachineError for a device that is not there.
         """
         where = pick_device(device)
-        folder = find_model(str(model), revision)
-        config = load_config(folder)
-        if rope_scaling is not None:
-            config = scaled(config, rope_scaling)
-        weights = pick_dtype(dtype, config, where)
+        find = partial(_found, str(model), revision, rope_scaling, dtype, where)
+        several = parallel and several_processes()
+        if several and not is_first_process():
+            load_together(find, where)
+        folder, config, weights = find()
         source = text_source(folder)
         tokenizer = Tokenizer.load(source)
         prompts, notice = choose_prompts(prompt, tokenizer, source)
         if notice:
             warnings.warn(notice, stacklevel=2)
         drafting = load_draft(draft, model, tokenizer, dtype, where) if draft is not None else None
-        decoder = fuse(load_for_answering(folder, dtype=weights, device=where, config=config))
+        if several:
+            decoder: Network = load_together(lambda: (folder, config, weights), where)
+        else:
+            decoder = fuse(load_for_answering(folder, dtype=weights, device=where, config=config))
         if drafting is not None and decoder.dtype == torch.float16:
             warnings.warn(NO_DRAFT, stacklevel=2)
         return cls(
@@ -178,6 +188,17 @@ class Roslin:
     def _draft(self, how: Settings) -> Draft:
         text = AnswerText(self.tokenizer, how.stops, textual_end=self.prompts.textual_end)
         return Draft(text, self.tokenizer, with_logprobs=how.logprobs is not False)
+
+
+def _found(
+    model: str, revision: str | None, rope_scaling: str | None, dtype: str, where: torch.device
+) -> tuple[Path, ModelConfig, torch.dtype]:
+    """Where a model is, its configuration, and the dtype that its weights are to have."""
+    folder = find_model(model, revision)
+    config = load_config(folder)
+    if rope_scaling is not None:
+        config = scaled(config, rope_scaling)
+    return folder, config, pick_dtype(dtype, config, where)
 
 
 class AnswerStream(Iterator[str]):

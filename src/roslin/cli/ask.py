@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 import typer
 
+from roslin.cli.torchrun import works_for_first
 from roslin.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -70,13 +71,15 @@ def ask(
     draft: Draft = None,
 ) -> None:
     """Ask a model one question. The answer goes to stdout as it comes; time and seed go to stderr."""
+    if works_for_first():
+        load(model, dtype, device, prompt, revision, rope_scaling, parallel=True)
     if logprobs is not None and not as_json:
         raise UsageError("--logprobs needs --json: a plain answer has no place for them.")
     told = False if logprobs is None else logprobs or True
     settings = drawing(greedy, temperature, top_p, top_k, seed, max_new_tokens, stop, told)
     instruction = read_stdin() if instruction == "-" else instruction
     context = read_context(context)
-    roslin = load(model, dtype, device, prompt, revision, rope_scaling, draft)
+    roslin = load(model, dtype, device, prompt, revision, rope_scaling, draft, parallel=True)
     if returns == 1 and not as_json:
         answers = [show(roslin.stream(instruction, context, **settings))]
     else:
@@ -106,8 +109,10 @@ def chat(
     """Talk with a model in the terminal. `/help` lists what can be typed; Ctrl-D leaves."""
     from roslin.cli.conversation import Conversation
 
+    if works_for_first():
+        load(model, dtype, device, prompt, revision, rope_scaling, parallel=True)
     settings = drawing(greedy, temperature, top_p, top_k, seed, max_new_tokens, stop)
-    roslin = load(model, dtype, device, prompt, revision, rope_scaling, draft)
+    roslin = load(model, dtype, device, prompt, revision, rope_scaling, draft, parallel=True)
     Conversation(roslin, settings).run()
 
 
@@ -146,8 +151,10 @@ def load(
     revision: str | None,
     rope_scaling: str | None = None,
     draft: str | None = None,
+    *,
+    parallel: bool = False,
 ) -> "Roslin":
-    """The model, with what it warns of told on stderr."""
+    """The model, with what it warns of told on stderr; `parallel` as in `Roslin.load`."""
     from roslin.answer import Roslin
 
     with warnings.catch_warnings():
@@ -161,6 +168,7 @@ def load(
             revision=revision,
             rope_scaling=rope_scaling,
             draft=draft,
+            parallel=parallel,
         )
 
 

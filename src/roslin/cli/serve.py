@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from roslin.cli.ask import Device, Draft, Dtype, Model, Prompt, Revision, RopeScaling, load, tell
+from roslin.cli.torchrun import works_for_first
 from roslin.errors import UsageError
 
 
@@ -42,10 +43,12 @@ def serve(
         if error.name not in ("fastapi", "starlette", "uvicorn"):
             raise
         raise UsageError(f"`roslin serve` needs {error.name}: pip install 'roslin[serve]'") from None
+    if works_for_first():
+        load(model, dtype, device, prompt, revision, rope_scaling, parallel=True)
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.split() == [api_key]):
         raise UsageError("The API key must be printable ASCII without blanks.")
     with open_socket(host, port) as listening:
-        roslin = load(model, dtype, device, prompt, revision, rope_scaling, draft)
+        roslin = load(model, dtype, device, prompt, revision, rope_scaling, draft, parallel=True)
         try:
             run(roslin, listening, served_name(model), max_batch=max_batch, api_key=api_key, tell=tell)
         except KeyboardInterrupt:

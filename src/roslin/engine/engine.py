@@ -18,7 +18,7 @@ from roslin.engine.blocks import BLOCK, blocks_for
 from roslin.engine.capacity import Capacity, Occupancy, capacity
 from roslin.engine.drawn import Drawn
 from roslin.engine.generation import Generation
-from roslin.engine.network import Network
+from roslin.engine.network import Network, SharedNetwork
 from roslin.engine.request import Completion, Event, Request
 from roslin.engine.sampler import Samplers
 from roslin.engine.scheduler import PROMPT_TOKENS_BESIDE, Run, Scheduler
@@ -96,6 +96,7 @@ class Engine:
         self._ahead = decoder.device.type == "cuda" if ahead is None else ahead
         self._with_graphs = graphs and weights_stay and has_kernels(decoder.device) and not lengths_matter(decoder)
         self._with_graphs = self._with_graphs and decoder.dtype != torch.float16  # each layer is watched there
+        self._with_graphs = self._with_graphs and not isinstance(decoder, SharedNetwork)  # others would not hear of it
         self._speculation = speculation_for(decoder, draft, vocabulary, max_batch, speculate=speculate)
         self.draft = self._speculation.draft if self._speculation else None
         """The draft model with its own cache, where it is asked."""

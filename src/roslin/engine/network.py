@@ -42,6 +42,6 @@ class Network(Protocol):
 class SharedNetwork(Network, Protocol):
     """One of which other processes hold parts, which compute every pass as it does."""
 
-    def new_cache(self, blocks: int, sequences: int) -> "tuple[KVCache, int]":
+    def new_cache(self, blocks: int, sequences: int, dtype: torch.dtype) -> "tuple[KVCache, int]":
         """An empty cache in all, and how many of the `blocks` wanted for so many sequences each has room for."""
         ...

@@ -2,7 +2,7 @@
 
 from roslin.engine.blocks import BlockPool
 from roslin.engine.cache import KVCache
-from roslin.engine.network import Network
+from roslin.engine.network import Network, SharedNetwork
 from roslin.engine.resident import Resident
 from roslin.engine.slots import Slots
 from roslin.engine.streams import Streams
@@ -14,7 +14,10 @@ class Store:
     def __init__(self, network: Network, blocks: int, sequences: int, *, kernels: bool) -> None:
         """Empty, with room for `blocks` of up to `sequences` at once. `kernels`: attention by Triton's."""
         config, device = network.config, network.device
-        self.cache = KVCache(config, network.dtype, device)
+        if isinstance(network, SharedNetwork):
+            self.cache, blocks = network.new_cache(blocks, sequences, network.dtype)
+        else:
+            self.cache = KVCache(config, network.dtype, device)
         self.pool = BlockPool(blocks, self.cache.provide)
         self.slots = Slots(sequences, config.positions)
         self.resident = Resident(self.slots, device)

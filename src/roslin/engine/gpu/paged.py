@@ -65,6 +65,11 @@ class GpuAttention:
         self._heads, self._groups, _ = cache.heads
         self._scratch = _scratch(self._heads, self._groups, cache.layers[0][0].shape[3], cache.device)
 
+    @property
+    def parts(self) -> tuple[KVCache, Tensor, Tokens]:
+        """What it was made of."""
+        return self._cache, self._tables_SW, self._tokens
+
     def __call__(self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> Tensor:
         """Remember the keys and values; what each token gathers, [N, H, K]."""
         out_NHK = q_NHK.new_empty(q_NHK.shape)

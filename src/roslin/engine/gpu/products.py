@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import triton
@@ -147,17 +147,36 @@ class NormedProduct(_Product):
         return plain_NP
 
 
+class Exchange(Protocol):
+    """What makes the stream whole where each of several processes adds a part of it."""
+
+    def before(self, x_ND: Tensor) -> None:
+        """One process's stream stays; all others' become zeros."""
+        ...
+
+    def after(self, x_ND: Tensor) -> None:
+        """The sum of all of them, in place."""
+        ...
+
+
 class ResidualProduct(_Product):
     """x += W · z + b, z being of one source or of two beside each other: attention's first, then the MLP's."""
 
+    exchange: Exchange | None = None
+    """Where other processes have the other columns of the matrix."""
+
     def __call__(self, z_NI: Tensor, x_ND: Tensor) -> None:
         """Add to `x_ND`, in place."""
+        if self.exchange is not None:
+            self.exchange.before(x_ND)
         if len(x_ND) > FEW:
             x_ND += F.linear(z_NI, plain_numbers(self._matrix, x_ND.dtype), self._bias)
         elif len(x_ND) > 1:
             self._few(z_NI, x_ND)
         else:
             self._one(z_NI, x_ND)
+        if self.exchange is not None:
+            self.exchange.after(x_ND)
 
     def rehearse(self, x_ND: Tensor) -> None:
         """One token's product, for its time only."""

@@ -81,13 +81,13 @@ class ParallelDecoder:
         assert logits_NV is not None
         return logits_NV[:, : self.config.vocab_rows]
 
-    def new_cache(self, blocks: int, sequences: int) -> "tuple[ParallelCache, int]":
+    def new_cache(self, blocks: int, sequences: int, dtype: torch.dtype) -> "tuple[ParallelCache, int]":
         """An empty cache in all processes, and how many of the `blocks` wanted for so many sequences fit in each."""
         self._made += 1
-        cache = self._caches[self._made] = ParallelCache(self, self._made)
+        cache = self._caches[self._made] = ParallelCache(self, self._made, dtype)
         where: Device = "cuda" if self.device.type == "cuda" else "cpu"
-        room = cache_tokens(self.config, cache.dtype.itemsize, sequences, *self._free, where)
-        return cache, min(blocks, room // BLOCK)
+        room = cache_tokens(self.config, self.dtype.itemsize, sequences, *self._free, where)
+        return cache, min(blocks, room // BLOCK * self.dtype.itemsize // dtype.itemsize)
 
     def provide(self, cache: "ParallelCache", blocks: int) -> bool:
         """Have so many blocks of a cache in every process; False where one of them has no memory."""
@@ -108,9 +108,9 @@ class ParallelDecoder:
 class ParallelCache(SharedCache):
     """The first process's part of a cache that grows in all of them."""
 
-    def __init__(self, decoder: ParallelDecoder, number: int) -> None:
+    def __init__(self, decoder: ParallelDecoder, number: int, dtype: torch.dtype) -> None:
         """`number` names it."""
-        super().__init__(decoder.config, decoder.dtype, decoder.device)
+        super().__init__(decoder.config, dtype, decoder.device)
         self.number = number
         self._decoder = decoder
 
