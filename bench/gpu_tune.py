@@ -4,8 +4,9 @@
     python bench/gpu_tune.py --parts roslin --shape 12b --moments 8bit --in-backward --recompute 36
 
 Parts: `roslin` (real tokens a second, MFU, peak memory, and where an update's time goes), `fp8` (the same with 8-bit
-products), `dolly` (transformers as Dolly's trainer ran it: padded batches, every layer checkpointed), `best`
-(transformers at its best: packed rows, compiled layers), and `agree`: the losses of 20 updates of 1.4 billion
+products), `fp16` (the same in fp16, with scaled losses, as GPUs without bf16 run it; only where it is asked for),
+`dolly` (transformers as Dolly's trainer ran it: padded batches, every layer checkpointed), `best` (transformers at its
+best: packed rows, compiled layers), and `agree`: the losses of 20 updates of 1.4 billion
 parameters beside those of transformers with fp32 weights, autocast to bf16 and torch's AdamW in fp32, on the same rows.
 Real tokens are those of records; padding is none. MFU counts 6 operations for every number of the layers' matrices and
 the head and every token, without recomputation.
@@ -23,7 +24,7 @@ from pathlib import Path
 
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -51,15 +52,20 @@ if TYPE_CHECKING:
     from roslin.tokens import Example
 
 
-def roslin(config: ModelConfig, updates: list[list[list[Example]]], asked: argparse.Namespace, *, fp8: bool) -> Result:
+Passes = Literal["bf16", "fp8", "fp16"]
+
+
+def roslin(
+    config: ModelConfig, updates: list[list[list[Example]]], asked: argparse.Namespace, passes: Passes = "bf16"
+) -> Result:
     """Real updates through the very functions that `roslin tune` runs: the first `asked.warmup` are not timed."""
     clear()
     products: Products | None = None
-    if fp8:
+    if passes == "fp8":
         from roslin.tune.passes.fp8 import Fp8Products
 
         products = Fp8Products(DEVICE)
-    decoder = random_decoder(config)
+    decoder = random_decoder(config, torch.float16 if passes == "fp16" else torch.bfloat16)
     speed_up(decoder, products=products, recomputed_layers=asked.recompute)
     optimizer = MasterAdamW(
         decoder,
@@ -71,6 +77,7 @@ def roslin(config: ModelConfig, updates: list[list[list[Example]]], asked: argpa
         in_backward=asked.in_backward,
     )
     seconds, losses, tokens = [], [], 0
+    scales = [2.0**n for n in range(16, -1, -1)] if passes == "fp16" else [1.0]
 
     def packs_of(rows: list[list[Example]]) -> list[Pack]:
         examples = [example for row in rows for example in row]
@@ -84,8 +91,12 @@ def roslin(config: ModelConfig, updates: list[list[list[Example]]], asked: argpa
     for number, (_, packs) in enumerate(made_ahead(updates, packs_of)):
         if asked.in_backward:
             optimizer.begin(5e-6)
-        loss = accumulate(decoder, packs, sum(pack.answer_count for pack in packs))
-        norm = optimizer.update(5e-6, None if asked.in_backward else 1.0)
+        for scale in scales:
+            loss = accumulate(decoder, packs, sum(pack.answer_count for pack in packs), scale)
+            norm = optimizer.update(5e-6, None if asked.in_backward else 1.0, scale)
+            if math.isfinite(norm):
+                break
+            scales = scales[1:]
         losses.append(float(loss))
         assert math.isfinite(norm), "a gradient is not finite"
         now = time.perf_counter()
@@ -98,8 +109,7 @@ def roslin(config: ModelConfig, updates: list[list[list[Example]]], asked: argpa
     if asked.profile:
         profile(decoder, optimizer, updates[-1], asked)
     note = f"{asked.moments} moments{', in backward' if asked.in_backward else ''}, {asked.recompute} layers run again"
-    name = f"Roslin, {'fp8' if fp8 else 'bf16'}"
-    return Result(name, tokens, seconds, peak_gib(), losses, note)
+    return Result(f"Roslin, {passes}", tokens, seconds, peak_gib(), losses, note)
 
 
 def profile(decoder: Decoder, optimizer: MasterAdamW, rows: list[list[Example]], asked: argparse.Namespace) -> None:
@@ -122,7 +132,7 @@ def agree(asked: argparse.Namespace) -> None:
     exact = argparse.Namespace(
         **vars(asked) | {"moments": "fp32", "in_backward": False, "recompute": 0, "profile": False}
     )
-    ours = roslin(config, updates, exact, fp8=False)
+    ours = roslin(config, updates, exact)
     its = exact_transformers(config, updates)
     print(f"{config.parameter_count / 1e9:.2f} B parameters, {agreement(ours, its)}", flush=True)
 
@@ -154,8 +164,9 @@ def main() -> None:
     updates = real_updates(asked.updates)
     print(f"{name}, torch {torch.__version__}; {config.parameter_count / 1e9:.2f} B parameters", flush=True)
     runs = {
-        "roslin": lambda: roslin(config, updates, asked, fp8=False),
-        "fp8": lambda: roslin(config, updates, asked, fp8=True),
+        "roslin": lambda: roslin(config, updates, asked),
+        "fp8": lambda: roslin(config, updates, asked, "fp8"),
+        "fp16": lambda: roslin(config, updates, asked, "fp16"),
         "dolly": lambda: dolly_trainer(config, updates, asked),
         "best": lambda: best_transformers(config, updates, asked),
     }
@@ -169,8 +180,9 @@ def main() -> None:
         except Exception:
             print(f"{part} failed:", traceback.format_exc(limit=-4), flush=True)
         clear()
-    if "roslin" in results and "fp8" in results:
-        print(agreement(results["roslin"], results["fp8"]))
+    for other in ("fp8", "fp16"):
+        if "roslin" in results and other in results:
+            print(agreement(results["roslin"], results[other]))
     if "agree" in parts:
         agree(asked)
     if asked.out:

@@ -39,7 +39,7 @@ def test_activations_are_what_a_forward_pass_leaves(
     decoder, pack = ready(config, dtype, recomputed), row(lengths)
     left = allocated(lambda: hidden_of_answers(decoder, pack), tmp_path).left
     left -= pack.answer_count * config.width * dtype.itemsize
-    predicted = passes.activations(config, dtype.itemsize, sum(lengths), "cpu", recomputed)
+    predicted = passes.activations(config, dtype.itemsize, sum(lengths), recomputed, at_once=False)
     assert predicted == pytest.approx(left, rel=0.05)
 
 
@@ -53,8 +53,8 @@ def test_the_peak_of_a_pass(
     tokens = sum(lengths)
     blocks = passes.backward_workspace(config, size, tokens, "cpu", gradients_apart=False)
     if recomputed == config.layers:
-        blocks += tokens * (passes.block_keeps(config, size, "cpu") - size * config.width)
+        blocks += tokens * (passes.block_keeps(config, size, at_once=False) - size * config.width)
     loss = loss_workspace(config, size, pack.answer_count, "cpu")
-    predicted = passes.activations(config, size, tokens, "cpu", recomputed) + max(blocks, loss)
+    predicted = passes.activations(config, size, tokens, recomputed, at_once=False) + max(blocks, loss)
     peak = peak_of(lambda: accumulate(decoder, [pack], pack.answer_count), tmp_path)
     assert predicted == pytest.approx(peak, rel=0.05)

@@ -9,7 +9,7 @@ import torch
 
 from allocations import allocated, bytes_of, peak_of, row, scaled
 from roslin import memory
-from roslin.memory import Gradients, Method, Moments, Settings, adapter_count, answering, gib, tuning
+from roslin.memory import IN_HALVES, Gradients, Method, Moments, Settings, adapter_count, answering, gib, tuning
 from roslin.model import Decoder, ModelConfig, load_decoder
 from roslin.model.adapted import Lora, adapt, quantize_blocks
 from roslin.model.lora import LoraLinear
@@ -27,7 +27,9 @@ PYTHIA = PUBLISHED["EleutherAI/pythia-2.8b"].config
 GPTJ = PUBLISHED["EleutherAI/gpt-j-6B"].config
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
-full_methods = pytest.mark.parametrize(("method", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+full_methods = pytest.mark.parametrize(
+    ("method", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
 
 
 def ready(config: ModelConfig, dtype: torch.dtype, recomputed_layers: int = 0) -> Decoder:
@@ -117,9 +119,18 @@ def test_bytes_a_parameter() -> None:
     count = PYTHIA.parameter_count
     lean = Settings(moments="8bit", gradients="bf16")
     for settings, each in ((Settings(), 16), (lean, 8.06), (replace(lean, in_backward=True), 6.06)):
-        found = tuning(PYTHIA, "bf16", 2048, settings=settings)
-        held = found.weights + found.masters + found.gradients + found.moments
-        assert held / count == pytest.approx(each, abs=0.01)
+        for method in IN_HALVES:
+            found = tuning(PYTHIA, method, 2048, settings=settings)
+            held = found.weights + found.masters + found.gradients + found.moments
+            assert held / count == pytest.approx(each, abs=0.01)
+
+
+def test_without_bf16_a_gpu_copies_what_attention_gathered() -> None:
+    """Nothing else of a pass in fp16 is other than one in bf16."""
+    kept = {method: tuning(PYTHIA, method, 2048).activations for method in IN_HALVES}
+    assert kept["fp16"] - kept["bf16"] == 2 * 2048 * PYTHIA.query_rows * PYTHIA.layers
+    beside = {way: tuning(PYTHIA, "lora", 2048, settings=Settings(adapters_beside=way)) for way in IN_HALVES}
+    assert beside["fp16"].activations - beside["bf16"].activations == 2 * 2048 * PYTHIA.query_rows * PYTHIA.layers
 
 
 def adapted(config: ModelConfig, method: Method) -> Decoder:

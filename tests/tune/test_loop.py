@@ -27,8 +27,8 @@ from roslin.tune import (
     Recipe,
     UpdateLog,
     fit,
+    precision,
     prepare,
-    setup,
 )
 from roslin.tune import state as state_module
 from roslin.tune.held_out import pack_nll
@@ -144,12 +144,12 @@ def test_patience_keeps_the_best_weights(recipe: Recipe) -> None:
     assert [log.best for log in seen[-2:]] == [False, False]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("passes", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("stop_after", [3, 7])
-def test_interrupted_and_resumed_is_bitwise_the_same(recipe: Recipe, precision: str, stop_after: int) -> None:
-    whole = changed(recipe, precision=precision, output=recipe.output.with_name("whole"), patience=50)
+def test_interrupted_and_resumed_is_bitwise_the_same(recipe: Recipe, passes: str, stop_after: int) -> None:
+    whole = changed(recipe, precision=passes, output=recipe.output.with_name("whole"), patience=50)
     fit(whole, prepare(whole))
-    cut = changed(recipe, precision=precision, patience=50)
+    cut = changed(recipe, precision=passes, patience=50)
 
     def interrupt(log: UpdateLog) -> None:
         if log.update == stop_after:
@@ -279,7 +279,7 @@ def test_a_machine_that_would_choose_another_precision_does_not_go_on(
 ) -> None:
     short = changed(recipe, precision="auto", epochs=0.3, warmup_updates=1, checkpoint_every=1)
     for native in (False, True):
-        monkeypatch.setattr(setup, "_has_bf16", lambda _, native=native: native)
+        monkeypatch.setattr(precision, "_has_bf16", lambda _, native=native: native)
         prepared = prepare(short)
         assert prepared.decoder.dtype == (torch.bfloat16 if native else torch.float32)
         if native:

@@ -99,7 +99,7 @@ def test_passes_add_up_in_bf16_where_asked() -> None:
     assert all(torch.equal(optimizer.master(name), other.master(name)) for name in optimizer.parameters)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_clipping_and_its_norm(dtype: torch.dtype) -> None:
     """AdamW's first step hides a gradient's size behind its sign; epsilon as large as the clipped gradient shows it."""
     net, peer = model(dtype), model(dtype).float()
@@ -116,7 +116,7 @@ def test_clipping_and_its_norm(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_gradient_that_is_not_finite_changes_nothing(dtype: torch.dtype, kind: Kind) -> None:
     """Not even how many steps there have been: what follows is what would have followed without it."""
     net, peer = wide_model(dtype), wide_model(dtype)
@@ -131,7 +131,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(dtype: torch.dtype, kind:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("more", [{}, {"gradients": "bf16"}, {"in_backward": True}])
 def test_saved_and_loaded_it_goes_on_bit_for_bit(dtype: torch.dtype, kind: Kind, more: Mapping[str, Any]) -> None:
     at_once = more.get("in_backward", False)
@@ -204,7 +204,7 @@ def test_in_the_backward_pass_a_second_pass_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_fast_rows_learn_at_a_multiple_of_the_rate(dtype: torch.dtype, kind: Kind) -> None:
     """Equal to torch's AdamW at the higher rate on those rows, and at the plain rate on the others."""
     net, plain, fast = wide_model(dtype), wide_model(dtype).float(), wide_model(dtype).float()
@@ -227,6 +227,20 @@ def test_fast_rows_learn_at_a_multiple_of_the_rate(dtype: torch.dtype, kind: Kin
     torch.testing.assert_close(ours[1], fast_rows[1], rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(ours[[0, 2]], slow_rows[[0, 2]], rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(optimizer.master("0.weight"), plain[0].weight.detach(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_scaled_gradients_make_the_same_step(clip_norm: float | None) -> None:
+    """Their norm is that of gradients without the scale, and so is what is clipped."""
+    net, peer = model(torch.float16), model(torch.float16)
+    optimizer, other = MasterAdamW(net, **SETTINGS), MasterAdamW(peer, **SETTINGS)
+    for value in (0.5, 3.0):
+        give_gradients(net, value * 1024)
+        give_gradients(peer, value)
+        norms = optimizer.update(1e-2, clip_norm, 1024.0), other.update(1e-2, clip_norm)
+        assert norms[0] == pytest.approx(norms[1])
+    for name in optimizer.parameters:
+        torch.testing.assert_close(optimizer.master(name), other.master(name), rtol=1e-6, atol=1e-9)
 
 
 def test_exact_weights_take_the_place_of_both_halves() -> None:

@@ -20,6 +20,8 @@ WAYS: list[dict[str, Any]] = [
     {"optimizer": {"moments": "bf16"}},
     {"optimizer": {"moments": "8bit"}},
     {"optimizer": {"moments": "8bit", "in_backward": True}, "clip_norm": None, "tokens_per_pass": 2000},
+    {"precision": "fp16"},
+    {"precision": "fp16", "optimizer": {"moments": "8bit", "gradients": "fp16"}},
 ]
 
 

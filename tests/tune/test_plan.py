@@ -119,7 +119,7 @@ def test_one_pass_and_shorter_passes_exclude_each_other() -> None:
 
 def test_fp8_is_refused_where_no_product_would_be_taken_in_it(recipe: Recipe) -> None:
     run, _ = work_before_tuning(dolly(), None)
-    for asked in (dolly(fp8=True, adapter={}), dolly(fp8=True, precision="fp32")):
+    for asked in (dolly(fp8=True, adapter={}), *(dolly(fp8=True, precision=name) for name in ("fp32", "fp16"))):
         with pytest.raises(InputError, match="set fp8=false"):
             plan_run(asked, CONFIG, "bf16", run, gpus_of("h100"))
     with pytest.raises(InputError, match="set fp8=false"):
@@ -183,10 +183,16 @@ def test_layers_are_recomputed_as_planned() -> None:
     assert runs_by_itself == [True, True, False]
 
 
-def test_gpus_that_lack_bf16_compute_in_fp32_or_not_at_all() -> None:
-    assert precision_on(dolly(), gpus_of("t4")) == "fp32"
+def test_gpus_that_lack_bf16_compute_in_fp16() -> None:
+    """Not where steps are made before it is known whether a gradient is beyond fp16; nor in bf16 at all."""
+    at_once = {"optimizer": {"in_backward": True}, "clip_norm": None}
+    assert precision_on(dolly(), gpus_of("t4")) == "fp16"
+    assert precision_on(dolly(**at_once), gpus_of("t4")) == "fp32"
+    assert precision_on(dolly(precision="fp32"), gpus_of("t4")) == "fp32"
+    assert precision_on(dolly(precision="fp16"), gpus_of("h100")) == "fp16"
     assert precision_on(dolly(), gpus_of("l4")) == "bf16"
-    assert "no fp16" in (lacking(dolly(precision="bf16"), GPUS["v100"]) or "")
+    assert lacking(dolly(precision="bf16"), GPUS["v100"]) == "has no bf16 (precision=fp16 or auto)"
+    assert lacking(dolly(precision="fp16"), GPUS["v100"]) is None
     assert lacking(dolly(fp8=True), GPUS["a100"]) == "has no fp8"
     assert lacking(dolly(fp8=True), GPUS["h100"]) is None
 
@@ -198,7 +204,7 @@ def test_ways_for_every_gpu() -> None:
     [h100] = found["h100"]
     assert (h100.machine.count, h100.change, h100.plan.moments) == (1, "", "8bit")
     assert [(way.machine.count, way.change) for way in found["a10"]] == [(4, ""), (1, "adapter={}")]
-    assert [(way.machine.count, way.change) for way in found["t4"]] == [(1, "adapter.quantize=nf4")]
+    assert [(way.machine.count, way.change) for way in found["t4"]] == [(8, ""), (1, "adapter.quantize=nf4")]
     assert all(way.plan.fits for several in found.values() for way in several)
     adapters = ways(dolly(adapter={"quantize": "nf4"}), CONFIG, run)
     assert all(way.machine.count == 1 and not way.change for several in adapters.values() for way in several)

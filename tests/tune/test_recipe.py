@@ -132,7 +132,7 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
         "adapter={merge: often}",
         "adapter=true",
         "optimizer={moments: int8}",
-        "optimizer={gradients: fp16}",
+        "optimizer={gradients: fp8}",
         "optimizer={in_backward: often}",
         "optimizer={moments: yes}",
         "rope_scaling=yarn",

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from roslin.memory import ADAPTERS, GPUS, gib
+from roslin.memory import ADAPTERS, GPUS, IN_HALVES, gib
 from roslin.tune.log import clock
 from roslin.tune.plan import advice, plan_words, too_little
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 METHODS = {
     "bf16": "all weights in bf16 passes, updates exact in fp32",
+    "fp16": "all weights in fp16 passes with scaled losses, updates exact in fp32",
     "fp32": "all weights in fp32",
     "lora": "an adapter beside frozen weights",
     "qlora": "an adapter beside frozen weights in 4 bits",
@@ -139,7 +140,7 @@ def _cells(way: "Way", run: "Run") -> list[str]:
 
 def _settings(plan: "TuningPlan") -> str:
     words = [] if plan.method in ADAPTERS else [f"{plan.moments} moments"]
-    if plan.method == "bf16" and not plan.in_backward:
+    if plan.method in IN_HALVES and not plan.in_backward:
         words.append(f"{plan.gradients} gradients")
     if plan.checkpointed_layers:
         words.append(f"{plan.checkpointed_layers} layers checkpointed")

@@ -16,10 +16,10 @@ from roslin.memory.answering import (
 )
 from roslin.memory.gpus import GPUS, Gpu, known_gpu
 from roslin.memory.layers import NF4_BLOCK, RANK, adapter_count
-from roslin.memory.parts import GIB, Device, Method, Precision, gib
+from roslin.memory.parts import ADAPTERS, GIB, IN_HALVES, Device, Method, PassPrecision, Precision, gib
 from roslin.memory.plan import Asked, TuningPlan, choose_tuning
 from roslin.memory.speed import Work
-from roslin.memory.tuning import ADAPTERS, GPU_LOSS_CHUNK, LOSS_CHUNK, Gradients, Moments, Settings, Tuning, tuning
+from roslin.memory.tuning import GPU_LOSS_CHUNK, LOSS_CHUNK, Gradients, Moments, Settings, Tuning, tuning
 
 __all__ = [
     "ADAPTERS",
@@ -28,6 +28,7 @@ __all__ = [
     "GIB",
     "GPUS",
     "GPU_LOSS_CHUNK",
+    "IN_HALVES",
     "LOSS_CHUNK",
     "NF4_BLOCK",
     "PROMPT_TOKENS",
@@ -40,6 +41,7 @@ __all__ = [
     "Gradients",
     "Method",
     "Moments",
+    "PassPrecision",
     "Precision",
     "Settings",
     "Tuning",

@@ -11,6 +11,7 @@ from roslin.memory.layers import (
     matrices,
     mlp_numbers,
 )
+from roslin.memory.parts import ADAPTERS
 
 if TYPE_CHECKING:
     from roslin.memory.parts import Device, Method
@@ -18,22 +19,29 @@ if TYPE_CHECKING:
 
 
 def activations(
-    config: ModelConfig, size: int, tokens: int, device: Device, recomputed_layers: int = 0, rank: int = 0
+    config: ModelConfig,
+    size: int,
+    tokens: int,
+    device: Device,
+    recomputed_layers: int = 0,
+    rank: int = 0,
+    *,
+    at_once: bool,
 ) -> int:
     """Bytes that a pass of `tokens` keeps for its backward pass: of recomputed layers what goes in alone.
 
     `size` is the bytes of a number; `rank` is that of adapters, 0 where all weights learn.
     """
-    whole = (config.layers - recomputed_layers) * block_keeps(config, size, device, rank)
+    whole = (config.layers - recomputed_layers) * block_keeps(config, size, device, rank, at_once=at_once)
     around = around_blocks(config, size, _rms_bytes(rank, device))
     rounded_adapters = size * adapter_count(config, rank) if size < 4 else 0
     return tokens * (whole + recomputed_layers * size * config.width + around) + rounded_adapters
 
 
-def block_keeps(config: ModelConfig, size: int, device: Device, rank: int = 0) -> int:
+def block_keeps(config: ModelConfig, size: int, device: Device, rank: int = 0, *, at_once: bool) -> int:
     """Bytes a token that one block keeps."""
     rms_bytes = _rms_bytes(rank, device)
-    kept = _norms_keep(config, size, rms_bytes) + _attention_keeps(config, size, device, rms_bytes)
+    kept = _norms_keep(config, size, rms_bytes) + _attention_keeps(config, size, rms_bytes, at_once=at_once)
     kept += size * mlp_numbers(config)
     if rank:
         kept += size * rank * len(matrices(config)) + _dropout_keeps(config, size, device)
@@ -60,7 +68,7 @@ def backward_workspace(config: ModelConfig, method: Method, size: int, tokens: i
     Where the MLP is gated its gradients are widest when no matrix has one yet.
     """
     matrix = {"lora": 0, "qlora": NF4_UNPACKING}.get(method, size) * largest_matrix(config)
-    if config.gated_mlp and method in ("fp32", "bf16"):
+    if config.gated_mlp and method not in ADAPTERS:
         return max(tokens * size * config.up_rows, matrix)
     return tokens * size * (config.width + config.up_rows) + matrix
 
@@ -75,12 +83,12 @@ def _norms_keep(config: ModelConfig, size: int, rms_bytes: int | None) -> int:
     return outputs + inputs * size * config.width + norms * 8
 
 
-def _attention_keeps(config: ModelConfig, size: int, device: Device, rms_bytes: int | None) -> int:
+def _attention_keeps(config: ModelConfig, size: int, rms_bytes: int | None, *, at_once: bool) -> int:
     """Turned queries, keys and values, what was gathered, and its normalisers; with norms of heads, what goes in.
 
-    Runs of unlike lengths cost a copy of what was gathered on a CPU.
+    Runs of unlike lengths cost a copy of what was gathered unless they are attended to `at_once`.
     """
-    copied = config.query_rows if device == "cpu" else 0
+    copied = 0 if at_once else config.query_rows
     kept = size * (config.qkv_rows + config.query_rows + copied) + 4 * config.heads
     if not config.qk_norm:
         return kept

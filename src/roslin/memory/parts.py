@@ -7,8 +7,14 @@ from typing import Literal
 
 Precision = Literal["fp32", "bf16", "nf4"]
 """What weights are kept in to answer. bf16 is as large as fp16; nf4 is for the matrices of layers, beside bf16."""
-Method = Literal["fp32", "bf16", "lora", "qlora"]
-"""How a model is tuned: all weights in fp32 or in bf16, or adapters with dropout beside frozen ones in bf16 or nf4."""
+PassPrecision = Literal["fp32", "bf16", "fp16"]
+"""What passes of tuning are computed in."""
+Method = Literal["fp32", "bf16", "fp16", "lora", "qlora"]
+"""How a model is tuned: all weights, in passes of a precision, or adapters with dropout beside frozen ones, these in 16
+bits or nf4."""
+ADAPTERS: tuple[Method, ...] = ("lora", "qlora")
+IN_HALVES: tuple[Method, ...] = ("bf16", "fp16")
+"""Those whose weights are in 16 bits and have a low half beside them."""
 Device = Literal["cpu", "cuda"]
 
 GIB = 2**30

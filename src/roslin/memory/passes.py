@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from roslin.memory.autograd import around_blocks
 from roslin.memory.layers import block_numbers
+from roslin.memory.parts import ADAPTERS
 
 if TYPE_CHECKING:
     from roslin.memory.parts import Device, Method
@@ -20,21 +21,22 @@ def written_out(config: ModelConfig, method: Method, device: Device = "cuda") ->
     if device == "cpu":
         return False
     plain = config.norm == "layer" and not config.gated_mlp and not config.qk_norm
-    return config.parallel_residual and plain and method in ("fp32", "bf16")
+    return config.parallel_residual and plain and method not in ADAPTERS
 
 
-def activations(config: ModelConfig, size: int, tokens: int, device: Device, recomputed_layers: int) -> int:
+def activations(config: ModelConfig, size: int, tokens: int, recomputed_layers: int, *, at_once: bool) -> int:
     """Bytes that a pass of `tokens` keeps: whole blocks, and of recomputed ones the stream alone."""
-    whole = (config.layers - recomputed_layers) * block_keeps(config, size, device)
+    whole = (config.layers - recomputed_layers) * block_keeps(config, size, at_once=at_once)
     return tokens * (whole + recomputed_layers * size * config.width + around_blocks(config, size, None))
 
 
-def block_keeps(config: ModelConfig, size: int, device: Device) -> int:
+def block_keeps(config: ModelConfig, size: int, *, at_once: bool) -> int:
     """Bytes a token: the stream, turned queries, keys and values, what was gathered, and the MLP before activation.
 
-    Attention keeps a normaliser a head. Runs of unlike lengths cost a copy of what was gathered on a CPU.
+    Attention keeps a normaliser a head. Runs of unlike lengths cost a copy of what was gathered unless they are
+    attended to `at_once`.
     """
-    copied = config.query_rows if device == "cpu" else 0
+    copied = 0 if at_once else config.query_rows
     numbers = config.width + config.qkv_rows + config.query_rows + copied + config.inner
     return size * numbers + 4 * config.heads
 

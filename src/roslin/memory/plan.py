@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from roslin.memory.answering import USABLE
 from roslin.memory.gpus import GPUS
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from roslin.memory.gpus import Gpu
-    from roslin.memory.parts import Device, Method
+    from roslin.memory.parts import Device, Method, PassPrecision
     from roslin.model import ModelConfig
 
 STEP = 256
@@ -38,7 +38,7 @@ class Asked:
     fp8: bool = False
     rank: int = RANK
     """Of adapters."""
-    adapters_beside: Literal["fp32", "bf16"] = "bf16"
+    adapters_beside: PassPrecision = "bf16"
 
 
 @dataclass(frozen=True)
@@ -149,15 +149,16 @@ class Choice:
         return range(self.config.layers + 1)
 
     def _with_gradients(self, settings: Settings) -> Iterator[TuningPlan]:
-        """In one pass bf16 gradients lose nothing; of several, fp32 moments go with fp32 sums."""
-        whole = replace(settings, gradients=self.asked.gradients or "bf16", one_pass=True)
+        """In one pass gradients in 16 bits lose nothing; of several, fp32 moments go with fp32 sums."""
+        halves: Gradients = "fp16" if self.asked.method == "fp16" else "bf16"
+        whole = replace(settings, gradients=self.asked.gradients or halves, one_pass=True)
         one = self._plan(whole, self._longest)
         if settings.in_backward:
             yield one
             return
         if self._may_be(self._longest) and one.fits:
             yield one
-        usual: Gradients = "fp32" if settings.moments == "fp32" else "bf16"
+        usual: Gradients = "fp32" if settings.moments == "fp32" else halves
         several = replace(settings, gradients=self.asked.gradients or usual)
         yield self._plan(several, self._most_tokens(several))
 
@@ -239,9 +240,9 @@ def choose_tuning(
     they are; without it settings are weighed as on an H100, and no time is given.
 
     Updates are exact where that fits and costs little: fp32 moments, and gradients that are added up in fp32 or come
-    from one pass. Else moments are in bf16, then in 8 bits, with bf16 gradients. Passes are as long as fit, and where
-    shorter ones cost more than that, or nothing fits without, as few layers as help are recomputed. The plan says
-    whether it fits; where nothing does it is the leanest. Settings of in_backward are only chosen when asked for.
+    from one pass. Else moments are in bf16, then in 8 bits, with gradients in 16 bits. Passes are as long as fit, and
+    where shorter ones cost more than that, or nothing fits without, as few layers as help are recomputed. The plan
+    says whether it fits; where nothing does it is the leanest. Settings of in_backward are only chosen when asked for.
     `longest_pass` knows how long the longest pass of the run at hand really is where passes may have so many tokens:
     rows are seldom such that they fill one to the last token.
     """

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from roslin.memory.gpus import COPY_REACH
 from roslin.memory.layers import adapter_count, block_numbers
+from roslin.memory.parts import ADAPTERS, IN_HALVES
 from roslin.memory.passes import written_out
-from roslin.memory.tuning import ADAPTERS, Settings, pass_bytes
+from roslin.memory.tuning import Settings, pass_bytes
 
 if TYPE_CHECKING:
     from roslin.memory.gpus import Gpu
@@ -120,7 +121,7 @@ def _weight_traffic(config: ModelConfig, method: Method, settings: Settings, pas
     """Bytes an update: the optimizer's, and those of gradients that are added up over passes."""
     if method in ADAPTERS:
         return 36 * adapter_count(config, settings.rank)
-    added = passes * 10 if settings.gradients == "fp32" and method == "bf16" else (passes - 1) * 4
+    added = passes * 10 if settings.gradients == "fp32" and method in IN_HALVES else (passes - 1) * 4
     return config.parameter_count * (_UPDATE_BYTES[settings.moments] + added) / settings.shards
 
 

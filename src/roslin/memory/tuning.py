@@ -7,23 +7,21 @@ from typing import TYPE_CHECKING, Literal
 
 from roslin.memory import autograd, passes
 from roslin.memory.layers import RANK, adapter_count, block_numbers, matrices, token_rows, weight_bytes
-from roslin.memory.parts import Parts
+from roslin.memory.parts import ADAPTERS, IN_HALVES, Parts
 
 if TYPE_CHECKING:
-    from roslin.memory.parts import Device, Method
+    from roslin.memory.parts import Device, Method, PassPrecision
     from roslin.model import ModelConfig
 
 Moments = Literal["fp32", "bf16", "8bit"]
 """What AdamW's two moments are kept in."""
-Gradients = Literal["fp32", "bf16"]
-"""What the gradients of an update's passes are added up in, where weights are in bf16."""
+Gradients = Literal["fp32", "bf16", "fp16"]
+"""What the gradients of an update's passes are added up in, where weights are in 16 bits: in fp32 or in those."""
 
 LOSS_CHUNK, GPU_LOSS_CHUNK = 1024, 8192
 """Answer tokens whose logits exist at one time, on a CPU and on a GPU."""
 MOMENT_BLOCK = 128
 """Numbers of an 8-bit moment that share one fp32 scale; matrices whose rows are no multiple keep fp32 moments."""
-
-ADAPTERS: tuple[Method, ...] = ("lora", "qlora")
 
 _MOMENT_BYTES = {"fp32": 4, "bf16": 2}
 
@@ -46,8 +44,8 @@ class Settings:
     """Weights, gradients and moments lie in the CPU's memory."""
     rank: int = RANK
     """Of adapters."""
-    adapters_beside: Literal["fp32", "bf16"] = "bf16"
-    """What passes are in where weights are frozen: fp32 on GPUs that lack bf16."""
+    adapters_beside: PassPrecision = "bf16"
+    """What passes are in where weights are frozen."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Tuning(Parts):
     weights: int
     """Those that passes are computed with, adapters among them."""
     masters: int
-    """What fp32 weights have beyond bf16 ones: their low halves."""
+    """What fp32 weights have beyond those in 16 bits: their low halves."""
     gradients: int
     """Of an update, in the dtype that its passes are added up in."""
     moments: int
@@ -92,7 +90,7 @@ def tuning(
         gradients, kept = _fuller_end(config, gradients, kept)
     return Tuning(
         weights=_here(_weights(config, method, settings) + 4 * adapters, settings),
-        masters=_here(2 * trained, settings) if method == "bf16" else 0,
+        masters=_here(2 * trained, settings) if method in IN_HALVES else 0,
         gradients=gradients,
         moments=_here(8 * adapters or moment_bytes(config, settings.moments), settings),
         activations=kept,
@@ -109,8 +107,19 @@ def _weights(config: ModelConfig, method: Method, settings: Settings) -> int:
 
 def pass_bytes(method: Method, settings: Settings) -> int:
     """Bytes of a number in a pass."""
-    precision = settings.adapters_beside if method in ADAPTERS else method
-    return 4 if precision == "fp32" else 2
+    return 4 if _precision(method, settings) == "fp32" else 2
+
+
+def attends_at_once(method: Method, settings: Settings, device: Device) -> bool:
+    """Whether one kernel attends to runs of unlike lengths, and nothing is copied together afterwards.
+
+    It is there for bf16 on a GPU: those without bf16, whose passes are in fp16 or fp32, have none.
+    """
+    return device == "cuda" and _precision(method, settings) == "bf16"
+
+
+def _precision(method: Method, settings: Settings) -> str:
+    return settings.adapters_beside if method in ADAPTERS else method
 
 
 def _here(count: int, settings: Settings) -> int:
@@ -135,7 +144,7 @@ def _numbers_in_blocks(config: ModelConfig) -> int:
 def _gradients(method: Method, trained: int, settings: Settings) -> int:
     if settings.in_backward:
         return 0
-    return trained * (2 if method == "bf16" and settings.gradients == "bf16" else 4)
+    return trained * (2 if method in IN_HALVES and settings.gradients != "fp32" else 4)
 
 
 def _fuller_end(config: ModelConfig, gradients: int, kept: int) -> tuple[int, int]:
@@ -146,23 +155,24 @@ def _fuller_end(config: ModelConfig, gradients: int, kept: int) -> tuple[int, in
 
 def _activations(config: ModelConfig, method: Method, tokens: int, device: Device, settings: Settings) -> int:
     size, layers = pass_bytes(method, settings), settings.recomputed_layers
+    at_once = attends_at_once(method, settings, device)
     if passes.written_out(config, method, device):
-        return passes.activations(config, size, tokens, device, layers)
+        return passes.activations(config, size, tokens, layers, at_once=at_once)
     rank = settings.rank if method in ADAPTERS else 0
-    return autograd.activations(config, size, tokens, device, layers, rank)
+    return autograd.activations(config, size, tokens, device, layers, rank, at_once=at_once)
 
 
 def _workspace(
     config: ModelConfig, method: Method, tokens: int, answers: int, device: Device, settings: Settings
 ) -> int:
-    size = pass_bytes(method, settings)
+    size, at_once = pass_bytes(method, settings), attends_at_once(method, settings, device)
     if passes.written_out(config, method, device):
-        apart = method == "bf16" and (settings.in_backward or settings.gradients == "fp32")
+        apart = method in IN_HALVES and (settings.in_backward or settings.gradients == "fp32")
         backward = passes.backward_workspace(config, size, tokens, device, apart)
-        whole = passes.block_keeps(config, size, device)
+        whole = passes.block_keeps(config, size, at_once=at_once)
     else:
         backward = autograd.backward_workspace(config, method, size, tokens)
-        whole = autograd.block_keeps(config, size, device, settings.rank if method in ADAPTERS else 0)
+        whole = autograd.block_keeps(config, size, device, settings.rank if method in ADAPTERS else 0, at_once=at_once)
     if settings.recomputed_layers == config.layers:
         backward += tokens * (whole - size * config.width)  # run again, a layer is whole
     if settings.one_pass and not settings.in_backward and method not in ADAPTERS:

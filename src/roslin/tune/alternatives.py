@@ -9,15 +9,15 @@ import torch
 
 from roslin.memory import GPUS
 from roslin.tune.plan import gpus_of, plan_run
+from roslin.tune.precision import choose_precision, without_bf16
 from roslin.tune.recipe import Adapter
-from roslin.tune.setup import choose_precision
 from roslin.tune.work import work_before_tuning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from roslin.memory import Gpu, TuningPlan
+    from roslin.memory import Gpu, PassPrecision, TuningPlan
     from roslin.model import ModelConfig
     from roslin.tune.plan import Machine
     from roslin.tune.recipe import Recipe
@@ -47,7 +47,7 @@ class Outlook:
     run: Run
     source: str
     """What the run's lengths were taken from."""
-    precision: str
+    precision: PassPrecision
     """Of the passes."""
     plan: TuningPlan
     lacking: str | None
@@ -69,20 +69,17 @@ def look_ahead(recipe: Recipe, config: ModelConfig, folder: Path | None, machine
     return Outlook(recipe, config, machine, run, source, precision, plan, lacks, ways(recipe, config, run))
 
 
-def precision_on(recipe: Recipe, machine: Machine) -> str:
-    """What passes are computed in on a machine: fp32 where it lacks bf16, unless the recipe insists."""
-    if recipe.precision != "auto":
-        return recipe.precision
-    if machine.gpu is not None:
-        return "bf16" if machine.gpu.bf16 else "fp32"
-    here = torch.device("cuda" if machine.on_gpu else "cpu")
-    return "bf16" if choose_precision(recipe, here) == torch.bfloat16 else "fp32"
+def precision_on(recipe: Recipe, machine: Machine) -> PassPrecision:
+    """What passes are computed in on a machine."""
+    if recipe.precision == "auto" and machine.gpu is not None:
+        return "bf16" if machine.gpu.bf16 else without_bf16(recipe)
+    return choose_precision(recipe, torch.device("cuda" if machine.on_gpu else "cpu"))
 
 
 def lacking(recipe: Recipe, gpu: Gpu) -> str | None:
     """What the recipe asks for and the GPU does not have, in words."""
     if recipe.precision == "bf16" and not gpu.bf16:
-        return "has no bf16 (and this version tunes in no fp16)"
+        return "has no bf16 (precision=fp16 or auto)"
     return "has no fp8" if recipe.fp8 and not gpu.fp8 else None
 
 
@@ -94,10 +91,9 @@ def ways(recipe: Recipe, config: ModelConfig, run: Run) -> dict[str, list[Way]]:
 def _ways_on(gpu: Gpu, recipe: Recipe, config: ModelConfig, run: Run) -> Iterator[Way]:
     if lacking(recipe, gpu):
         return
-    precision = precision_on(recipe, gpus_of(gpu.name))
     for count in _counts(recipe):
         machine = gpus_of(gpu.name, count)
-        plan = plan_run(recipe, config, precision, run, machine)
+        plan = plan_run(recipe, config, precision_on(recipe, machine), run, machine)
         if plan.fits:
             yield Way(machine, plan, "")
             if count == 1:
@@ -107,7 +103,7 @@ def _ways_on(gpu: Gpu, recipe: Recipe, config: ModelConfig, run: Run) -> Iterato
         return
     machine = gpus_of(gpu.name)
     for change, changed in _changed(recipe):
-        plan = plan_run(changed, config, precision, run, machine)
+        plan = plan_run(changed, config, precision_on(changed, machine), run, machine)
         if plan.fits:
             yield Way(machine, plan, change)
             return
@@ -122,7 +118,7 @@ def _counts(recipe: Recipe) -> list[int]:
 
 def _changed(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
     """The recipe with what needs less memory, the mildest change first, and in a recipe's words what is changed."""
-    if recipe.adapter is None and not recipe.optimizer.in_backward:
+    if recipe.adapter is None and not recipe.optimizer.in_backward and recipe.precision != "fp16":
         optimizer = recipe.optimizer.model_copy(update={"in_backward": True, "gradients": "auto"})
         words = ["optimizer.in_backward=true clip_norm=null"]
         if recipe.optimizer.gradients == "fp32":

@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from roslin.errors import InputError
 from roslin.model import Decoder, ModelConfig, fit_vocabulary, load_decoder
-from roslin.tune.adamw.split import split
+from roslin.tune.adamw.split import HALVES, split
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Base:
 
     decoder: Decoder
     low: dict[str, Tensor] | None
-    """The low halves of weights that the decoder holds only rounded to bf16."""
+    """The low halves of weights that the decoder holds only rounded to bf16 or fp16."""
     stored_dtype: torch.dtype
     digest: bytes
     """Of the weights as they are stored."""
@@ -46,7 +47,7 @@ def load_base(
 ) -> Base:
     """All of a base on one device. `precision` None leaves its weights as they are stored.
 
-    Raises what `load_decoder` does.
+    Raises what `load_decoder` does, and InputError for weights beyond fp16 where that is the precision.
     """
     decoder = load_decoder(folder, device=device, config=config)
     stored_dtype, digest = decoder.dtype, base_digest(decoder)
@@ -84,18 +85,33 @@ def sums_of_bits(weight: Tensor) -> list[Tensor]:
     return [bits] if bits.dim() == 1 else [bits.sum(dim, dtype=torch.int64) for dim in range(bits.dim())]
 
 
-def to_precision(weight: Tensor, precision: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """A weight as passes have it, and the low half of what it was if that was rounded to bf16."""
-    if precision == torch.bfloat16 != weight.dtype:
-        return split(weight.float())
-    return weight.to(precision), None
+def to_precision(name: str, weight: Tensor, precision: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """A weight as passes have it, and the low half of what it was if that was rounded to 16 bits.
+
+    Raises InputError, with the parameter's name, for one that is beyond fp16.
+    """
+    if not is_rounded(weight.dtype, precision):
+        return weight.to(precision), None
+    exact = weight.float()
+    high, low = split(exact, precision)
+    if precision == torch.float16 and bool((high.isinf() & exact.isfinite()).any()):
+        raise InputError(
+            f"{name} has weights of up to {float(exact.abs().max()):,.0f}, and fp16 ends at 65,504: "
+            "set precision=bf16 or precision=fp32."
+        )
+    return high, low
+
+
+def is_rounded(stored: torch.dtype, precision: torch.dtype) -> bool:
+    """Whether passes in `precision` have less of a weight than is stored of it."""
+    return precision in HALVES and precision != stored
 
 
 def _to_precision(decoder: Decoder, precision: torch.dtype) -> dict[str, Tensor] | None:
     """Convert the decoder in place, one parameter at a time: never is more than one in fp32 beside the model."""
     low = {}
     for name, parameter in decoder.named_parameters():
-        parameter.data, half = to_precision(parameter.detach(), precision)
+        parameter.data, half = to_precision(name, parameter.detach(), precision)
         if half is not None:
             low[name] = half
     return low or None

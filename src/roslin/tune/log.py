@@ -43,6 +43,8 @@ class UpdateLog:
     """Share of the device's peak, where the peak is known."""
     memory_gib: float
     seconds_left: float
+    loss_scale: float | None = None
+    """What losses are multiplied with before a backward pass in fp16."""
 
     def line(self) -> str:
         """The update in one line."""
@@ -55,6 +57,7 @@ class UpdateLog:
             f"{self.tokens_per_second:,.0f} tokens/s",
             f"MFU {self.mfu:.1%}" if self.mfu is not None else None,
             f"{self.memory_gib:.1f} GiB",
+            f"loss × {self.loss_scale:,.0f}" if self.loss_scale is not None else None,
             f"{clock(self.seconds_left)} left",
         ]
         return " · ".join(part for part in parts if part)

@@ -13,10 +13,12 @@ from roslin.errors import InputError
 from roslin.model import Decoder
 from roslin.tune.adamw.shards import as_parts, part_of
 from roslin.tune.ahead import made_ahead
+from roslin.tune.base import is_rounded
 from roslin.tune.dealing import deal, padded
 from roslin.tune.flops import flops_a_token, flops_an_answer_token
 from roslin.tune.held_out import HeldOutLoss, where_it_broke
 from roslin.tune.log import EvaluationLog, UpdateLog, memory_gib, peak_flops
+from roslin.tune.loss_scale import LossScale
 from roslin.tune.optimizer import MasterAdamW
 from roslin.tune.packing import Pack, join_rows, make_pack
 from roslin.tune.recipe import Recipe
@@ -61,6 +63,7 @@ class _Run:
         self.checkpoints = Checkpoints(recipe.output / "checkpoints", recipe.keep_checkpoints, self.processes)
         self.before = self._measured()
         self.progress, self.optimizer = self._restore()
+        self.loss_scale = LossScale(self.decoder.dtype, self.progress)
         self.peak = peak_flops(self.device)
         self.flops_a_token = flops_a_token(self.decoder)
         self.flops_an_answer_token = flops_an_answer_token(self.decoder)
@@ -142,22 +145,30 @@ class _Run:
             warmup=self.course.warmup,
             total=self.course.updates,
         )
-        if self.prepared.plan.in_backward:
-            self.optimizer.begin(rate)
-        with dropout(self.decoder, draw_seed(recipe.seed, progress.update + 1, self.processes.rank)):
-            part = accumulate(self.decoder, packs, answers)
-        # Read after the update is on its way, so that the device waits for nothing; one of no number changes nothing.
-        norm = self.optimizer.update(rate, recipe.clip_norm)
-        loss = self.processes.total(float(part))
+        loss, norm = self._step(packs, answers, rate)
+        while math.isfinite(loss) and not math.isfinite(norm) and self.loss_scale.lower():
+            loss, norm = self._step(packs, answers, rate)
         self._stop_if_diverged(loss, lambda: where_it_broke(self.decoder, packs, self.processes))
         if not math.isfinite(norm):
             self._diverged("a gradient is not finite")
+        self.loss_scale.held()
         progress.update += 1
         tokens = sum(len(example.ids) for example in examples)
         progress.tokens += tokens
         progress.answer_tokens += answers
         progress.seconds += time.monotonic() - started
         self._report(loss, rate, norm, len(examples), tokens)
+
+    def _step(self, packs: list[Pack], answers: int, rate: float) -> tuple[float, float]:
+        """Make an update of its passes: its loss, and its gradients' norm, which if not finite has changed nothing."""
+        recipe, scale = self.recipe, self.loss_scale.value
+        if self.prepared.plan.in_backward:
+            self.optimizer.begin(rate)
+        with dropout(self.decoder, draw_seed(recipe.seed, self.progress.update + 1, self.processes.rank)):
+            part = accumulate(self.decoder, packs, answers, scale)
+        # Read after the update is on its way, so that the device waits for nothing.
+        norm = self.optimizer.update(rate, recipe.clip_norm, scale)
+        return self.processes.total(float(part)), norm
 
     def _passes(self, rows: list[list[int]]) -> list[Pack]:
         """This process's passes of an update, as many as every other's."""
@@ -207,6 +218,7 @@ class _Run:
             mfu=self._flops() / seconds / self.peak / self.processes.count if self.peak else None,
             memory_gib=memory_gib(self.device),
             seconds_left=progress.seconds / progress.update * (self.course.updates - progress.update),
+            loss_scale=self.loss_scale.value if self.decoder.dtype == torch.float16 else None,
         )
         self.reports.update(log)
 
@@ -266,7 +278,7 @@ class _Run:
             self.checkpoints.load_best(self._exact(), progress.best_update)
         held_out = self._measured()
         # The model is written in a finer dtype than its passes had.
-        is_finer = self.decoder.dtype == torch.bfloat16 != self.prepared.stored_dtype
+        is_finer = is_rounded(self.prepared.stored_dtype, self.decoder.dtype)
         tuned = Tuned(
             decoder=self._whole(exact=is_finer),
             before=self.before,

@@ -1,4 +1,4 @@
-"""AdamW on exact fp32 weights, which a bf16 model has in two halves; the moments in 32, 16 or 8 bits."""
+"""AdamW on exact fp32 weights, which a model in 16 bits has in two halves; the moments in 32, 16 or 8 bits."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,19 +14,20 @@ from roslin.tune.adamw.moments import Kind, Moments
 from roslin.tune.adamw.noise import key_of
 from roslin.tune.adamw.plain import Held, Step
 from roslin.tune.adamw.shards import first_row, here, together
-from roslin.tune.adamw.split import join
+from roslin.tune.adamw.split import HALVES, join
 
 Tensors = Mapping[str, Tensor]
-Gradients = Literal["fp32", "bf16"]
+Gradients = Literal["fp32", "bf16", "fp16"]
 
 
 class MasterAdamW:
     """Owns what is behind every parameter that learns: the rest of its exact weight, its gradient sum, its moments.
 
-    A parameter in fp32 is its own master. One in bf16 is the high half of its master and the low half is kept here, so
-    an update is exact in fp32 and no second copy of the weights exists. Bytes a parameter of a bf16 model: weight 2,
-    low half 2, gradient 4 (`gradients="fp32"`: passes add up in fp32, so splitting an update into more passes loses
-    nothing to bf16 sums) or 2 (`"bf16"`) or none (`in_backward`), moments 8, 4 or 2.06.
+    A parameter in fp32 is its own master. One in bf16 or fp16 is the high half of its master and the low half is kept
+    here, so an update is exact in fp32 (in fp16 down to weights of 1.5e-5, see `split`) and no second copy of the
+    weights exists. Bytes a parameter of such a model: weight 2, low half 2, gradient 4 (`gradients="fp32"`: passes add
+    up in fp32, so splitting an update into more passes loses nothing to sums in 16 bits) or 2 (those of the passes) or
+    none (`in_backward`), moments 8, 4 or 2.06.
 
     With `in_backward` every tensor makes its step as soon as its gradient is there, and the gradient is dropped: call
     `begin` before the one backward pass of an update, and `update` after it. A gradient that is not finite then leaves
@@ -55,8 +56,8 @@ class MasterAdamW:
     ) -> None:
         """Take over what learns of `model`.
 
-        `low` gives int16 low halves of bf16 parameters, where the model was rounded from something finer, and is taken
-        over too. `fast_rows` names rows of parameters whose learning rate is `fast_factor` times that of all others.
+        `low` gives int16 low halves of parameters in 16 bits, where the model was rounded from something finer, and is
+        taken over too. `fast_rows` names rows of parameters whose learning rate is `fast_factor` times all others'.
         `seed` is for the rounding of moments in 16 and 8 bits: the same seed, the same bits.
         """
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -80,7 +81,7 @@ class MasterAdamW:
                 self._when_there_is_a_gradient(name, parameter, self._collect)
 
     def _rounded(self) -> list[tuple[str, nn.Parameter]]:
-        return [(name, p) for name, p in self.parameters.items() if p.dtype == torch.bfloat16]
+        return [(name, p) for name, p in self.parameters.items() if p.dtype in HALVES]
 
     def _when_there_is_a_gradient(self, name: str, parameter: Tensor, work: Callable[[str, Tensor], None]) -> None:
         """Have a finished gradient worked on and freed while backward still runs."""
@@ -115,18 +116,19 @@ class MasterAdamW:
         self._step(name, gradient, _factor(norm, None), self._rate)
 
     @torch.no_grad()
-    def update(self, learning_rate: float, clip_norm: float | None) -> float:
+    def update(self, learning_rate: float, clip_norm: float | None, loss_scale: float = 1.0) -> float:
         """Clip, step, clear; the gradients' norm before clipping. Nothing is changed when the norm is not finite.
 
-        Where the steps are made in the backward pass, what is left is to give the norm: both arguments are ignored.
+        `loss_scale` is what the gradients were multiplied with: the norm is of those without it. Where the steps are
+        made in the backward pass, what is left is to give the norm: the arguments are ignored.
         """
         if self._in_backward:
             self._rate = math.nan
             return float(self._norm(self._norms))
         gradients = self._gradients()
         norms = torch._foreach_norm(list(gradients.values()), 2, torch.float32) if gradients else []
-        norm = self._norm(dict(zip(gradients, norms, strict=True)))
-        factor = _factor(norm, clip_norm)
+        norm = self._norm(dict(zip(gradients, norms, strict=True))) / loss_scale
+        factor = _factor(norm, clip_norm) / loss_scale
         self._steps += 1
         for name, gradient in gradients.items():
             self._step(name, gradient, factor, learning_rate)
@@ -174,11 +176,11 @@ class MasterAdamW:
         return {name: here(p) for name, p in self.parameters.items()}
 
     def masters(self) -> dict[str, Tensor]:
-        """The weights, and their low halves as `NAME/low` where they are in bf16: all that is exact. Not copies."""
+        """The weights, and their low halves as `NAME/low` where they are in 16 bits: all that is exact. Not copies."""
         return self.weights() | {f"{name}/low": half for name, half in self._low.items()}
 
     def become_exact(self) -> None:
-        """Put every fp32 master in the place of its bf16 parameter and low half, which are as large as it is.
+        """Put every fp32 master in the place of its parameter in 16 bits and its low half, which are as large as it is.
 
         For a model that is to be written in a finer dtype, when all updates are done; not for parameters that are cut
         up among processes.

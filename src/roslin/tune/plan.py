@@ -8,12 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from roslin.errors import InputError, MachineError
-from roslin.memory import ADAPTERS, GPUS, Asked, Gpu, Method, TuningPlan, choose_tuning, gib, known_gpu
+from roslin.memory import ADAPTERS, GPUS, Asked, choose_tuning, gib, known_gpu
 from roslin.memory.passes import written_out
 
 if TYPE_CHECKING:
     import torch
 
+    from roslin.memory import Gpu, Gradients, Method, PassPrecision, TuningPlan
     from roslin.model import ModelConfig
     from roslin.tune.recipe import Recipe
     from roslin.tune.work import Run
@@ -56,10 +57,10 @@ def gpus_of(name: str, count: int = 1) -> Machine:
     return Machine(gpu.memory, gpu, count=count)
 
 
-def plan_run(recipe: Recipe, config: ModelConfig, precision: str, run: Run, machine: Machine) -> TuningPlan:
+def plan_run(recipe: Recipe, config: ModelConfig, precision: PassPrecision, run: Run, machine: Machine) -> TuningPlan:
     """The settings that a run on this machine takes, as far as its recipe leaves them open.
 
-    `precision` is that of the passes, fp32 or bf16. On a CPU nothing is chosen: passes are one row, and exact. Raises
+    `precision` is that of the passes. On a CPU nothing is chosen: passes are one row, and exact. Raises
     InputError for a recipe that wants an update in one pass and passes shorter than that, for replicas that do not come
     out even, for an adapter in shards, and for fp8 where no product would be taken in it.
     """
@@ -102,34 +103,38 @@ def _refuse_two_limits(recipe: Recipe, run: Run) -> None:
 
 
 def _refuse_fp8_in_vain(recipe: Recipe, config: ModelConfig) -> None:
-    if recipe.fp8 and (recipe.precision == "fp32" or not written_out(config, method_of(recipe, "bf16"))):
+    if recipe.fp8 and (recipe.precision in ("fp32", "fp16") or not written_out(config, method_of(recipe, "bf16"))):
         raise InputError(
             "fp8 is for models of the GPT-NeoX and GPT-J families, in bf16, with all weights learning: set fp8=false."
         )
 
 
-def asked_by(recipe: Recipe, config: ModelConfig, precision: str, machine: Machine) -> Asked:
-    """What a recipe fixes."""
+def asked_by(recipe: Recipe, config: ModelConfig, precision: PassPrecision, machine: Machine) -> Asked:
+    """What a recipe fixes. Gradients in 16 bits are in those of the passes, whichever the recipe names."""
     optimizer = recipe.optimizer
     free = machine.on_gpu
     return Asked(
         method=method_of(recipe, precision),
         moments=_unless_auto(optimizer.moments, None if free else "fp32"),
-        gradients=_unless_auto(optimizer.gradients, None if free else "fp32"),
+        gradients=_in_those_of(precision, _unless_auto(optimizer.gradients, None if free else "fp32")),
         in_backward=optimizer.in_backward,
         recomputed_layers=_layers(recipe, config, free),
         tokens_per_pass=recipe.tokens_per_pass or (None if free or optimizer.in_backward else recipe.row_length),
         offload=recipe.sharding.offload,
         fp8=recipe.fp8,
         rank=recipe.adapter.rank if recipe.adapter else 0,
-        adapters_beside="fp32" if precision == "fp32" else "bf16",
+        adapters_beside=precision,
     )
 
 
-def method_of(recipe: Recipe, precision: str) -> Method:
+def _in_those_of(precision: PassPrecision, gradients: Gradients | None) -> Gradients | None:
+    return gradients if gradients in (None, "fp32") or precision == "fp32" else precision
+
+
+def method_of(recipe: Recipe, precision: PassPrecision) -> Method:
     """How a recipe tunes."""
     if recipe.adapter is None:
-        return "fp32" if precision == "fp32" else "bf16"
+        return precision
     return "qlora" if recipe.adapter.quantize == "nf4" else "lora"
 
 
@@ -174,12 +179,12 @@ def too_little(plan: TuningPlan, machine: Machine) -> str:
 def advice(plan: TuningPlan) -> str:
     """What would make a run fit."""
     means = []
-    if plan.method in ("fp32", "bf16"):
-        if not plan.in_backward:
+    if plan.method not in ADAPTERS:
+        if not plan.in_backward and plan.method != "fp16":
             means.append("optimizer.in_backward=true with clip_norm=null (no gradients of the whole model)")
         means += ["an adapter instead of all weights (a LoRA)", "more GPUs (torchrun)", "sharding.offload=true (slow)"]
         if plan.method == "fp32":
-            means.insert(0, "precision=bf16")
+            means.insert(0, "precision=bf16 (or fp16, on a GPU that has no bf16)")
     elif plan.method == "lora":
         means.append("adapter.quantize=nf4 (QLoRA)")
     means.append("a lower max_length and row_length")

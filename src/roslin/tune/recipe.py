@@ -89,8 +89,9 @@ class Optimizer(Settings):
     moments: Literal["auto", "fp32", "bf16", "8bit"] = "auto"
     """Both moments take 8 bytes a parameter in fp32, 4 in bf16, 2.06 in 8 bits; the latter are rounded stochastically.
     `auto` is fp32."""
-    gradients: Literal["auto", "fp32", "bf16"] = "auto"
-    """What the passes of an update add their gradients up in: 4 or 2 bytes a parameter. `auto` is fp32."""
+    gradients: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """What the passes of an update add their gradients up in: 4 or 2 bytes a parameter; those of 2 are what the passes
+    are computed in, whichever is named. `auto` is fp32."""
     in_backward: bool = False
     """Update every matrix in the backward pass as soon as its gradient is there, and drop the gradient: those of the
     whole model never exist. An update is then one pass, and nothing is clipped."""
@@ -164,8 +165,9 @@ class Recipe(Settings):
     """Multiple of the learning rate for the rows of newly added keys. Tuning on a few hundred records ends before rows
     that begin at the mean have learned to say the end key; 10 or 20 mends that. Dolly had 1."""
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """What passes are computed in; updates are exact in fp32 either way."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """What passes are computed in; updates are exact in fp32 either way. `auto` is bf16 where the device has it, fp16
+    on a GPU that has none (V100, T4), with losses scaled as its narrow range needs, and fp32 on a CPU that has none."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` is the GPU where there is one."""
 
@@ -313,7 +315,7 @@ def _combination_faults(kind: type[Recipe], values: Mapping[str, Any]) -> Iterat
         yield "betas", f"each must lie in [0, 1), not {recipe.betas}"
     if sound("trackers", "tensorboard") and recipe.tensorboard is False and "tensorboard" in recipe.named_trackers():
         yield "tensorboard", "false, and trackers names it; leave one of the two out"
-    if sound("optimizer", "clip_norm") and recipe.optimizer.in_backward:
+    if sound("optimizer", "clip_norm", "precision") and recipe.optimizer.in_backward:
         yield from _in_backward_faults(recipe)
     if sound("device", "precision") and recipe.device == "cuda" and not _cuda_is_there():
         yield "device", "cuda is asked for, and this machine has no CUDA device. Use device=auto or device=cpu"
@@ -334,6 +336,12 @@ def _in_backward_faults(recipe: Recipe) -> Iterator[Fault]:
             "optimizer.in_backward",
             f"excludes clip_norm (now {recipe.clip_norm:g}): clipping needs all gradients at once, and here each is "
             "used and dropped. Set clip_norm: null",
+        )
+    if recipe.precision == "fp16":
+        yield (
+            "optimizer.in_backward",
+            "excludes precision fp16: a gradient beyond fp16 is found when other matrices have made their steps. "
+            "Set precision: fp32 or bf16",
         )
     if recipe.optimizer.gradients == "fp32":
         yield "optimizer.gradients", "fp32 sums are for several passes, and with in_backward an update is one pass"

@@ -22,7 +22,7 @@ def _nothing(*_: object) -> None:
 class Tuned:
     """A finished run; the decoder holds the final weights (the best ones, when the recipe has patience).
 
-    They are in fp32, exact, where the base is stored in something finer than the bf16 of the passes.
+    They are in fp32, exact, where the base is stored in something finer than the 16 bits of the passes.
     """
 
     decoder: Decoder

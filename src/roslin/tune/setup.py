@@ -10,7 +10,7 @@ import torch
 
 from roslin import prompt, records
 from roslin.errors import InputError
-from roslin.memory import TuningPlan
+from roslin.memory import PassPrecision, TuningPlan
 from roslin.model import Decoder, ModelConfig, find_model, load_config, scaled, text_source
 from roslin.model.adapted import Lora, adapt, chosen_modules, quantize_blocks
 from roslin.model.adapter import is_adapter
@@ -21,6 +21,7 @@ from roslin.tune.course import Course
 from roslin.tune.faster import set_passes
 from roslin.tune.held_out import HeldOutSet, digest_of
 from roslin.tune.plan import as_planned, machine_of, plan_run, refuse_shared_adapter, refuse_unless_it_fits
+from roslin.tune.precision import DTYPES, choose_precision
 from roslin.tune.processes import ALONE, Processes
 from roslin.tune.recipe import Adapter, Recipe
 from roslin.tune.step import draw_seed
@@ -54,7 +55,7 @@ class Prepared:
     rows_of_new_keys: Mapping[str, list[int]]
     """By parameter, the rows of the keys that the base did not have."""
     low: dict[str, torch.Tensor] | None
-    """The low halves of fp32 weights, where the decoder holds them only rounded to bf16."""
+    """The low halves of weights, where the decoder holds them only rounded to bf16 or fp16."""
     stored_dtype: torch.dtype
     """What the base's weights are stored in; the tuned model's will be too."""
     fingerprint: str
@@ -94,9 +95,10 @@ def prepare(recipe: Recipe, processes: Processes = ALONE) -> Prepared:
     examples, held_out_examples = tokenizer.examples(train), tokenizer.examples(held_out)
     course = Course(recipe, [len(example.ids) for example in examples])
     config = _config(recipe, folder)
-    precision = choose_precision(recipe, choose_device(recipe))
+    passes_in = choose_precision(recipe, choose_device(recipe))
+    precision = DTYPES[passes_in]
     run = run_of(course, sizes_of(examples), recipe.row_length)
-    plan = _plan(recipe, config, precision, run, processes)
+    plan = _plan(recipe, config, passes_in, run, processes)
     base = _load(recipe, folder, config, Vocabulary(tokenizer.size, new_ids, recipe.init_keys), precision, processes)
     taught_ids = sorted({*new_ids, *range(config.vocab_rows, tokenizer.size)})
     if lora:
@@ -122,10 +124,10 @@ def prepare(recipe: Recipe, processes: Processes = ALONE) -> Prepared:
     )
 
 
-def _plan(recipe: Recipe, config: ModelConfig, precision: torch.dtype, run: Run, processes: Processes) -> TuningPlan:
+def _plan(recipe: Recipe, config: ModelConfig, precision: PassPrecision, run: Run, processes: Processes) -> TuningPlan:
     """The run's plan, of many processes the first one's. Raises MachineError when a GPU's memory cannot suffice."""
     machine = machine_of(choose_device(recipe), processes.count)
-    plan = plan_run(recipe, config, "fp32" if precision == torch.float32 else "bf16", run, machine)
+    plan = plan_run(recipe, config, precision, run, machine)
     refuse_unless_it_fits(plan, machine)
     first, *_ = processes.collected(plan)  # machines may differ; what all do together may not
     return first
@@ -183,19 +185,6 @@ def choose_device(recipe: Recipe) -> torch.device:
     if recipe.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(recipe.device)
-
-
-def choose_precision(recipe: Recipe, device: torch.device) -> torch.dtype:
-    """The recipe's precision; `auto` is bf16 where the device has it natively (emulated, it is slower than fp32)."""
-    if recipe.precision != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16}[recipe.precision]
-    return torch.bfloat16 if _has_bf16(device) else torch.float32
-
-
-def _has_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(False))
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def fingerprint(recipe: Recipe, precision: torch.dtype, base: bytes, examples: Sequence[Example]) -> str:

@@ -16,7 +16,7 @@ from roslin.model.adapter import is_adapter
 from roslin.model.stored_rows import StoredRows
 from roslin.model.vocabulary import fitting_rows, mean_row, rows_of_mean, used_rows
 from roslin.tune.adamw.shards import first_row, here
-from roslin.tune.base import Base, Vocabulary, digest_of_sums, sums_of_bits, to_precision
+from roslin.tune.base import Base, Vocabulary, digest_of_sums, is_rounded, sums_of_bits, to_precision
 from roslin.tune.processes import Processes
 from roslin.tune.recipe import Sharding
 from roslin.tune.sharding import make_mesh, shard
@@ -78,7 +78,7 @@ def load_in_shards(
     low = {
         name: torch.empty_like(here(p), dtype=torch.int16)
         for name, p in decoder.named_parameters()
-        if precision == torch.bfloat16 != stored.dtype
+        if is_rounded(stored.dtype, precision)
     }
     for name, parameter in decoder.named_parameters():
         _read(rows, name, here(parameter), low.get(name), parts[name])
@@ -95,7 +95,7 @@ def _read(rows: "_Rows", name: str, local: Tensor, halves: Tensor | None, part: 
         piece = slice(start, min(start + height, len(local)))
         weight, stored = rows.read(name, part.first + piece.start, part.first + piece.stop, mean)
         part.add(stored)
-        weight, half = to_precision(weight, local.dtype)
+        weight, half = to_precision(name, weight, local.dtype)
         local[piece].copy_(weight)
         if halves is not None and half is not None:
             halves[piece].copy_(half)

@@ -38,6 +38,10 @@ class Progress:
     best_update: int = 0
     evaluations_since_best: int = 0
     stopped_early: bool = False
+    loss_scale: float = 2.0**16
+    """Of passes in fp16, see `loss_scale`."""
+    updates_at_scale: int = 0
+    """Updates since the scale was last changed."""
     fingerprint: str = ""
     """Of the recipe, the base and the examples; a checkpoint continues only the run that it came from."""
 

@@ -14,13 +14,14 @@ from roslin.tune.loss import TaughtRows, answer_loss
 from roslin.tune.packing import Pack
 
 
-def accumulate(decoder: Decoder, packs: Sequence[Pack], answers: int | None = None) -> Tensor:
+def accumulate(decoder: Decoder, packs: Sequence[Pack], answers: int | None = None, loss_scale: float = 1.0) -> Tensor:
     """Add the gradients of an update's rows to the parameters; its loss in nats an answer token, not waited for.
 
     Every row is scaled by the answer tokens of the whole update, so neither loss nor gradient depends on how its
     records are cut into rows. `answers` says how many those are where other processes work on other rows of it.
+    Gradients, and not the loss, are `loss_scale` times what they are.
     """
-    scale = 1.0 / (answers or sum(pack.answer_count for pack in packs))
+    scale = loss_scale / (answers or sum(pack.answer_count for pack in packs))
     losses: list[Tensor] = []
     for pack in packs:
         hidden_MD = hidden_of_answers(decoder, pack)
@@ -29,7 +30,7 @@ def accumulate(decoder: Decoder, packs: Sequence[Pack], answers: int | None = No
         loss = answer_loss(hidden_MD, head.weight, head.bias, target_M, scale, _taught_rows(head))
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
-    return torch.stack(losses).sum()
+    return torch.stack(losses).sum() / loss_scale
 
 
 def _taught_rows(head: nn.Module) -> TaughtRows | None:

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from filelock import FileLock, Timeout
 
@@ -15,6 +14,7 @@ from roslin.model import find_model
 from roslin.model.adapter import base_of, is_adapter
 from roslin.tune import Prepared, Recipe
 from roslin.tune.measurements import FILE as HELD_OUT
+from roslin.tune.precision import name_of
 from roslin.tune.whole import write_whole
 
 MODEL, ADAPTER = "model", "adapter"
@@ -119,8 +119,7 @@ def _as_chosen(recipe: Recipe, prepared: Prepared) -> Recipe:
     plan = prepared.plan
     gradients = recipe.optimizer.gradients if plan.in_backward else plan.gradients
     optimizer = recipe.optimizer.model_copy(update={"moments": plan.moments, "gradients": gradients})
-    precision = "fp32" if prepared.decoder.dtype == torch.float32 else "bf16"
-    return recipe.model_copy(update={"optimizer": optimizer, "precision": precision})
+    return recipe.model_copy(update={"optimizer": optimizer, "precision": name_of(prepared.decoder.dtype)})
 
 
 def recipe_yaml(recipe: Recipe) -> str:

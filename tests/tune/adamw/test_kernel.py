@@ -14,7 +14,7 @@ kernel = pytest.importorskip("roslin.tune.adamw.kernel", exc_type=ImportError)
 
 def held(shape: tuple[int, ...], dtype: torch.dtype, kind: Kind, *, fast: bool = False, first: int = 0) -> Held:
     exact = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    weight, low = split(exact) if dtype == torch.bfloat16 else (exact, None)
+    weight, low = (exact, None) if dtype == torch.float32 else split(exact, dtype)
     rates = torch.where(torch.arange(shape[0]) == 1, 5.0, 1.0) if fast else None
     return Held(weight, low, Moments.zeros(kind, exact), rates, first)
 
@@ -24,7 +24,7 @@ def exact_of(tensor: Held) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", [(17, 256), (5,), (3, 700)])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("kind", ["fp32", "bf16", "8bit"])
 @pytest.mark.parametrize("fast", [False, True])
 def test_it_does_what_the_plain_step_does(shape: tuple[int, ...], dtype: torch.dtype, kind: Kind, fast: bool) -> None:
@@ -43,6 +43,20 @@ def test_it_does_what_the_plain_step_does(shape: tuple[int, ...], dtype: torch.d
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-9)
         else:
             assert (found != expected).sum() <= 1e-3 * found.numel()  # an ulp may lie where the random bits cut
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_it_takes_weights_apart_as_the_plain_step_does(dtype: torch.dtype) -> None:
+    """Of all sizes, those below fp16's equal steps too, and halfway between two; a rate of zero changes none."""
+    sizes = 2.0 ** torch.arange(-30, 14).repeat_interleave(128).view(44, 128)
+    exact = torch.randn(44, 128, generator=torch.Generator().manual_seed(1)) * sizes
+    exact[:, :8] = (exact[:, :8].half().float().view(torch.int32) + 0x1000).view(torch.float32)
+    pair = [Held(*split(exact, dtype), Moments.zeros("fp32", exact)) for _ in range(2)]
+    told = Step(0.0, (0.9, 0.999), 1e-8, 0.0, 1, 0)
+    for step, tensor in zip((kernel.step, plain.step), pair, strict=True):
+        step(tensor, torch.zeros(44, 128), torch.tensor(1.0), told)
+        assert torch.equal(tensor.weight, split(exact, dtype)[0])
+        assert torch.equal(tensor.low, split(exact, dtype)[1])
 
 
 def test_nan_for_a_factor_leaves_all_alone() -> None:

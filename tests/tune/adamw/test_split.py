@@ -63,6 +63,42 @@ def test_special_numbers_come_back(pattern: int) -> None:
     assert torch.equal(join(high, low).view(torch.int32), exact.view(torch.int32))
 
 
+FP16_PATTERNS = torch.arange(2**15 - 2**10, dtype=torch.int32)
+"""Of every finite fp16 number that is not negative."""
+
+
+def test_fp16_halves_are_exact_down_to_small_weights() -> None:
+    """Every fp16 number, and fp32 numbers on either side of it as far as its halfway points; both signs."""
+    steps = FP16_PATTERNS.to(torch.int16).view(torch.float16).float()
+    shares = torch.tensor([-0.5, -0.4999999, -0.37, -1e-4, 0.0, 1e-7, 0.25, 0.4999, 0.5])
+    place = torch.cat([(steps[1:] - steps[:-1]), torch.tensor([32.0])])
+    exact = (steps[:, None] + shares * place[:, None]).flatten()
+    exact = torch.cat([exact, -exact, finite(1_000_000)])
+    exact = exact[exact.abs() < 65_520]
+    high, low = split(exact, torch.float16)
+    assert torch.equal(high, exact.half())
+    assert low.abs().max() <= 2**14
+    back = join(high, low)
+    whole = exact.abs() >= 2.0**-16
+    assert whole.sum() > 1e5
+    assert torch.equal(back[whole], exact[whole])
+    assert (back - exact)[~whole].abs().max() <= 2.0**-40
+
+
+def test_an_fp16_number_is_its_own_upper_half() -> None:
+    every = FP16_PATTERNS.to(torch.int16).view(torch.float16)
+    high, low = split(every.float(), torch.float16)
+    assert torch.equal(high, every)
+    assert not low.any()
+    assert torch.equal(join(high, low), every.float())
+
+
+def test_what_is_beyond_fp16_is_infinite() -> None:
+    high, low = split(torch.tensor([65_520.0, -1e30]), torch.float16)
+    assert high.tolist() == [torch.inf, -torch.inf]
+    assert not join(high, low).isfinite().any()
+
+
 def test_a_bf16_number_is_its_own_upper_half() -> None:
     exact = torch.randn(1000, generator=torch.Generator().manual_seed(1)).bfloat16()
     high, low = split(exact.float())

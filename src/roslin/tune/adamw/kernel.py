@@ -9,6 +9,7 @@ from roslin.tune.adamw.moments import BLOCK
 from roslin.tune.adamw.plain import Held, Step
 
 BLOCKS_A_PROGRAM = 16
+NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 @torch.no_grad()
@@ -41,7 +42,7 @@ def step(held: Held, gradient: Tensor, factor: Tensor, told: Step) -> None:
         held.first,
         count,
         count // len(held.weight),
-        split=low is not None,
+        kind=NAMES[weight.dtype],
         bits={"fp32": 32, "bf16": 16, "8bit": 8}[moments.kind],
         rates=rates is not None,
         blocks=BLOCKS_A_PROGRAM,

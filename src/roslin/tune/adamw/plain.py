@@ -18,9 +18,9 @@ class Held:
     """What AdamW holds of one tensor: its weight and all that is behind it, changed in place by a step."""
 
     weight: Tensor
-    """fp32; or bf16, the high half of the exact weight."""
+    """fp32; or bf16 or fp16, the high half of the exact weight."""
     low: Tensor | None
-    """int16, the low half beneath a bf16 weight."""
+    """int16, the low half beneath a weight in 16 bits."""
     moments: Moments
     rate_factor: Tensor | None = None
     """fp32, by which multiple of the learning rate each row learns, where rows differ."""

@@ -11,6 +11,7 @@ import triton.language as tl
 
 from roslin.tune.adamw.moments import BLOCK, FIRST_TOP, LEAST_SCALE, SECOND_TOP
 from roslin.tune.adamw.noise import MULTIPLIERS
+from roslin.tune.adamw.split import UNIT
 
 _BLOCK = tl.constexpr(BLOCK)
 _FIRST_TOP, _SECOND_TOP = tl.constexpr(FIRST_TOP), tl.constexpr(SECOND_TOP)
@@ -21,6 +22,8 @@ _DROPPED = tl.constexpr(19)  # of fp32's 23 bits of mantissa, in an 8-bit code
 # number or, where the code's exponent is 0, one of fp32's own equal steps below those. 2^130 is too large for fp32.
 _UP1, _UP2 = tl.constexpr(2.0**100), tl.constexpr(2.0**30)
 _DOWN1, _DOWN2 = tl.constexpr(2.0**-100), tl.constexpr(2.0**-30)
+_UNIT = tl.constexpr(UNIT)
+_TO_WHOLE = tl.constexpr(1.5 * 2.0**23)  # added and taken away, it leaves a number's nearest whole one, ties to even
 _SIGN_AND_CODE = tl.constexpr(-0x7C080000)  # bit 31 and bits 19 to 25
 
 
@@ -29,7 +32,7 @@ def step(
     weight_ptr, low_ptr, gradient_ptr, first_ptr, second_ptr, first_scale_ptr, second_scale_ptr, rate_ptr, factor_ptr,
     learning_rate, one_less_beta1, beta2, one_less_beta2, epsilon, weight_decay, correction1, correction2,
     key, first, count, columns,
-    split: tl.constexpr, bits: tl.constexpr, rates: tl.constexpr, blocks: tl.constexpr,
+    kind: tl.constexpr, bits: tl.constexpr, rates: tl.constexpr, blocks: tl.constexpr,
 ):  # fmt: skip
     """Some blocks of a tensor of `count` numbers."""
     factor = tl.load(factor_ptr)
@@ -54,17 +57,15 @@ def step(
     if rates:
         rate = learning_rate * tl.load(rate_ptr + at_BK // columns, inside, 0)
     weight = tl.load(weight_ptr + at_BK, inside, 0)
-    if split:
+    if kind != "fp32":
         low = tl.load(low_ptr + at_BK, inside, 0).to(tl.int32)
-        weight = ((weight.to(tl.int32) << 16) + low).to(tl.float32, bitcast=True)
+        weight = _joined(weight, low, kind)
     weight -= rate * weight_decay * weight
     weight -= rate * correction1 * m / (tl.sqrt(v) * correction2 + epsilon)
-    if split:
-        exact = weight.to(tl.int32, bitcast=True)
-        tl.store(low_ptr + at_BK, exact.to(tl.int16), inside)
-        tl.store(weight_ptr + at_BK, ((exact + 0x8000) >> 16).to(tl.int16), inside)
-    else:
-        tl.store(weight_ptr + at_BK, weight, inside)
+    if kind != "fp32":
+        weight, low = _split(weight, kind)
+        tl.store(low_ptr + at_BK, low, inside)
+    tl.store(weight_ptr + at_BK, weight, inside)
 
     if bits < 32:
         lower, upper = _noise((at_BK + first).to(tl.uint32) ^ key.to(tl.uint32))
@@ -78,6 +79,42 @@ def step(
             tl.store(second_scale_ptr + block_B, second_scale, whole)
     tl.store(first_ptr + at_BK, m, inside)
     tl.store(second_ptr + at_BK, v, inside)
+
+
+@triton.jit
+def _joined(high, low, kind: tl.constexpr):
+    """The exact weight of a half, as int16, and its rest: `split.join`."""
+    if kind == "bf16":
+        exact = ((high.to(tl.int32) << 16) + low).to(tl.float32, bitcast=True)
+    else:
+        unit = _power_of_two(_exponent(high) - _UNIT)
+        exact = high.to(tl.float16, bitcast=True).to(tl.float32) + low.to(tl.float32) * unit
+    return exact
+
+
+@triton.jit
+def _split(exact, kind: tl.constexpr):
+    """Both halves of an exact weight, as int16: `split.split_into`."""
+    if kind == "bf16":
+        low = exact.to(tl.int32, bitcast=True)
+        high = ((low + 0x8000) >> 16).to(tl.int16)
+    else:
+        half = exact.to(tl.float16)
+        high = half.to(tl.int16, bitcast=True)
+        units = (exact - half.to(tl.float32)) * _power_of_two(-_exponent(high) + _UNIT)
+        low = ((units + _TO_WHOLE) - _TO_WHOLE).to(tl.int32)
+    return high, low.to(tl.int16)
+
+
+@triton.jit
+def _exponent(high):
+    """fp16's exponent field; numbers below 2^-14 have the steps of the least one."""
+    return tl.maximum((high.to(tl.int32) >> 10) & 0x1F, 1)
+
+
+@triton.jit
+def _power_of_two(exponent):
+    return ((exponent + 127) << 23).to(tl.float32, bitcast=True)
 
 
 @triton.jit

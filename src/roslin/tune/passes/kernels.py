@@ -184,9 +184,12 @@ def attend(qkv_NGK: Tensor, attend: Attend, layer: int, heads: tuple[int, int, i
 def has_room(device: torch.device, head_dim: int, itemsize: int) -> bool:
     """Whether attention's kernels fit a GPU's shared memory, with numbers of `itemsize` bytes.
 
-    Heads of 256, as GPT-J has them, want a Hopper GPU in bf16.
+    Heads of 256, as GPT-J has them, want a Hopper GPU in bf16. Before Ampere there is little room, and Triton takes no
+    products on a V100's tensor cores, which torch's kernels do.
     """
     gpu = torch.cuda.get_device_properties(device)
+    if gpu.major < 8:
+        return False
     tiles = ATTENTION_TILES_ON_HOPPER if gpu.major >= 9 else ATTENTION_TILES
     room: int = gpu.shared_memory_per_block_optin  # type: ignore[attr-defined]  # torch's stubs lack it
     return tiles * ATTENTION_TILE * _dims(head_dim) * itemsize <= room
