@@ -27,7 +27,7 @@ from roslin.engine.cache import KVCache
 from roslin.engine.gpu import products
 from roslin.engine.gpu.decoder import GpuDecoder
 from roslin.engine.gpu.launch import starts_early
-from roslin.engine.gpu.matrix import as_it_is, in_fp8, in_int8
+from roslin.engine.gpu.matrix import as_it_is, in_fp8, in_int4, in_int8
 from roslin.engine.gpu.paged import GpuAttention, Tokens
 from roslin.engine.gpu.search import tune_launches
 from roslin.model import PackedAttention, packed_positions
@@ -40,10 +40,16 @@ if TYPE_CHECKING:
 
 PROMPT, NEW = 128, 128
 VOCABULARY = 50280
-FORMS = {"bf16": as_it_is, "int8": in_int8, "fp8": in_fp8}
+HEAD = 50000
+"""Rows of which only the head has as many: in a model of 4 bits it is in 8."""
+FORMS = {
+    "bf16": as_it_is,
+    "int8": in_int8,
+    "fp8": in_fp8,
+    "int4": lambda matrix: in_int4(matrix) if matrix.rows < HEAD else in_int8(matrix),
+}
 EARLY = ((2,), (0, 1, 2))
 """Ways of starting kernels early that are tried, in short and in full."""
-BYTES = {"bf16": 2, "int8": 1, "fp8": 1}
 
 
 @dataclass
@@ -167,9 +173,14 @@ class Steps:
         print_kernels(self._graph.replay, 3, most=8)
 
 
-def weight_bytes(config: ModelConfig, form: str) -> float:
-    """What a token reads of the weights: all matrices but the embedding's."""
-    return float(BYTES[form] * (config.parameter_count - config.vocab_rows * config.width))
+def weight_bytes(config: ModelConfig) -> float:
+    """What a token reads of plain weights in bf16: all matrices but the embedding's."""
+    return 2.0 * (config.parameter_count - config.vocab_rows * config.width)
+
+
+def read_bytes(decoder: GpuDecoder) -> float:
+    """What a token reads of the matrices, their scales with them."""
+    return float(sum(product.bytes for product in decoder.products))
 
 
 def error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
@@ -247,7 +258,7 @@ def ours(report: Report, shape: str, form: str, asked: argparse.Namespace, plain
             note = f"error {error(steps.forced(ids), plain):.2e}" if plain is not None else ""
             _, seconds = min((steps.generate(ids[:PROMPT], NEW) for _ in range(2)), key=lambda pair: pair[1])
             name = f"{form}, " + ("one after the other", "early", "early, MLP first")[early]
-            report.lines.append(Line(name, 1 / seconds, weight_bytes(config, form), note))
+            report.lines.append(Line(name, 1 / seconds, read_bytes(decoder), note))
             print(f"  {name}: {1 / seconds:.1f} tokens/s, {note}", flush=True)
             best = max(best, (1 / seconds, early))
             if early in (0, 2) and form != "int8":
@@ -270,7 +281,7 @@ def several(report: Report, decoder: GpuDecoder, form: str, plain: torch.Tensor)
                 wrong = error(steps.forced(ids[:PROMPT]), plain[:PROMPT])
                 _, seconds = steps.generate(ids[:PROMPT], NEW)
                 line = Line(f"{form}, {streams} streams, {name}", streams / seconds, 0, f"error {wrong:.2e}")
-                line.note += f", {weight_bytes(decoder.config, form) / seconds / 1e12:.2f} TB/s"
+                line.note += f", {read_bytes(decoder) / seconds / 1e12:.2f} TB/s"
                 report.lines.append(line)
         except Exception:
             print(f"  several streams failed: {traceback.format_exc(limit=-4)[-1500:]}", flush=True)
@@ -320,7 +331,7 @@ def theirs(report: Report, shape: str, compiled: bool, new: int) -> None:
     run(new)
     seconds = run(new) - run(1)
     name = "transformers, static, compiled" if compiled else "transformers, sdpa"
-    report.lines.append(Line(name, (new - 1) / seconds, weight_bytes(config, "bf16")))
+    report.lines.append(Line(name, (new - 1) / seconds, weight_bytes(config)))
 
 
 def part(name: str, run: Callable[[], object]) -> None:

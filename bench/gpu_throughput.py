@@ -3,8 +3,11 @@
     python bench/gpu_throughput.py              all of it, under 8 minutes
     python bench/gpu_throughput.py --quick      under a minute
     python bench/gpu_throughput.py --profile    also a step's kernels by time
+    python bench/gpu_throughput.py --parts graphs,apart,sampled,fp8 --common 512
 
-Random weights at the shape of a Pythia model, bf16. A part that fails says so, and the others go on.
+Random weights at the shape of a Pythia model, bf16. A part that fails says so, and the others go on. Parts that answer:
+`eager`, without CUDA graphs; `graphs`; `apart`, where each reads for itself what several begin with; `sampled`, drawn
+from a nucleus of 0.92; `fp8`, with keys and values in fp8. `--common` adds a context of so many tokens that all share.
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from gpu_shared import DEVICE, LENGTHS, SHAPES, clear, config_of, peak_gib, print_kernels, random_decoder, synchronize
-from roslin.engine import GREEDY, Completion, Engine, Request, fuse
-from roslin.engine.cache import KVCache
+from roslin.engine import GREEDY, Completion, Engine, Request, Sampling, beginnings, fuse
+from roslin.engine.cache import FP8, KVCache
 from roslin.model import ModelConfig, PackedAttention, packed_positions
 from roslin.model.rotary import Rotary
 
@@ -36,6 +39,26 @@ T = TypeVar("T")
 VOCABULARY = 50280
 PEERS = {"vLLM 0.24, 6.9b": 11_050, "bound from peak rates, 6.9b": 15_200}
 """New tokens a second of 1,024 such prompts, measured elsewhere on one H100."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a part answers."""
+
+    graphs: bool = True
+    apart: bool = False
+    sampled: bool = False
+    cache: torch.dtype | None = None
+
+
+WAYS = {
+    "eager": Way(graphs=False),
+    "graphs": Way(),
+    "apart": Way(apart=True),
+    "sampled": Way(sampled=True),
+    "fp8": Way(cache=FP8),
+}
+WORTH = beginnings.WORTH
 
 
 @dataclass
@@ -62,16 +85,20 @@ class Measured:
         )
 
 
-def requests_of(count: int, new: int, seed: int = 0) -> list[Request]:
+def requests_of(count: int, new: int, seed: int = 0, *, common: int = 0, sampled: bool = False) -> list[Request]:
     with LENGTHS.open() as file:
         lengths = [int(row["prompt"]) for row in csv.DictReader(file)]
     chance = random.Random(seed)
     # Dolly's fixed opening is 21 tokens.
-    opening = [chance.randrange(3, 50000) for _ in range(21)]
+    opening = [chance.randrange(3, 50000) for _ in range(21 + common)]
     chosen = [min(chance.choice(lengths), 1024) for _ in range(count)]
     return [
-        Request([*opening, *(chance.randrange(3, 50000) for _ in range(length))][:length], new, GREEDY)
-        for length in chosen
+        Request(
+            [*opening, *(chance.randrange(3, 50000) for _ in range(length))][: length + common],
+            new,
+            Sampling(seed=number) if sampled else GREEDY,
+        )
+        for number, length in enumerate(chosen)
     ]
 
 
@@ -129,9 +156,9 @@ def compare_plain(config: ModelConfig, requests: list[Request], together: Measur
     clear()
 
 
-def single(engine: Engine, name: str) -> None:
+def single(engine: Engine, name: str, *, sampled: bool) -> None:
     """One stream: 128 tokens after 128."""
-    request = Request(list(range(100, 228)), 128, GREEDY)
+    request = Request(list(range(100, 228)), 128, Sampling(seed=0) if sampled else GREEDY)
     engine.run([request])
     synchronize()
     started = time.perf_counter()
@@ -146,8 +173,9 @@ def attention(config: ModelConfig) -> None:
 
     kept = paged.NUMBERS, paged.WARPS
     one = ModelConfig(**{**vars(config), "layers": 1})
-    for batch, length in ((1, 256), (1, 2000), (64, 190), (448, 190), (448, 600)):
-        cache = KVCache(one, torch.bfloat16, DEVICE)
+    shapes = ((1, 256), (1, 2000), (64, 190), (448, 190), (448, 600))
+    for batch, length, dtype in [*((*shape, torch.bfloat16) for shape in shapes), *((*shape, FP8) for shape in shapes)]:
+        cache = KVCache(one, dtype, DEVICE)
         width = -(-length // 16)
         cache.provide(batch * width)
         tables = torch.randperm(batch * width, device=DEVICE).view(batch, width).int()
@@ -164,7 +192,7 @@ def attention(config: ModelConfig) -> None:
                 seconds = timed(
                     lambda attend=attend, qkv=qkv, turns=turns, out=out: attend.from_qkv(0, qkv, turns, out)
                 )
-                moved = batch * length * config.key_rows * 2 * 2
+                moved = batch * length * config.key_rows * 2 * dtype.itemsize
                 figures.append(
                     (
                         seconds,
@@ -173,11 +201,49 @@ def attention(config: ModelConfig) -> None:
                 )
         figures.sort()
         print(
-            f"  {batch} × {length}: " + "; ".join(text for _, text in figures[:4]) + f"; worst {figures[-1][1]}",
+            f"  {batch} × {length}, {str(dtype)[6:]}: "
+            + "; ".join(text for _, text in figures[:4])
+            + f"; worst {figures[-1][1]}",
             flush=True,
         )
         del cache
     paged.NUMBERS, paged.WARPS = kept
+    attempt("shared places", lambda: shared_places(one))
+
+
+def shared_places(one: ModelConfig) -> None:
+    """Attention where all begin alike, each reading that for itself or all together."""
+    from roslin.engine.gpu.paged import GpuAttention, SharedPlaces, Tokens, members, shares
+    from roslin.engine.slots import Slots
+
+    for batch, common, own in ((448, 16, 174), (448, 512, 174), (64, 512, 174), (16, 1600, 174)):
+        width = -(-(common + own) // 16)
+        cache = KVCache(one, torch.bfloat16, DEVICE)
+        cache.provide(batch * width)
+        slots = Slots(batch, 16 * width)
+        tables = torch.randperm(batch * width).view(batch, width).int()
+        tables[:, : common // 16] = tables[0, : common // 16]
+        slots.rows_SW = tables.numpy()
+        places = [common + own - 1] * batch
+        found = beginnings.Beginnings(slots, members(*cache.heads[:2])).shared(range(batch), places)
+        assert found is not None
+        sent = (torch.from_numpy(numbers).to(DEVICE) for numbers in (found.commons_N, found.tiles_TX))
+        positions = torch.tensor(places, device=DEVICE)
+        qkv = torch.randn(batch, one.qkv_rows, device=DEVICE).bfloat16()
+        times, outs = [], []
+        for shared in (None, SharedPlaces(*sent, shares(batch))):
+            tokens = Tokens(torch.arange(batch, device=DEVICE), positions, batch, None, shared=shared)
+            attend = GpuAttention(cache, tables.to(DEVICE), tokens)
+            turns = Rotary(one).turns(positions, torch.bfloat16, attend)
+            outs.append(torch.empty(batch, one.query_rows, device=DEVICE, dtype=torch.bfloat16))
+            run = (attend, qkv, turns, outs[-1])
+            times.append(timed(lambda run=run: run[0].from_qkv(0, *run[1:])))
+        apart = float((outs[1] - outs[0]).norm() / outs[0].norm())
+        print(
+            f"  {batch} × ({common} shared + {own}): {times[0] * 1e6:.1f} µs each for itself, {times[1] * 1e6:.1f} "
+            f"together; {apart:.1e} apart",
+            flush=True,
+        )
 
 
 def timed(run: Callable[[], object], calls: int = 20) -> float:
@@ -232,13 +298,24 @@ def network_of(config: ModelConfig, *, plain: bool) -> Network:
     return attempt("fuse", lambda: fuse(random_decoder(config))) or random_decoder(config)
 
 
+def beside_peers(last: Measured | None) -> None:
+    for peer, rate in PEERS.items():
+        share = f" (Roslin {last.new / last.seconds / rate:.2f} of it)" if last and last.seconds else ""
+        print(f"{peer}: {rate:,} new tokens/s{share}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="6.9b", choices=SHAPES)
     parser.add_argument("--prompts", type=int, default=1024)
     parser.add_argument("--new", type=int, default=128)
     parser.add_argument("--batch", type=int, default=1024, help="requests at once, at most")
-    parser.add_argument("--parts", default="eager,graphs,single,attention,plain", help="which, with commas between")
+    parser.add_argument(
+        "--parts",
+        default="eager,graphs,single,attention,plain",
+        help="which, with commas between: also apart, sampled, fp8",
+    )
+    parser.add_argument("--common", type=int, default=0, help="tokens of a context that all prompts share")
     parser.add_argument("--plain-decoder", action="store_true", help="the plain decoder instead of the fused one")
     parser.add_argument("--quick", action="store_true", help="half the prompts and half the tokens")
     parser.add_argument("--profile", action="store_true")
@@ -247,9 +324,9 @@ def main() -> None:
         asked.prompts, asked.new = asked.prompts // 2, asked.new // 2
         asked.parts = "graphs,single"
     config, parts = config_of(asked.shape), asked.parts.split(",")
-    name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
-    print(f"{name}, torch {torch.__version__}, {asked.shape}, bf16")
-    requests = requests_of(asked.prompts, asked.new)
+    on = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
+    print(f"{on}, torch {torch.__version__}, {asked.shape}, bf16")
+    requests = requests_of(asked.prompts, asked.new, common=asked.common)
     lengths = sorted(len(request.prompt_ids) for request in requests)
     print(
         f"{len(requests)} prompts of {lengths[len(lengths) // 2]} tokens (median; mean {statistics.mean(lengths):.0f})"
@@ -259,30 +336,32 @@ def main() -> None:
     network = network_of(config, plain=asked.plain_decoder)
     clear()
     last: Measured | None = None
-    for part, graphs in (("eager", False), ("graphs", True)):
-        if part not in parts:
-            continue
+    for part in [part for part in WAYS if part in parts]:
 
-        def run(part: str = part, graphs: bool = graphs) -> Measured:
-            engine = Engine(network, VOCABULARY, asked.batch, weights_stay=True, graphs=graphs)
+        def run(part: str = part, way: Way = WAYS[part]) -> Measured:
+            beginnings.WORTH = 10**9 if way.apart else WORTH
+            engine = Engine(
+                network, VOCABULARY, asked.batch, weights_stay=True, graphs=way.graphs, cache_dtype=way.cache
+            )
             print(f"cache: {engine.capacity}")
-            measure(f"{part}, warming up", engine, requests_of(asked.batch if graphs else 64, 3, seed=1))
-            if graphs and not asked.quick:
-                measure(f"Roslin, {part}, other prompts", engine, requests_of(asked.prompts, asked.new, seed=2))
-            measured = measure(f"Roslin, {part}", engine, requests)
-            attempt(f"{part} beside alone", lambda: compare_alone(engine, requests, measured))
+            kind = {"common": asked.common, "sampled": way.sampled}
+            measure(f"{part}, warming up", engine, requests_of(asked.batch if way.graphs else 64, 3, seed=1, **kind))
+            if way.graphs and not asked.quick:
+                measure(f"Roslin, {part}, other prompts", engine, requests_of(asked.prompts, asked.new, seed=2, **kind))
+            its = requests_of(asked.prompts, asked.new, **kind)
+            measured = measure(f"Roslin, {part}", engine, its)
+            attempt(f"{part} beside alone", lambda: compare_alone(engine, its, measured))
             if "single" in parts:
-                attempt(f"{part} single", lambda: single(engine, part))
+                attempt(f"{part} single", lambda: single(engine, part, sampled=way.sampled))
             if asked.profile:
-                attempt(f"{part} profile", lambda: profile(engine, requests_of(asked.batch, 300, seed=3)))
+                attempt(f"{part} profile", lambda: profile(engine, requests_of(asked.batch, 300, seed=3, **kind)))
             return measured
 
         found = attempt(part, run)
-        last = found or last
+        if found is not None and not WAYS[part].sampled:
+            last = found
         clear()
-    for peer, rate in PEERS.items():
-        share = f" (Roslin {last.new / last.seconds / rate:.2f} of it)" if last and last.seconds else ""
-        print(f"{peer}: {rate:,} new tokens/s{share}")
+    beside_peers(last)
     if last is not None and "plain" in parts:
         kept = last
         del network

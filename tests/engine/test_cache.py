@@ -54,7 +54,7 @@ def test_a_sequence_is_copied_together_from_its_blocks() -> None:
     assert cache.provide(6)
     for kept in cache.layers[1]:
         kept.normal_()
-    found = cache.sequence(1, torch.tensor([4, 0, 5]), 2 * BLOCK + 3)
+    found = cache.sequence(1, torch.tensor([4, 0, 5]), 2 * BLOCK + 3, torch.float32)
     for kept, sequence in zip(cache.layers[1], found, strict=True):
         expected = [kept[block, :, place] for block in (4, 0, 5) for place in range(BLOCK)]
         assert torch.equal(sequence, torch.stack(expected[: 2 * BLOCK + 3]))

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from roslin.engine import Engine, capacity
+from roslin.engine.cache import FP8
 from roslin.engine.capacity import free_memory
 from roslin.memory import answering, cache_tokens
 from tiny_decoders import VOCABULARY, tiny_decoder
@@ -35,3 +36,16 @@ def test_on_a_gpu_the_engine_takes_what_the_plan_says_that_it_can() -> None:
     assert cache_tokens(config, 2, 7, memory - needs.weights, memory, "cuda") == 7 * 400
     less = memory - 64
     assert cache_tokens(config, 2, 7, less - needs.weights, less, "cuda") < 7 * 400
+
+
+def test_in_fp8_a_cache_has_room_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For twice as many tokens as in 16 bits, and never for more than can be needed."""
+    config = tiny_decoder("gpt_neox").config
+    needs = answering(config, "bf16", config.positions, 8)
+    for share, of_cap in ((0.25, 0.5), (0.75, 1.0)):
+        free = needs.workspace + int(share * needs.keys_and_values)
+        monkeypatch.setattr(capacity, "free_memory", lambda device, free=free: (free, 0))
+        cuda = torch.device("cuda")
+        plain, small = (capacity.capacity(config, torch.bfloat16, cuda, 8, kept=kept).tokens for kept in (None, FP8))
+        assert plain == pytest.approx(share * 8 * 400, abs=16)
+        assert small == pytest.approx(of_cap * 8 * 400, abs=32) and small <= 8 * 400

@@ -4,9 +4,38 @@ import torch
 from torch import Tensor
 
 from roslin.engine.blocks import BLOCK
+from roslin.engine.cpu.memory import zeros
+from roslin.engine.network import Network
 from roslin.engine.queries import Layer
-from roslin.errors import out_of_memory
+from roslin.errors import InputError, MachineError, out_of_memory
 from roslin.model import ModelConfig
+
+FP8 = torch.float8_e4m3fn
+"""Keys and values can be kept in it, one byte each: three bits of mantissa, from 2^-9 to 448."""
+
+
+def as_kept(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Numbers as a cache of that dtype keeps them: in fp8 none is beyond the greatest there is."""
+    if dtype != FP8:
+        return x.to(dtype)
+    most = torch.finfo(FP8).max
+    return x.clamp(-most, most).to(FP8)
+
+
+def raw(x: Tensor) -> Tensor:
+    """Fp8 as bytes, which torch moves about where it does not move fp8; anything else as it is."""
+    return x.view(torch.uint8) if x.dtype == FP8 else x
+
+
+def check_kept(dtype: torch.dtype, network: Network) -> None:
+    """Raise InputError where no cache of a network keeps such numbers, MachineError where its GPU has no fp8."""
+    if dtype not in (FP8, network.dtype):
+        raise InputError(f"cache_dtype is {dtype}; a cache of this model keeps {network.dtype} or {FP8}.")
+    if dtype == FP8 and network.device.type == "cuda" and torch.cuda.get_device_capability(network.device) < (8, 9):
+        raise MachineError(
+            f"{torch.cuda.get_device_name(network.device)} has no fp8 (L4, RTX 40, H100 and later have): "
+            "leave the cache as it is."
+        )
 
 
 class KVCache:
@@ -16,7 +45,7 @@ class KVCache:
     """
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
-        """Start empty. `dtype` is that of the weights."""
+        """Start empty. `dtype` is that of keys and values: the weights', or FP8."""
         self._config = config
         self.window = config.window
         self.heads = (config.heads, config.kv_heads, config.kv_heads)
@@ -26,7 +55,7 @@ class KVCache:
         self.blocks = 0
 
     def fits(self, dtype: torch.dtype, device: torch.device) -> bool:
-        """Whether this cache was made for such weights."""
+        """Whether this cache keeps such numbers, there."""
         return self.dtype == dtype and self.device == device
 
     def provide(self, blocks: int) -> bool:
@@ -50,14 +79,15 @@ class KVCache:
         """Give all memory back."""
         self.layers, self.blocks = [], 0
 
-    def sequence(self, layer: int, blocks_W: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of one sequence, copied together, each [length, kv_heads, head_dim]."""
-        keys, values = (kept.index_select(0, blocks_W) for kept in self.layers[layer])
+    def sequence(self, layer: int, blocks_W: Tensor, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Keys and values of one sequence in a dtype, copied together, each [length, kv_heads, head_dim]."""
+        copies = (raw(kept).index_select(0, blocks_W).view(kept.dtype) for kept in self.layers[layer])
+        keys, values = (copy.to(dtype) for copy in copies)
         return keys.transpose(1, 2).flatten(0, 1)[:length], values.transpose(1, 2).flatten(0, 1)[:length]
 
     def _made(self, blocks: int, old: Layer | None) -> Layer:
         shape = (blocks, self._config.kv_heads, BLOCK, self._config.head_dim)
-        keys, values = (torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(2))
+        keys, values = (zeros(shape, self.dtype, self.device) for _ in range(2))
         if old is not None:
-            keys[: len(old[0])], values[: len(old[1])] = old
+            raw(keys)[: len(old[0])], raw(values)[: len(old[1])] = raw(old[0]), raw(old[1])
         return keys, values

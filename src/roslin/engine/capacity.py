@@ -48,17 +48,25 @@ class Capacity:
 
 
 def capacity(
-    config: ModelConfig, dtype: torch.dtype, device: torch.device, max_batch: int, beside: int = 0
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    max_batch: int,
+    beside: int = 0,
+    kept: torch.dtype | None = None,
 ) -> Capacity:
     """Room for `max_batch` full-length requests, or less where free memory is less.
 
-    `beside`: bytes that another cache on the device needs for each of the tokens.
+    `dtype` is that of the weights, `kept` that of keys and values (None: the same). `beside`: bytes that another cache
+    on the device needs for each of the tokens.
     """
+    kept = kept or dtype
     where: Device = "cuda" if device.type == "cuda" else "cpu"
     free, memory = free_memory(device)
-    free -= min(max_batch * config.positions * beside, free * beside // (token_bytes(config, dtype.itemsize) + beside))
+    free -= min(max_batch * config.positions * beside, free * beside // (token_bytes(config, kept.itemsize) + beside))
     tokens = cache_tokens(config, dtype.itemsize, max_batch, free, memory, where)
-    return Capacity(tokens // BLOCK, config.positions)
+    most = max_batch * blocks_for(config.positions)
+    return Capacity(min(most, tokens // BLOCK * dtype.itemsize // kept.itemsize), config.positions)
 
 
 def free_memory(device: torch.device) -> tuple[int, int]:

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from roslin.engine.blocks import BLOCK, blocks_for
+from roslin.engine.cache import check_kept
 from roslin.engine.capacity import Capacity, Occupancy, capacity
 from roslin.engine.drawn import Drawn
 from roslin.engine.generation import Generation
 from roslin.engine.network import Network, SharedNetwork
+from roslin.engine.noise import step_key
 from roslin.engine.request import Completion, Event, Request
 from roslin.engine.sampler import Samplers
 from roslin.engine.scheduler import PROMPT_TOKENS_BESIDE, Run, Scheduler
@@ -64,6 +66,7 @@ class Engine:
         graphs: bool = False,
         speculate: bool | None = None,
         draft: Network | None = None,
+        cache_dtype: torch.dtype | None = None,
     ) -> None:
         """`vocabulary` is the tokenizer's size: ids at or above it are padding rows of the head and are never drawn.
 
@@ -78,7 +81,9 @@ class Engine:
         faster, in fp32 on a CPU (whose kernels compute in that); False: never; True: whenever there are any. `draft`: a
         small model of the same vocabulary that makes such guesses too, of any device and dtype, but for an fp16
         `decoder` never; with it, None means on any device in any other dtype.
-        Raises InputError when a head has fewer rows than `vocabulary`, or `max_batch` is not positive.
+        `cache_dtype` is that of keys and values: the weights' (None), or fp8, half of 16 bits' memory and reads.
+        Raises MachineError for fp8 on a GPU that has none; InputError for a dtype that no cache has, when a head has
+        fewer rows than `vocabulary`, or `max_batch` is not positive.
         """
         for network, name in ((decoder, "model"), (draft, "draft model")):
             if network is not None and not 0 < vocabulary <= network.config.vocab_rows:
@@ -92,6 +97,9 @@ class Engine:
         self.vocabulary = vocabulary
         self._max_batch = max_batch
         self._weights_stay = weights_stay
+        self._cache_dtype = cache_dtype
+        if cache_dtype is not None:
+            check_kept(cache_dtype, decoder)
         self._cache_tokens = cache_tokens
         self._ahead = decoder.device.type == "cuda" if ahead is None else ahead
         self._with_graphs = graphs and weights_stay and has_kernels(decoder.device) and not lengths_matter(decoder)
@@ -216,7 +224,7 @@ class Engine:
             hidden_ND = watched_hidden(self.decoder, stream.ids_N, stream.positions_N, stream.attend)
             drawn = None
             if any(run.draws for run in runs):
-                logits_BV = self.decoder.logits(hidden_ND[stream.lasts_B]).float()
+                logits_BV = self.decoder.logits(hidden_ND[stream.lasts_B])
                 drawn = self._draw(runs, logits_BV, stream.slots_B)
         for run in runs:
             if run.draws:
@@ -229,9 +237,10 @@ class Engine:
         slots, positions = [run.generation.slot or 0 for run in runs], [run.start for run in runs]
         self._store.resident.update()
         graphs = self._captured_graphs()
-        requests = [run.generation.request for run in runs]
-        if all(request.sampling.greedy and not request.top_logprobs for request in requests):
-            return Drawn(*graphs.greedy(slots, positions))
+        drawing = [run.generation for run in runs]
+        if not any(one.request.top_logprobs for one in drawing):
+            keys = [step_key(one.stream, one.drawn + one.pending) for one in drawing]
+            return Drawn(*graphs.drawn(slots, positions, [one.request.sampling for one in drawing], keys))
         slots_B = self._store.resident.sent(np.array(slots))
         return self._draw(runs, graphs.logits(slots, positions), slots_B)
 
@@ -305,11 +314,12 @@ class Engine:
         config, dtype, device = self.decoder.config, self.decoder.dtype, self.decoder.device
         if self._cache_tokens is None:
             drafting = self.draft.token_bytes if self.draft else 0
-            blocks = capacity(config, dtype, device, self._max_batch, drafting).blocks
+            blocks = capacity(config, dtype, device, self._max_batch, drafting, self._cache_dtype).blocks
         else:
             blocks = self._cache_tokens // BLOCK
         self._on_its_way = self._graphs = None
-        self._store = Store(self.decoder, blocks, self._max_batch, kernels=has_kernels(device))
+        kernels = has_kernels(device)
+        self._store = Store(self.decoder, blocks, self._max_batch, kernels=kernels, kept=self._cache_dtype)
         if self.draft is not None:
             self.draft.begin(blocks, kernels=has_kernels(self.draft.device))
         beside = PROMPT_TOKENS_BESIDE.get(device.type, PROMPT_TOKENS_BESIDE["cuda"])
@@ -317,7 +327,7 @@ class Engine:
 
     def _catch_up(self) -> None:
         """While nothing runs: let go of what other weights have left."""
-        if not self._store.cache.fits(self.decoder.dtype, self.decoder.device):
+        if not self._store.cache.fits(self._cache_dtype or self.decoder.dtype, self.decoder.device):
             self._begin()
         elif not self._weights_stay:
             self._store.pool.forget()
@@ -333,11 +343,20 @@ class Engine:
     def _draw(self, runs: Sequence[Run], logits_BV: Tensor, slots_B: Tensor) -> Drawn:
         drawing = [(run.generation, place) for run in runs for place in range(run.draws)]
         running, steps = [g for g, _ in drawing], [g.drawn + g.pending + place for g, place in drawing]
+        counts = [g.request.top_logprobs for g in running]
+        if has_kernels(logits_BV.device) and not any(counts):
+            from roslin.engine.gpu.choice import chosen
+
+            keys = [step_key(g.stream, step) for g, step in zip(running, steps, strict=True)]
+            samplings, sent = [g.request.sampling for g in running], self._store.resident.sent
+            ids_B, logprobs_B = chosen(logits_BV, self.vocabulary, samplings, keys, sent)
+            self._store.resident.latest_S[slots_B] = ids_B
+            return Drawn(ids_B, logprobs_B)
+        logits_BV = logits_BV.float()
         ids_B = self._samplers.choose(running, steps, logits_BV[:, : self.vocabulary])
         self._store.resident.latest_S[slots_B] = ids_B
         total_B1 = torch.logsumexp(logits_BV, -1, keepdim=True)
         logprobs_B = (logits_BV.gather(-1, ids_B[:, None]) - total_B1)[:, 0]
-        counts = [g.request.top_logprobs for g in running]
         if not any(counts):
             return Drawn(ids_B, logprobs_B)
         best_BK, best_ids_BK = logits_BV[:, : self.vocabulary].topk(max(counts))

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from roslin.engine.blocks import BLOCK, blocks_for
+from roslin.engine.cache import FP8, as_kept, raw
 from roslin.engine.queries import Layer, Queries
 
 
@@ -17,28 +18,30 @@ class GatheredAttention:
         """Keep keys and values at these places."""
         blocks_N, offsets_N = places_N // BLOCK, places_N % BLOCK
         for kept, x_NGK in zip(layer, (k_NGK, v_NGK), strict=True):
-            kept[blocks_N, :, offsets_N] = x_NGK.to(kept.dtype)
+            raw(kept)[blocks_N, :, offsets_N] = raw(as_kept(x_NGK, kept.dtype))
 
     def attend(self, layer: Layer, q_MHK: Tensor, queries: Queries) -> Tensor:
         """What each token gathers, [M, H, K]."""
         tables_MW = queries.tables_SW[queries.slots_M.long(), : blocks_for(queries.longest)].long()
-        k_MGTK, v_MGTK = (_gather(kept, tables_MW) for kept in layer)
+        k_MGTK, v_MGTK = (_gather(kept, tables_MW, q_MHK.dtype) for kept in layer)
         # The queries that share a key stand as if they were several tokens of one head.
         q_MGSK = q_MHK.to(k_MGTK.dtype).reshape(len(q_MHK), k_MGTK.shape[1], -1, q_MHK.shape[-1])
         out_MGSK = F.scaled_dot_product_attention(q_MGSK, k_MGTK, v_MGTK, attn_mask=_seen(queries, k_MGTK.shape[2]))
         return out_MGSK.flatten(1, 2).to(q_MHK.dtype)
 
 
-def _gather(kept: Tensor, tables_MW: Tensor) -> Tensor:
-    """The blocks of each table one behind the other, [M, G, W * BLOCK, K].
+def _gather(kept: Tensor, tables_MW: Tensor, dtype: torch.dtype) -> Tensor:
+    """The blocks of each table one behind the other, [M, G, W * BLOCK, K]; fp8 becomes `dtype`.
 
     On a CPU in float32: torch's attention of one query over bfloat16 keys is up to five times slower there.
     """
     groups = kept.shape[1]
     rows_MGW = tables_MW[:, None] * groups + torch.arange(groups, device=kept.device)[:, None]
-    flat = kept.flatten(0, 1).flatten(1).index_select(0, rows_MGW.flatten())
-    gathered = flat.view(*rows_MGW.shape[:2], -1, kept.shape[-1])
-    return gathered.float() if kept.device.type == "cpu" else gathered
+    flat = raw(kept).flatten(0, 1).flatten(1).index_select(0, rows_MGW.flatten())
+    gathered = flat.view(kept.dtype).view(*rows_MGW.shape[:2], -1, kept.shape[-1])
+    if kept.device.type == "cpu":
+        return gathered.float()
+    return gathered.to(dtype) if kept.dtype == FP8 else gathered
 
 
 def _seen(queries: Queries, length: int) -> Tensor:

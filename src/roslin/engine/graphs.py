@@ -1,20 +1,31 @@
 """Steps in which every sequence computes one token, captured as CUDA graphs: one launch instead of hundreds."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from roslin.engine.beginnings import Shared
 from roslin.engine.cache import KVCache
-from roslin.engine.gpu.paged import GpuAttention, Tokens
+from roslin.engine.gpu.choice import choose, limits_of
+from roslin.engine.gpu.paged import GpuAttention, SharedPlaces, Tokens, shares
 from roslin.engine.network import Network
+from roslin.engine.request import Sampling
 from roslin.engine.resident import Resident
+from roslin.engine.streams import beginnings_of
 
 BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
 """Numbers of rows for which there are graphs; rows that nobody needs write nothing."""
 NOBODY = -1
 """The position of such a row."""
+INPUTS = 5
+"""Of each row: slot, position, key, and as two more the four limits of what may be drawn."""
+
+End = Literal["best", "drawn", "logits"]
+"""What becomes of a step's logits: the best id, one drawn, or nothing."""
 
 
 class Graphs:
@@ -36,69 +47,104 @@ class Graphs:
         """Without `capture`, the same steps run call by call: that is how they are tested without a GPU."""
         self._decoder, self._cache, self._resident, self._vocabulary = decoder, cache, resident, vocabulary
         self._buckets = sorted({*(size for size in BUCKETS if size < max_batch), max_batch})
-        self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
+        self._graphs: dict[tuple[int, End, bool], torch.cuda.CUDAGraph] = {}
+        """By rows, what is done with the logits, and whether any share beginnings."""
+        self._beginnings = beginnings_of(cache, resident.slots)
         self._capture = capture
         self._pool = torch.cuda.graph_pool_handle() if capture else None
         device, rows = resident.device, decoder.config.vocab_rows
-        self._inputs = torch.zeros(2 * max_batch, dtype=torch.int64, device=device)
+        self._inputs = torch.zeros(INPUTS * max_batch, dtype=torch.int64, device=device)
+        self._shared = self._room_for_shared(max_batch)
         self._ids_B = torch.zeros(max_batch, dtype=torch.int64, device=device)
         self._logprobs_B = torch.zeros(max_batch, device=device)
         self._logits_BV = torch.empty(max_batch, rows, device=device)
 
-    def greedy(self, slots: Sequence[int], positions: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The most probable id of each sequence, and its log-probability, [B] each; they hold until the next step.
+    def drawn(
+        self, slots: Sequence[int], positions: Sequence[int], samplings: Sequence[Sampling], keys: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """The id that is drawn for each sequence, and its log-probability, [B] each; they hold until the next step.
 
-        The latest tokens are read from their slots on the device, and the new ones are left there.
+        `keys` are those of the sequences' steps in their random streams. The latest tokens are read from their slots on
+        the device, and the new ones are left there.
         """
-        self._step(slots, positions, greedy=True)
+        if all(sampling.greedy for sampling in samplings):
+            self._step(slots, positions, "best")
+        else:
+            self._step(slots, positions, "drawn", keys, limits_of(samplings))
         return self._ids_B[: len(slots)], self._logprobs_B[: len(slots)]
 
     def logits(self, slots: Sequence[int], positions: Sequence[int]) -> Tensor:
         """The logits of each sequence in float32, [B, V]; they hold until the next step."""
-        self._step(slots, positions, greedy=False)
+        self._step(slots, positions, "logits")
         return self._logits_BV[: len(slots)]
 
-    def _step(self, slots: Sequence[int], positions: Sequence[int], *, greedy: bool) -> None:
+    def _step(
+        self, slots: Sequence[int], positions: Sequence[int], end: End,
+        keys: Sequence[int] = (), limits_B4: npt.NDArray[np.float32] | None = None,
+    ) -> None:  # fmt: skip
         bucket = next(size for size in self._buckets if size >= len(slots))
-        if self._capture and (bucket, greedy) not in self._graphs:
-            self._graphs[bucket, greedy] = self._captured(bucket, greedy)
-        self._fill(bucket, slots, positions)
+        found = None if self._beginnings is None else self._beginnings.shared(slots, positions, bucket)
+        kind = bucket, end, found is not None
+        if self._capture and kind not in self._graphs:
+            self._graphs[kind] = self._captured(*kind)
+        self._fill(bucket, slots, positions, keys, limits_B4, found)
         if self._capture:
-            self._graphs[bucket, greedy].replay()
+            self._graphs[kind].replay()
         else:
-            self._compute(bucket, greedy)
+            self._compute(*kind)
 
-    def _fill(self, bucket: int, slots: Sequence[int], positions: Sequence[int]) -> None:
-        inputs_TB = np.empty((2, bucket), dtype=np.int64)
+    def _fill(
+        self, bucket: int, slots: Sequence[int], positions: Sequence[int], keys: Sequence[int] = (),
+        limits_B4: npt.NDArray[np.float32] | None = None, found: Shared | None = None,
+    ) -> None:  # fmt: skip
+        inputs_TB = np.zeros((INPUTS, bucket), dtype=np.int64)
         inputs_TB[0, : len(slots)], inputs_TB[0, len(slots) :] = slots, self._resident.spare
         inputs_TB[1, : len(slots)], inputs_TB[1, len(slots) :] = positions, NOBODY
-        self._inputs[: 2 * bucket].copy_(self._resident.sent(inputs_TB.reshape(-1)), non_blocking=True)
+        inputs_TB[2, : len(keys)] = keys
+        if limits_B4 is not None:
+            inputs_TB[3:].reshape(-1).view(np.float32).reshape(bucket, 4)[: len(limits_B4)] = limits_B4
+        self._inputs[: INPUTS * bucket].copy_(self._resident.sent(inputs_TB.reshape(-1)), non_blocking=True)
+        if found is not None:
+            numbers = np.concatenate((found.commons_N, found.tiles_TX.reshape(-1)))
+            self._shared[: len(numbers)].copy_(self._resident.sent(numbers), non_blocking=True)
 
-    def _captured(self, bucket: int, greedy: bool) -> torch.cuda.CUDAGraph:
+    def _room_for_shared(self, rows: int) -> Tensor:
+        """Where the shared places of so many rows are put, or fewer: zeros, which are nobody's."""
+        tiles = self._beginnings.tiles(rows) * (2 + self._beginnings.members) if self._beginnings else 0
+        return torch.zeros(rows + tiles, dtype=torch.int32, device=self._resident.device)
+
+    def _captured(self, bucket: int, end: End, shared: bool) -> torch.cuda.CUDAGraph:
         self._fill(bucket, [], [])
+        self._shared.zero_()
         # torch's own constructor is without types.
         aside = torch.cuda.Stream(self._resident.device)  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(2):  # kernels are loaded, and libraries choose theirs, before anything is captured
-                self._compute(bucket, greedy)
+                self._compute(bucket, end, shared)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            self._compute(bucket, greedy)
+            self._compute(bucket, end, shared)
         return graph
 
-    def _compute(self, bucket: int, greedy: bool) -> None:
-        slots_B, positions_B = self._inputs[: 2 * bucket].view(2, bucket)
-        attend = GpuAttention(self._cache, self._resident.tables_SW, Tokens(slots_B, positions_B, bucket, None))
+    def _places(self, bucket: int) -> SharedPlaces:
+        """Where a captured step finds what its rows share."""
+        assert self._beginnings is not None
+        columns = 2 + self._beginnings.members
+        tiles = self._shared[bucket : bucket + self._beginnings.tiles(bucket) * columns]
+        return SharedPlaces(self._shared[:bucket], tiles.view(-1, columns), shares(bucket))
+
+    def _compute(self, bucket: int, end: End, shared: bool) -> None:
+        slots_B, positions_B, keys_B = self._inputs[: 3 * bucket].view(3, bucket)
+        tokens = Tokens(slots_B, positions_B, bucket, None, shared=self._places(bucket) if shared else None)
+        attend = GpuAttention(self._cache, self._resident.tables_SW, tokens)
         ids_B = self._resident.latest_S[slots_B]
         logits_BV = self._decoder.logits(self._decoder.hidden(ids_B, positions_B.clamp(min=0), attend))
-        if not greedy:
+        if end == "logits":
             self._logits_BV[:bucket] = logits_BV
             return
-        logits_BV = logits_BV.float()
-        best_B = logits_BV[:, : self._vocabulary].argmax(-1)
-        total_B = torch.logsumexp(logits_BV, -1)
-        self._ids_B[:bucket] = best_B
-        self._logprobs_B[:bucket] = logits_BV.gather(-1, best_B[:, None])[:, 0] - total_B
-        self._resident.latest_S[slots_B] = best_B
+        limits_B4 = self._inputs[3 * bucket : INPUTS * bucket].view(torch.float32).view(bucket, 4)
+        draws = None if end == "best" else (keys_B, limits_B4)
+        choose(logits_BV, self._vocabulary, draws, self._ids_B[:bucket], self._logprobs_B[:bucket])
+        self._resident.latest_S[slots_B] = self._ids_B[:bucket]

@@ -22,15 +22,15 @@ class Resident:
         self.device = device
         self.tables_SW = torch.zeros(self.spare + 1, width, dtype=torch.int32, device=device)
         self.latest_S = torch.zeros(self.spare + 1, dtype=torch.int64, device=device)
-        self._slots = slots
+        self.slots = slots
 
     def update(self) -> None:
         """Send the blocks of those slots that have new ones."""
-        changed, width = self._slots.changes()
+        changed, width = self.slots.changes()
         if changed:
             rows_CX = np.empty((len(changed), 1 + width), dtype=np.int32)
             rows_CX[:, 0] = changed
-            rows_CX[:, 1:] = self._slots.rows_SW[changed, :width]
+            rows_CX[:, 1:] = self.slots.rows_SW[changed, :width]
             sent_CX = self.sent(rows_CX)
             self.tables_SW[:, :width].index_copy_(0, sent_CX[:, 0].long(), sent_CX[:, 1:])
 

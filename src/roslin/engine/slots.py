@@ -14,6 +14,8 @@ class Slots:
     def __init__(self, slots: int, positions: int) -> None:
         """All free; a sequence may have up to `positions` tokens."""
         self.rows_SW: npt.NDArray[np.int32] = np.zeros((slots, blocks_for(positions)), dtype=np.int32)
+        self.taken = 0
+        """How often a slot was taken: while that stays the same, so do the sequences in their slots."""
         self._free = list(range(slots))[::-1]
         self._written = [0] * slots
         self._changed: set[int] = set()
@@ -26,6 +28,7 @@ class Slots:
     def take(self) -> int:
         """A free slot, the lowest."""
         slot = self._free.pop()
+        self.taken += 1
         self._written[slot] = 0
         return slot
 

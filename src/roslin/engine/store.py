@@ -1,5 +1,7 @@
 """A network's paged cache, and all by which its passes find their way through it."""
 
+import torch
+
 from roslin.engine.blocks import BlockPool
 from roslin.engine.cache import KVCache
 from roslin.engine.network import Network, SharedNetwork
@@ -11,13 +13,18 @@ from roslin.engine.streams import Streams
 class Store:
     """The memory of keys and values, who holds which of its blocks, and where the sequences stand that run."""
 
-    def __init__(self, network: Network, blocks: int, sequences: int, *, kernels: bool) -> None:
-        """Empty, with room for `blocks` of up to `sequences` at once. `kernels`: attention by Triton's."""
+    def __init__(
+        self, network: Network, blocks: int, sequences: int, *, kernels: bool, kept: torch.dtype | None = None
+    ) -> None:
+        """Empty, with room for `blocks` of up to `sequences` at once. `kernels`: attention by Triton's.
+
+        `kept` is the dtype of keys and values; None: the network's.
+        """
         config, device = network.config, network.device
         if isinstance(network, SharedNetwork):
-            self.cache, blocks = network.new_cache(blocks, sequences, network.dtype)
+            self.cache, blocks = network.new_cache(blocks, sequences, kept or network.dtype)
         else:
-            self.cache = KVCache(config, network.dtype, device)
+            self.cache = KVCache(config, kept or network.dtype, device)
         self.pool = BlockPool(blocks, self.cache.provide)
         self.slots = Slots(sequences, config.positions)
         self.resident = Resident(self.slots, device)

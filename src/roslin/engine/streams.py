@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from roslin.engine.beginnings import Beginnings
 from roslin.engine.cache import KVCache
 from roslin.engine.paged import PagedAttention, Span, kernel_for
 from roslin.engine.resident import Resident
@@ -45,6 +46,7 @@ class Streams:
         self._cache, self._slots, self._resident = cache, slots, resident
         self._kernels, self._reach = kernels, reach
         self._kernel = kernel_for(cache.dtype, cache.device)
+        self._beginnings = beginnings_of(cache, slots) if kernels else None
 
     def of(self, runs: Sequence[Run]) -> Stream:
         """The stream of these runs, the shortest first."""
@@ -84,7 +86,7 @@ class Streams:
         self, runs: Sequence[Run], slots_N: Tensor, positions_N: Tensor, counts: npt.NDArray[np.int64],
         slots_R: npt.NDArray[np.int64], starts_R: npt.NDArray[np.int64], ends_R: npt.NDArray[np.int64],
     ) -> Attend:  # fmt: skip
-        from roslin.engine.gpu.paged import RUN, GpuAttention, Tokens
+        from roslin.engine.gpu.paged import RUN, GpuAttention, SharedPlaces, Tokens, shares
 
         self._resident.update()
         alone = int((counts == 1).sum())
@@ -104,9 +106,23 @@ class Streams:
             prompts_R = np.array([len(run.generation.request.prompt_ids) for run in runs])
             prompts_N = self._resident.sent(np.repeat(prompts_R, counts))
             reach_N = torch.maximum(prompts_N, positions_N + 1)
+        shared = None
+        if self._beginnings is not None and alone > 1:
+            found = self._beginnings.shared(slots_R[:alone].tolist(), starts_R[:alone].tolist())
+            if found is not None:
+                commons_N, tiles_TX = (self._resident.sent(x) for x in (found.commons_N, found.tiles_TX))
+                shared = SharedPlaces(commons_N, tiles_TX, shares(alone))
         return GpuAttention(
-            self._cache, self._resident.tables_SW, Tokens(slots_N, positions_N, alone, runs_T4, reach_N)
+            self._cache, self._resident.tables_SW, Tokens(slots_N, positions_N, alone, runs_T4, reach_N, shared)
         )
+
+
+def beginnings_of(cache: KVCache, slots: Slots) -> Beginnings | None:
+    """What finds beginnings that kernels can read once for several; None where they cannot."""
+    from roslin.engine.gpu.paged import members
+
+    at_once = members(*cache.heads[:2])
+    return Beginnings(slots, at_once) if at_once > 1 and cache.window is None else None
 
 
 def _ids(runs: Sequence[Run]) -> list[int]:

@@ -11,7 +11,7 @@ from roslin.engine.gpu.decoder import GpuDecoder, takes
 from roslin.engine.gpu.launch import Launch
 from roslin.engine.gpu.matrix import in_int8
 from roslin.model import Decoder
-from roslin.model.quantised import quantise
+from roslin.model.quantised import Bits, quantise
 from roslin.model.quantised_linear import QuantisedLinear
 from tiny_decoders import FAMILIES, VOCABULARY, plain_logits, quantised, tiny_decoder
 
@@ -46,9 +46,10 @@ def test_one_token_at_the_families_heads(head_dim: int) -> None:
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "gptj", "qwen3"])
+@pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("ids", [[7], [7, 3, 11], [5, 9] * 9])
-def test_a_model_in_int8_equals_itself_dequantised(family: str, ids: list[int]) -> None:
-    plain, ours = quantised(tiny_decoder(family), 8), on_gpu(quantised(tiny_decoder(family), 8))
+def test_a_quantised_model_equals_itself_dequantised(family: str, bits: Bits, ids: list[int]) -> None:
+    plain, ours = quantised(tiny_decoder(family), bits), on_gpu(quantised(tiny_decoder(family), bits))
     torch.testing.assert_close(plain_logits(ours, ids), plain_logits(plain, ids), rtol=1e-4, atol=1e-4)
 
 
@@ -76,10 +77,10 @@ def test_weights_are_not_twice_in_memory() -> None:
 
 def test_what_the_kernels_are_not_for_is_refused() -> None:
     assert takes(tiny_decoder("gpt_neox")) and takes(quantised(tiny_decoder("gptj"), 8))
-    assert not takes(quantised(tiny_decoder("gptj"), 4))
-    mixed = tiny_decoder("llama")
-    mixed.blocks[1].up = QuantisedLinear(quantise(mixed.blocks[1].up.weight, 8), None)
-    assert not takes(mixed)
+    assert takes(quantised(tiny_decoder("gptj"), 4))
+    for decoder in (tiny_decoder("llama"), quantised(tiny_decoder("llama"), 4)):
+        decoder.blocks[1].up = QuantisedLinear(quantise(torch.randn(128, 32), 4, 64), None)
+        assert not takes(decoder)
 
 
 def test_an_early_start_is_told_to_triton() -> None:

@@ -7,12 +7,14 @@ import torch
 
 pytest.importorskip("triton")
 
+from roslin.engine.beginnings import Beginnings
 from roslin.engine.blocks import BLOCK, blocks_for
-from roslin.engine.cache import KVCache
+from roslin.engine.cache import FP8, KVCache, as_kept, raw
 from roslin.engine.gathered import GatheredAttention
 from roslin.engine.gpu import paged
-from roslin.engine.gpu.paged import GpuAttention, Tokens
+from roslin.engine.gpu.paged import GpuAttention, SharedPlaces, Tokens
 from roslin.engine.paged import PagedAttention, Span
+from roslin.engine.slots import Slots
 from roslin.model import ModelConfig
 from roslin.model.rotary import Rotary
 from tiny_decoders import tiny_decoder
@@ -38,19 +40,26 @@ def config_of(heads: int, groups: int, head_dim: int, window: int | None, *, int
 class Both:
     """One cache twice, filled alike, with a slot's blocks strewn over it: plain torch's and the kernels'."""
 
-    def __init__(self, config: ModelConfig, dtype: torch.dtype, slots: int, longest: int) -> None:
+    def __init__(
+        self, config: ModelConfig, dtype: torch.dtype, slots: int, longest: int, kept: torch.dtype | None = None
+    ) -> None:
         width = blocks_for(longest)
         self.config, self.dtype = config, dtype
-        self.caches = [KVCache(config, dtype, DEVICE) for _ in range(2)]
+        self.caches = [KVCache(config, kept or dtype, DEVICE) for _ in range(2)]
         for cache in self.caches:
             assert cache.provide(slots * width)
         for one, other in zip(*(cache.layers[0] for cache in self.caches), strict=True):
-            one.normal_()
-            other.copy_(one)
+            for own in (one, other):
+                raw(own).copy_(
+                    raw(as_kept(torch.randn(own.shape, generator=torch.Generator().manual_seed(5)), own.dtype))
+                )
         self.rows_SW = torch.randperm(slots * width).view(slots, width).int().numpy()
 
-    def compare(self, spans: list[Span], *, fused: bool, tolerance: float) -> None:
-        """Turned, written and attended by both: the same cache afterwards, and the same gathered."""
+    def compare(self, spans: list[Span], *, fused: bool, tolerance: float, shares: int = 0) -> None:
+        """Turned, written and attended by both: the same cache afterwards, and the same gathered.
+
+        With `shares`, what the single tokens' sequences begin with is read in so many parts for all of them.
+        """
         config = self.config
         plain = PagedAttention(self.caches[0], GatheredAttention(), self.rows_SW, spans)
         slots_N = torch.tensor([span.slot for span in spans for _ in range(span.count)], device=DEVICE)
@@ -64,7 +73,9 @@ class Both:
             if span.count > 1
         ]
         runs_T4 = None if fused else torch.tensor(tiles, dtype=torch.int32, device=DEVICE).view(-1, 4)
-        own = Tokens(slots_N, plain.positions_N, sum(span.count == 1 for span in spans), runs_T4)
+        alone = sum(span.count == 1 for span in spans)
+        shared = self.shared(spans[:alone], shares) if shares else None
+        own = Tokens(slots_N, plain.positions_N, alone, runs_T4, shared=shared)
         tables = torch.from_numpy(self.rows_SW).to(DEVICE)
         kernels = GpuAttention(self.caches[1], tables, own)
         turns = Rotary(config).turns(plain.positions_N, self.dtype, plain)
@@ -77,12 +88,25 @@ class Both:
         plain.from_qkv(0, qkv_NA.clone(), turns, views[0])
         torch.testing.assert_close(outs[1], outs[0], atol=tolerance, rtol=tolerance)
         for one, other in zip(*(cache.layers[0] for cache in self.caches), strict=True):
-            torch.testing.assert_close(other, one, atol=tolerance / 5, rtol=tolerance / 5)
+            torch.testing.assert_close(other.float(), one.float(), atol=tolerance / 5, rtol=tolerance / 5)
         # And with everything turned before, as plain decoders have it.
         heads_NGK = turns.apply(qkv_NA.clone().view(len(qkv_NA), -1, config.head_dim))
         parts = heads_NGK.split_with_sizes((config.heads, config.kv_heads, config.kv_heads), 1)
         found_NHK, expected_NHK = kernels(0, *parts), plain(0, *parts)
         torch.testing.assert_close(found_NHK, expected_NHK, atol=tolerance, rtol=tolerance)
+
+    def begin_alike(self, slots: list[int], blocks: int) -> None:
+        """Let these slots' sequences have their first blocks in common."""
+        self.rows_SW[slots, :blocks] = self.rows_SW[slots[0], :blocks]
+
+    def shared(self, spans: list[Span], shares: int) -> SharedPlaces:
+        """As the engine finds it."""
+        slots = Slots(1, 1)
+        slots.rows_SW = self.rows_SW
+        at_once = paged.members(self.config.heads, self.config.kv_heads)
+        found = Beginnings(slots, at_once).shared([span.slot for span in spans], [span.start for span in spans])
+        assert found is not None and found.commons_N.any()
+        return SharedPlaces(*(torch.from_numpy(x).to(DEVICE) for x in (found.commons_N, found.tiles_TX)), shares)
 
 
 @pytest.mark.parametrize("head_dim", [64, 80, 96, 128, 256, 20, 10])
@@ -150,3 +174,39 @@ def test_nobodys_tokens_write_nothing_and_gather_zeros() -> None:
     assert torch.equal(both.caches[1].layers[0][0], keys)
     assert torch.equal(both.caches[1].layers[0][1], values)
     assert keys.shape[2] == BLOCK
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(2, 2), (4, 1)])
+def test_an_fp8_cache_equals_plain_torchs(heads: int, groups: int) -> None:
+    """The same rounding; what is new is seen as it is kept."""
+    torch.manual_seed(0)
+    both = Both(config_of(heads, groups, 64, None, interleaved=False), torch.float32, 5, 100, FP8)
+    both.compare([Span(3, 0, 1, 1), Span(0, 70, 71, 1), Span(4, 15, 16, 1)], fused=True, tolerance=2e-5)
+    both.compare([Span(3, 1, 2, 1), Span(1, 0, 20, 20), Span(2, 16, 83, 83)], fused=False, tolerance=2e-5)
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(2, 2), (2, 1), (3, 1)])
+@pytest.mark.parametrize("shares", [1, 4])
+@pytest.mark.parametrize("kept", [torch.float32, FP8])
+def test_a_beginning_that_several_share_is_read_once(
+    heads: int, groups: int, shares: int, kept: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two beginnings, one of more rows than a tile has, one row that shares nothing; alone, and beside a prompt."""
+    monkeypatch.setattr("roslin.engine.beginnings.WORTH", 1)
+    monkeypatch.setattr(paged, "ROWS", 16)
+    torch.manual_seed(0)
+    both = Both(config_of(heads, groups, 80, None, interleaved=heads == 3), torch.float32, 28, 130, kept)
+    both.begin_alike(list(range(20)), 5)
+    both.begin_alike(list(range(20, 26)), 1)
+    places = [80 + 2 * n for n in range(20)] + [16, 17, 40, 90, 47, 48, 81]
+    spans = [Span(slot, start, start + 1, 1) for slot, start in enumerate(places)]
+    both.compare(spans[::-1], fused=True, tolerance=2e-5, shares=shares)
+    both.compare([*spans, Span(27, 5, 12, 12)], fused=False, tolerance=2e-5, shares=shares)
+
+
+def test_in_16_bits_a_shared_beginning_is_as_close_as_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("roslin.engine.beginnings.WORTH", 1)
+    torch.manual_seed(0)
+    both = Both(config_of(2, 2, 64, None, interleaved=False), torch.float16, 6, 130)
+    both.begin_alike(list(range(6)), 4)
+    both.compare([Span(slot, 64 + slot, 65 + slot, 1) for slot in range(6)], fused=True, tolerance=5e-3, shares=1)

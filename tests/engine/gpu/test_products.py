@@ -6,12 +6,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roslin.engine.gpu.launch import Launch, Launches
-from roslin.engine.gpu.matrix import Matrix, as_it_is, beside, in_fp8, in_int8, stacked
-from roslin.engine.gpu.products import NormedProduct, Norms, ResidualProduct
+from roslin.engine.gpu.matrix import Matrix, as_it_is, beside, in_fp8, in_int4, in_int8, matrix_of, stacked
+from roslin.engine.gpu.products import NormedProduct, Norms, ResidualProduct, plain_numbers
 from roslin.model import ModelConfig
+from roslin.model.quantised import quantise_4
+from roslin.model.quantised_linear import QuantisedLinear
 from tiny_decoders import tiny_decoder
 
-HOLDS = {"plain": as_it_is, "int8": in_int8, "fp8": in_fp8}
+HOLDS = {"plain": as_it_is, "int8": in_int8, "fp8": in_fp8, "int4": in_int4}
 ROWS = [1, 2, 5, 17]
 KINDS = [(rows, torch.float32) for rows in ROWS]
 # The interpreter cannot multiply matrices in bfloat16, as a few rows are.
@@ -32,8 +34,23 @@ def matrix(rows: int, columns: int, seed: int, dtype: torch.dtype = torch.float3
 
 def numbers(part: Matrix) -> Tensor:
     """What a matrix of one part stands for, exactly."""
+    if part.group:
+        return in_4_bits(part)
     weight = part.weight.double()
     return weight if part.scale is None else weight * part.scale[0].double()[:, None]
+
+
+def in_4_bits(part: Matrix) -> Tensor:
+    """The same of words, column by column."""
+    assert part.scale is not None
+    columns = []
+    for column in range(part.widths[0]):
+        group, within = divmod(column, part.group)
+        code, word = divmod(within, part.group // 8)
+        words, pairs = part.weight[:, group * part.group // 8 + word], part.scale[:, group]
+        scale, shift = (half.short().view(torch.float16).double() for half in (pairs, pairs >> 16))
+        columns.append((words >> 4 * code & 15) * scale + shift)
+    return torch.stack(columns, 1)
 
 
 def norm_of(config: ModelConfig, seed: int, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -125,3 +142,36 @@ def test_fp8_keeps_each_rows_largest_number_and_rows_of_zeros() -> None:
     torch.testing.assert_close(held.gather(1, largest).float(), weight.gather(1, largest))
     # Three bits of mantissa: half a step is a sixteenth; the smallest numbers are at the end of the range.
     assert ((held - weight).abs() <= weight.abs() / 16 + weight.abs().amax(1, keepdim=True) * 2**-18).all()
+
+
+@pytest.mark.parametrize("group", [32, 64, 128])
+@pytest.mark.parametrize("columns", [384, 301, 20])
+def test_a_matrix_in_4_bits_is_the_one_that_was_quantised(group: int, columns: int) -> None:
+    """In its words, and unpacked by the kernel for many rows, alone and beside another."""
+    made = [quantise_4(draw(7, columns, seed=n), group) for n in range(2)]
+    parts = [matrix_of(QuantisedLinear(one)) for one in made]
+    for one, part in zip(made, parts, strict=True):
+        assert torch.equal(numbers(part).float(), one.dequantize())
+        assert part.bits == 4 and part.bytes == 7 * -(-columns // group) * (group // 2 + 4)
+    together = torch.cat([one.dequantize() for one in made], 1)
+    assert torch.equal(plain_numbers(beside(parts), torch.float32), together)
+    above = torch.cat([one.dequantize(torch.float16) for one in made])  # the interpreter does not round to bfloat16
+    assert torch.equal(plain_numbers(stacked(parts), torch.float16), above)
+
+
+@pytest.mark.parametrize("group", [32, 128])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_groups_of_other_sizes(group: int, rows: int) -> None:
+    """More than one block of words, and a last group that the columns do not fill."""
+    parts = [
+        matrix_of(QuantisedLinear(quantise_4(draw(24, width, seed=width) / width**0.5, group))) for width in (300, 70)
+    ]
+    launches = Launches()
+    product = ResidualProduct("last", launches, beside(parts), None)
+    launches["last"] = Launch(8, 64)
+    z, x = draw(rows, 370), draw(rows, 24, seed=3)
+    expected = x.double()
+    for part, source in zip(parts, z.double().split((300, 70), 1), strict=True):
+        expected = expected + source @ numbers(part).T
+    product(z, x)
+    close(x, expected)

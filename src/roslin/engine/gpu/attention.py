@@ -16,7 +16,7 @@ NOTHING = tl.constexpr(-1e30)
 
 
 @triton.jit
-def _turned(base, place, cos, sin, inside, turning: tl.constexpr, interleaved: tl.constexpr):
+def turned(base, place, cos, sin, inside, turning: tl.constexpr, interleaved: tl.constexpr):
     """Numbers of a head, in fp32, its first `turning` ones turned by their position; `base` and `place` broadcast."""
     x = tl.load(base + place, mask=inside, other=0.0).to(tl.float32)
     if turning > 0:
@@ -32,13 +32,32 @@ def _turned(base, place, cos, sin, inside, turning: tl.constexpr, interleaved: t
 
 
 @triton.jit
-def _share(position, old, window, split, splits: tl.constexpr, tile: tl.constexpr):
-    """The first place that a token sees, and the places `lo` to `hi` of `old` ones that are a split's."""
+def _share(position, old, window, common, split, splits: tl.constexpr, tile: tl.constexpr):
+    """The first place that a token sees, and the places `lo` to `hi` of `old` ones that are a split's.
+
+    The first `common` places are not looked at here.
+    """
     first = tl.where(window > 0, tl.maximum(position + 1 - window, 0), 0)
-    begin = first // tile * tile
+    begin = tl.maximum(first // tile * tile, common)
+    first = tl.maximum(first, common)
     per = tl.cdiv(tl.cdiv(tl.maximum(old - begin, 0), splits), tile) * tile
     lo = begin + split * per
     return first, lo, tl.minimum(lo + per, old)
+
+
+@triton.jit
+def _as_kept(x, kind: tl.constexpr):
+    """Numbers as the cache keeps them: in fp8 none is beyond the greatest there is.
+
+    They are rounded to fp8's three bits here, as torch does it; conversions differ in that, by their device.
+    """
+    if kind == tl.float8e4nv:
+        x = tl.minimum(tl.maximum(x.to(tl.float32), -448.0), 448.0)
+        bits = x.to(tl.int32, bitcast=True)
+        bits = (bits + 0x7FFFF + ((bits >> 20) & 1)) & -0x100000
+        # Those below 2^-6 are multiples of 2^-9.
+        x = tl.where(tl.abs(x) < 0.015625, (x + 24576.0) - 24576.0, bits.to(tl.float32, bitcast=True))
+    return x.to(kind)
 
 
 @triton.jit
@@ -48,8 +67,10 @@ def _kept(
     block_size: tl.constexpr,
 ):  # fmt: skip
     """A token's own key, turned, and its value, which stand at `own` of a product's row; written to the cache."""
-    k_K = _turned(own, dim_K, cos, sin, inside_K, turning, interleaved).to(own.dtype.element_ty)
-    v_K = tl.load(own + groups * head_dim + dim_K, mask=inside_K, other=0.0)
+    kind: tl.constexpr = key_base.dtype.element_ty
+    k_K = turned(own, dim_K, cos, sin, inside_K, turning, interleaved).to(own.dtype.element_ty)
+    k_K = _as_kept(k_K, kind)
+    v_K = _as_kept(tl.load(own + groups * head_dim + dim_K, mask=inside_K, other=0.0), kind)
     block = tl.load(table + position // block_size).to(tl.int64)
     place = (block * (groups * block_size) + position % block_size) * head_dim
     tl.store(key_base + place + dim_K, k_K, mask=inside_K)
@@ -79,19 +100,30 @@ def _tile_of_one(
 
 
 @triton.jit
-def attend_one(  # noqa: PLR0915 - one kernel
+def _with(most, total, out, more, its, part):
+    """Two parts of what a query gathers, as one: the highest score, the sum of weights, and the weighted values."""
+    higher = tl.maximum(most, more)
+    kept, weight = tl.exp2(most - higher), tl.exp2(more - higher)
+    return higher, total * kept + weight * its, out * kept[:, None] + weight[:, None] * part
+
+
+@triton.jit
+def attend_one(  # noqa: PLR0912, PLR0915 - one kernel
     out, parts, sums, counts, qkv, keys, values, tables, slots, positions, cos, sin,
+    commons, common_parts, common_sums,
     out_stride, qkv_stride, table_stride, turn_stride, window, scale,
     groups: tl.constexpr, head_dim: tl.constexpr, turning: tl.constexpr, interleaved: tl.constexpr,
     fused: tl.constexpr, splits: tl.constexpr, block_size: tl.constexpr, tile: tl.constexpr, width: tl.constexpr,
     early: tl.constexpr,
+    shares: tl.constexpr,
 ):  # fmt: skip
     """A token, a head and a split of its places, where every query has keys of its own.
 
     `fused`: the token's own key and value come from `qkv` and are written, and queries and keys are turned here; else
     both have happened, and `qkv` holds turned queries. A token whose position is negative is nobody's: it writes
     nothing and gathers zeros. `early`: this is launched while the kernel before it ends; once that has ended, the one
-    behind may begin.
+    behind may begin. The first `commons` places of each token are read elsewhere (`shared_prefix`), in `shares` parts
+    where that is not 0: what was gathered there is added here.
     """
     if early:
         gdc_wait()
@@ -105,12 +137,15 @@ def attend_one(  # noqa: PLR0915 - one kernel
     cos_row, sin_row = cos + token * turn_stride, sin + token * turn_stride
     kind: tl.constexpr = qkv.dtype.element_ty
     if fused:
-        q_K = _turned(row, dim_K, cos_row, sin_row, inside_K, turning, interleaved).to(kind).to(tl.float32) * scale
+        q_K = turned(row, dim_K, cos_row, sin_row, inside_K, turning, interleaved).to(kind).to(tl.float32) * scale
         old = position
     else:
         q_K = tl.load(row + dim_K, mask=inside_K, other=0.0).to(tl.float32) * scale
         old = position + 1
-    first, lo, hi = _share(position, old, window, split, splits, tile)
+    common = 0
+    if shares > 0:
+        common = tl.load(commons + token)
+    first, lo, hi = _share(position, old, window, common, split, splits, tile)
     key_base = keys + group * (block_size * head_dim)
     value_base = values + group * (block_size * head_dim)
     most_T = tl.full((tile,), NOTHING, tl.float32)
@@ -137,6 +172,16 @@ def attend_one(  # noqa: PLR0915 - one kernel
             total = total * kept + weight
             out_K = out_K * kept + weight * v_K.to(tl.float32)
             most = higher
+    if shares > 0:  # noqa: SIM102
+        if (split == 0) & (common > 0):
+            for share in tl.static_range(shares):
+                place = (token * groups + group) * shares + share
+                more, its = tl.load(common_sums + place * 2), tl.load(common_sums + place * 2 + 1)
+                higher = tl.maximum(most, more)
+                kept, weight = tl.exp2(most - higher), tl.exp2(more - higher)
+                total = total * kept + weight * its
+                out_K = out_K * kept + weight * tl.load(common_parts + place * width + dim_K)
+                most = higher
     target = out + token * out_stride + group * head_dim + dim_K
     if splits == 1:
         tl.store(target, (out_K / tl.where(total > 0, total, 1.0)).to(out.dtype.element_ty), mask=inside_K)
@@ -160,12 +205,14 @@ def attend_one(  # noqa: PLR0915 - one kernel
 
 
 @triton.jit
-def attend_shared(  # noqa: PLR0915 - one kernel
+def attend_shared(  # noqa: PLR0912, PLR0915 - one kernel
     out, parts, sums, counts, qkv, keys, values, tables, slots, positions, cos, sin,
+    commons, common_parts, common_sums,
     out_stride, qkv_stride, table_stride, turn_stride, window, scale,
     groups: tl.constexpr, shared: tl.constexpr, head_dim: tl.constexpr, turning: tl.constexpr,
     interleaved: tl.constexpr, fused: tl.constexpr, splits: tl.constexpr, block_size: tl.constexpr,
     tile: tl.constexpr, width: tl.constexpr, several: tl.constexpr, precision: tl.constexpr, early: tl.constexpr,
+    shares: tl.constexpr,
 ):  # fmt: skip
     """The same where `shared` queries read the same keys: they are the rows of matrix products."""
     if early:
@@ -183,12 +230,15 @@ def attend_shared(  # noqa: PLR0915 - one kernel
     kind: tl.constexpr = qkv.dtype.element_ty
     head_S1 = (group * shared + query_S)[:, None] * head_dim
     if fused:
-        q_SK = _turned(row + head_S1, dim_K, cos_row, sin_row, inside_SK, turning, interleaved).to(kind)
+        q_SK = turned(row + head_S1, dim_K, cos_row, sin_row, inside_SK, turning, interleaved).to(kind)
         old = position
     else:
         q_SK = tl.load(row + head_S1 + dim_K, mask=inside_SK, other=0.0)
         old = position + 1
-    first, lo, hi = _share(position, old, window, split, splits, tile)
+    common = 0
+    if shares > 0:
+        common = tl.load(commons + token)
+    first, lo, hi = _share(position, old, window, common, split, splits, tile)
     key_base = keys + group * (block_size * head_dim)
     value_base = values + group * (block_size * head_dim)
     most_S = tl.full((several,), NOTHING, tl.float32)
@@ -208,7 +258,7 @@ def attend_shared(  # noqa: PLR0915 - one kernel
         kept_S = tl.exp2(most_S - higher_S)
         weight_ST = tl.exp2(score_ST - higher_S[:, None])
         total_S = total_S * kept_S + tl.sum(weight_ST, 1)
-        out_SK = out_SK * kept_S[:, None] + tl.dot(weight_ST.to(v_TK.dtype), v_TK, input_precision=precision)
+        out_SK = out_SK * kept_S[:, None] + tl.dot(weight_ST.to(kind), v_TK.to(kind), input_precision=precision)
         most_S = higher_S
     if fused:  # noqa: SIM102 - what is constant decides what is compiled
         if (split == 0) & (position >= 0):
@@ -222,6 +272,15 @@ def attend_shared(  # noqa: PLR0915 - one kernel
             total_S = total_S * kept_S + weight_S
             out_SK = out_SK * kept_S[:, None] + weight_S[:, None] * v_K.to(tl.float32)
             most_S = higher_S
+    if shares > 0:  # noqa: SIM102
+        if (split == 0) & (common > 0):
+            for share in tl.static_range(shares):
+                place_S = ((token * groups + group) * shared + query_S) * shares + share
+                told_S = query_S < shared
+                more_S = tl.load(common_sums + place_S * 2, mask=told_S, other=NOTHING)
+                its_S = tl.load(common_sums + place_S * 2 + 1, mask=told_S, other=0.0)
+                part_SK = tl.load(common_parts + place_S[:, None] * width + dim_K, mask=told_S[:, None], other=0.0)
+                most_S, total_S, out_SK = _with(most_S, total_S, out_SK, more_S, its_S, part_SK)
     target_SK = out + token * out_stride + head_S1 + dim_K
     if splits == 1:
         whole_SK = out_SK / tl.where(total_S > 0, total_S, 1.0)[:, None]
@@ -241,12 +300,9 @@ def attend_shared(  # noqa: PLR0915 - one kernel
             for other in range(splits):
                 place_S = (pair * splits + other) * several + query_S
                 more_S = tl.load(sums + place_S * 2, cache_modifier=".cg")
-                higher_S = tl.maximum(most_S, more_S)
-                kept_S, weight_S = tl.exp2(most_S - higher_S), tl.exp2(more_S - higher_S)
-                total_S = total_S * kept_S + weight_S * tl.load(sums + place_S * 2 + 1, cache_modifier=".cg")
+                its_S = tl.load(sums + place_S * 2 + 1, cache_modifier=".cg")
                 part_SK = tl.load(parts + place_S[:, None] * width + dim_K, cache_modifier=".cg")
-                out_SK = out_SK * kept_S[:, None] + weight_S[:, None] * part_SK
-                most_S = higher_S
+                most_S, total_S, out_SK = _with(most_S, total_S, out_SK, more_S, its_S, part_SK)
             whole_SK = out_SK / tl.where(total_S > 0, total_S, 1.0)[:, None]
             tl.store(target_SK, whole_SK.to(out.dtype.element_ty), mask=inside_SK)
 
@@ -266,7 +322,7 @@ def turn_and_write(
     if part < queries:
         head_S1 = (part * several + tl.arange(0, several))[:, None]
         inside_SK = (head_S1 < heads) & (dim_K < head_dim)
-        q_SK = _turned(row + head_S1 * head_dim, dim_K, cos_row, sin_row, inside_SK, turning, interleaved)
+        q_SK = turned(row + head_S1 * head_dim, dim_K, cos_row, sin_row, inside_SK, turning, interleaved)
         tl.store(q + token * q_stride + head_S1 * head_dim + dim_K, q_SK.to(q.dtype.element_ty), mask=inside_SK)
     else:
         position = tl.load(positions + token).to(tl.int32)
@@ -275,11 +331,12 @@ def turn_and_write(
         head_S1 = ((part - queries) * several + tl.arange(0, several))[:, None]
         inside_SK = (head_S1 < groups) & (dim_K < head_dim)
         own_S1 = row + (heads + head_S1) * head_dim
-        k_SK = _turned(own_S1, dim_K, cos_row, sin_row, inside_SK, turning, interleaved)
+        k_SK = turned(own_S1, dim_K, cos_row, sin_row, inside_SK, turning, interleaved)
         v_SK = tl.load(own_S1 + groups * head_dim + dim_K, mask=inside_SK, other=0.0)
         place_SK = ((block * groups + head_S1) * block_size + position % block_size) * head_dim + dim_K
-        tl.store(keys + place_SK, k_SK.to(keys.dtype.element_ty), mask=inside_SK)
-        tl.store(values + place_SK, v_SK.to(values.dtype.element_ty), mask=inside_SK)
+        kind: tl.constexpr = keys.dtype.element_ty
+        tl.store(keys + place_SK, _as_kept(k_SK.to(qkv.dtype.element_ty), kind), mask=inside_SK)
+        tl.store(values + place_SK, _as_kept(v_SK, kind), mask=inside_SK)
 
 
 @triton.jit
@@ -318,8 +375,8 @@ def attend_run(
         block_T = tl.load(table + place_T // block_size, mask=there_T, other=0).to(tl.int64)
         row_T1 = (block_T * (groups * block_size) + place_T % block_size)[:, None] * head_dim
         read_TK = there_T[:, None] & inside_K
-        k_TK = tl.load(key_base + row_T1 + dim_K, mask=read_TK, other=0.0)
-        v_TK = tl.load(value_base + row_T1 + dim_K, mask=read_TK, other=0.0)
+        k_TK = tl.load(key_base + row_T1 + dim_K, mask=read_TK, other=0.0).to(q_RK.dtype)
+        v_TK = tl.load(value_base + row_T1 + dim_K, mask=read_TK, other=0.0).to(q_RK.dtype)
         score_RT = tl.dot(q_RK, tl.trans(k_TK), input_precision=precision) * scale
         seen_RT = (place_T[None, :] <= own_R1) & ((window <= 0) | (place_T[None, :] > own_R1 - window))
         score_RT = tl.where(seen_RT & there_T[None, :], score_RT, float("-inf"))

@@ -92,7 +92,7 @@ def takes(decoder: Decoder) -> bool:
         return False
     blocks = [cast("Block", block) for block in decoder.blocks]
     kinds = [[_kind(getattr(block, name)) for name in MATRICES] for block in blocks]
-    return all(len(set(its)) == 1 and its[0] != "4 bits" for its in [*kinds, [_kind(decoder.head)]])
+    return all(len(set(its)) == 1 for its in kinds)
 
 
 class _Parallel:
@@ -157,7 +157,7 @@ class _Attention:
 
 def _kind(linear: nn.Module) -> str:
     if isinstance(linear, QuantisedLinear):
-        return f"{linear.quantised.bits} bits"
+        return f"{linear.quantised.bits} bits, groups of {linear.quantised.group}"
     return str(cast("nn.Linear", linear).weight.dtype)
 
 

@@ -13,8 +13,6 @@ from roslin.engine.gpu.vector_kernels import HAS_EARLY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FEW_STAGES = 4
-"""Tiles on their way at one time where a few tokens are multiplied."""
 MANY_ROWS = 8192
 """With so many rows even large tiles are enough programs for a GPU."""
 
@@ -48,18 +46,23 @@ def starts_early(device: torch.device) -> bool:
     return HAS_EARLY and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
-def usual_launch(widths: Sequence[int], itemsize: int) -> Launch:
-    """What does for a matrix whose sources have these widths, of numbers of `itemsize` bytes.
+def usual_launch(widths: Sequence[int], bits: int) -> Launch:
+    """What does for a matrix whose sources have these widths, of numbers of so many bits.
 
     A thread reads 16 bytes of a row at one time, and as many warps share a row as leave none of them idle at its end.
     """
     for warps in (4, 2, 1):
-        block = warps * 512 // itemsize
+        block = warps * 4096 // bits
         if all(width % block == 0 for width in widths):
             return Launch(4, block, warps)
-    return Launch(4, min(2048 // itemsize, triton.next_power_of_2(max(widths))))
+    return Launch(4, min(16384 // bits, triton.next_power_of_2(max(widths))))
 
 
-def few_launch(rows: int, itemsize: int) -> Launch:
+def few_launch(rows: int, bits: int) -> Launch:
     """The same for a few tokens: 256 bytes of a row at one time."""
-    return Launch(32 if rows >= MANY_ROWS else 16, 256 // itemsize, 4 if rows >= MANY_ROWS else 2)
+    return Launch(32 if rows >= MANY_ROWS else 16, 2048 // bits, 4 if rows >= MANY_ROWS else 2)
+
+
+def few_stages(bits: int) -> int:
+    """Tiles on their way at one time where a few tokens are multiplied; those in 4 bits have four times the columns."""
+    return 2 if bits == 4 else 4

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from roslin.engine.blocks import BLOCK
 from roslin.engine.cache import KVCache
-from roslin.engine.gpu import attention
+from roslin.engine.gpu import attention, shared_prefix
 from roslin.model.rotary import Turns
 
 PROGRAMS = 1024
@@ -21,6 +21,12 @@ NUMBERS = 4096
 WARPS = 4
 RUN = 64
 """Tokens of a prompt that one program answers."""
+
+
+MANY = 128
+"""Tokens that come alone of which even those that share a beginning are many programs."""
+ROWS = 32
+"""Queries that read a shared beginning together."""
 
 
 class Scratch:
@@ -41,6 +47,18 @@ _scratch = cache(Scratch)
 
 
 @dataclass(frozen=True)
+class SharedPlaces:
+    """What tokens that come alone share, int32, on the device: `commons_N` and `tiles_TX` as in `beginnings.Shared`.
+
+    A tile is read in `shares` parts.
+    """
+
+    commons_N: Tensor
+    tiles_TX: Tensor
+    shares: int
+
+
+@dataclass(frozen=True)
 class Tokens:
     """The tokens of a pass: first those of sequences that come alone, then runs that follow each other.
 
@@ -55,6 +73,8 @@ class Tokens:
     runs_T4: Tensor | None
     reach_N: Tensor | None = None
     """How long each token's sequence is as of this pass, where that is more than what stands before it."""
+    shared: SharedPlaces | None = None
+    """What those that come alone share; not where the model sees only so far back."""
 
 
 class GpuAttention:
@@ -106,24 +126,47 @@ class GpuAttention:
         several, width = _padded(shared, head_dim)
         splits = _splits(tokens.alone * groups)
         cos, sin, turn_stride, turning, interleaved = _how(turns, qkv_NA)
-        work = self._scratch
+        work, common = self._scratch, tokens.shared
+        common_parts, common_sums = work.parts, work.sums
+        if common is not None:
+            common_parts, common_sums = self._of_shared(layer, common, qkv_NA, turns)
         operands = (
             out_NA, work.parts, work.sums, work.counts, qkv_NA, keys, values, self._tables_SW, tokens.slots_N,
-            tokens.positions_N, cos, sin, out_NA.stride(0), qkv_NA.stride(0), self._tables_SW.stride(0), turn_stride,
+            tokens.positions_N, cos, sin, tokens.positions_N if common is None else common.commons_N,
+            common_parts, common_sums, out_NA.stride(0), qkv_NA.stride(0), self._tables_SW.stride(0), turn_stride,
             self._cache.window or 0, head_dim**-0.5 / math.log(2), groups,
         )  # fmt: skip
         shape = (head_dim, turning, interleaved, fused, splits, BLOCK)
         grid = (tokens.alone, groups, splits)
         told = {"launch_pdl": True} if early else {}
+        shares = 0 if common is None else common.shares
         if shared == 1:
             tile = min(64, max(BLOCK, NUMBERS // width))
-            attention.attend_one[grid](*operands, *shape, tile, width, early, num_warps=WARPS, **told)
+            attention.attend_one[grid](*operands, *shape, tile, width, early, shares, num_warps=WARPS, **told)
         else:
-            precision = "ieee" if keys.dtype == torch.float32 else "tf32"
+            precision = "ieee" if qkv_NA.dtype == torch.float32 else "tf32"
             tile = 32 if width > 128 else 64
             attention.attend_shared[grid](
-                *operands, shared, *shape, tile, width, several, precision, early, num_warps=4, **told
+                *operands, shared, *shape, tile, width, several, precision, early, shares, num_warps=4, **told
             )
+
+    def _of_shared(
+        self, layer: int, common: SharedPlaces, qkv_NA: Tensor, turns: Turns | None
+    ) -> tuple[Tensor, Tensor]:
+        """What each query gathers of the places that it shares, in parts: values [N * H * shares, K], two sums each."""
+        keys, values = self._cache.layers[layer]
+        head_dim, alone, tiles_TX = keys.shape[3], self._tokens.alone, common.tiles_TX
+        width, count = max(16, triton.next_power_of_2(head_dim)), alone * self._heads * common.shares
+        parts = torch.empty(count, width, device=qkv_NA.device)
+        sums = torch.empty(count, 2, device=qkv_NA.device)
+        cos, sin, turn_stride, turning, interleaved = _how(turns, qkv_NA)
+        shared_prefix.attend_prefix[(len(tiles_TX), self._groups, common.shares)](
+            parts, sums, qkv_NA, keys, values, self._tables_SW, tiles_TX, cos, sin,
+            qkv_NA.stride(0), self._tables_SW.stride(0), tiles_TX.stride(0), turn_stride, head_dim**-0.5 / math.log(2),
+            self._groups, self._heads // self._groups, head_dim, turning, interleaved, common.shares, BLOCK,
+            ROWS, 64 if width <= 128 else 32, width, "ieee" if qkv_NA.dtype == torch.float32 else "tf32", num_warps=4,
+        )  # fmt: skip
+        return parts, sums
 
     def _written(self, layer: int, qkv_NA: Tensor, turns: Turns | None) -> Tensor:
         """Put keys and values into the cache; the turned queries, [N, H * K]."""
@@ -144,7 +187,7 @@ class GpuAttention:
         keys, values = self._cache.layers[layer]
         head_dim = keys.shape[3]
         width = max(16, triton.next_power_of_2(head_dim))
-        precision = "ieee" if keys.dtype == torch.float32 else "tf32"
+        precision = "ieee" if q_NA.dtype == torch.float32 else "tf32"
         attention.attend_run[(len(runs_T4), self._heads)](
             out_NA, q_NA, keys, values, self._tables_SW, runs_T4, out_NA.stride(0), q_NA.stride(0),
             self._tables_SW.stride(0), self._cache.window or 0, head_dim**-0.5 / math.log(2), self._groups,
@@ -157,6 +200,16 @@ def _padded(shared: int, head_dim: int) -> tuple[int, int]:
     """Rows and columns of the queries that share a key, as the kernels have them."""
     several = 1 if shared == 1 else max(16, triton.next_power_of_2(shared))
     return several, max(16, triton.next_power_of_2(head_dim))
+
+
+def members(heads: int, groups: int) -> int:
+    """Tokens that read a shared beginning together; fewer than 2: their queries are too many for that."""
+    return ROWS * groups // heads
+
+
+def shares(rows: int) -> int:
+    """Parts in which a shared beginning is read in a pass of so many tokens, that all programs fill a GPU."""
+    return 1 if rows >= MANY else 4
 
 
 def _splits(pairs: int) -> int:

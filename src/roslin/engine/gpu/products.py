@@ -9,8 +9,9 @@ import triton
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from roslin.engine.gpu import few_kernels, row_kernels, vector_kernels
-from roslin.engine.gpu.launch import FEW_STAGES, few_launch, usual_launch
+from roslin.engine.gpu import few_kernels, packed, row_kernels, vector_kernels
+from roslin.engine.gpu.launch import few_launch, few_stages, usual_launch
+from roslin.engine.gpu.matrix import CODES, part_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,12 +54,22 @@ class _Product:
     def __init__(self, name: str, launches: Launches, matrix: Matrix, bias: Tensor | None) -> None:
         self.name, self._launches = name, launches
         self._matrix, self._bias = matrix, bias
-        launches[name] = usual_launch(matrix.widths, matrix.weight.itemsize)
+        launches[name] = usual_launch(matrix.widths, matrix.bits)
 
     @property
     def bytes(self) -> int:
         """Of the matrix."""
-        return self._matrix.weight.nbytes
+        return self._matrix.bytes
+
+    @property
+    def bits(self) -> int:
+        """Of the matrix's numbers."""
+        return self._matrix.bits
+
+    @property
+    def _scaled(self) -> bool:
+        """Whether what a row comes to has still to be scaled."""
+        return self._matrix.scale is not None and not self._matrix.group
 
     @property
     def starts_early(self) -> bool:
@@ -109,7 +120,7 @@ class NormedProduct(_Product):
             self._split + self._active, self._split, norms.epsilon if norms else 0.0,
             matrix.widths[0], norms.whole if norms else 1, norms.kind if norms else "none",
             norms is not None and norms.count == 2, self._activation, self._gated,
-            matrix.scale is not None, self._bias is not None,
+            self._scaled, self._bias is not None, matrix.group,
             launch.rows, launch.block, launch.early, **launch.options,
         )  # fmt: skip
 
@@ -122,13 +133,13 @@ class NormedProduct(_Product):
             self._few_rows(normed[-1], rest, active_NF, self._activation, gated=self._gated)
 
     def _few_rows(self, x_ND: Tensor, which: slice, out_NO: Tensor, activation: str, *, gated: bool) -> None:
-        weight, scale, rows = self._matrix.weight[which], self._matrix.scale, out_NO.shape[1]
-        launch = few_launch(rows, weight.itemsize)
+        matrix, rows = part_of(self._matrix, which), out_NO.shape[1]
+        launch = few_launch(rows, matrix.bits)
         few_kernels.few_product[(triton.cdiv(rows, launch.rows),)](
-            x_ND, weight, x_ND if scale is None else scale[0, which], x_ND if self._bias is None else self._bias[which],
-            out_NO, rows, len(x_ND), x_ND.stride(0), weight.stride(0), out_NO.stride(0),
-            x_ND.shape[1], activation, gated, scale is not None, self._bias is not None,
-            launch.rows, launch.block, FEW, num_warps=launch.warps, num_stages=FEW_STAGES,
+            x_ND, matrix.weight, _or(matrix.scale, x_ND), x_ND if self._bias is None else self._bias[which],
+            out_NO, rows, len(x_ND), x_ND.stride(0), matrix.weight.stride(0), _stride(matrix.scale), out_NO.stride(0),
+            x_ND.shape[1], activation, gated, self._scaled, self._bias is not None, matrix.group,
+            launch.rows, launch.block, FEW, num_warps=launch.warps, num_stages=few_stages(matrix.bits),
         )  # fmt: skip
 
     def _many(self, x_ND: Tensor, active_NF: Tensor | None) -> Tensor:
@@ -186,17 +197,18 @@ class ResidualProduct(_Product):
         launch, matrix = self._launches[self.name], self._matrix
         vector_kernels.residual_product[(triton.cdiv(matrix.rows, launch.rows),)](
             z_NI, matrix.weight, _or(matrix.scale, x_ND), _or(self._bias, x_ND), x_ND, matrix.rows,
-            matrix.widths[0], sum(matrix.widths[1:]), matrix.scale is not None, self._bias is not None,
+            matrix.widths[0], sum(matrix.widths[1:]), self._scaled, self._bias is not None, matrix.group,
             launch.rows, launch.block, launch.early, **launch.options,
         )  # fmt: skip
 
     def _few(self, z_NI: Tensor, x_ND: Tensor) -> None:
         matrix = self._matrix
-        launch = few_launch(matrix.rows, matrix.weight.itemsize)
+        launch = few_launch(matrix.rows, matrix.bits)
         few_kernels.few_residual[(triton.cdiv(matrix.rows, launch.rows),)](
             z_NI, matrix.weight, _or(matrix.scale, x_ND), _or(self._bias, x_ND), x_ND, matrix.rows, len(x_ND),
-            z_NI.stride(0), matrix.widths[0], sum(matrix.widths[1:]), matrix.scale is not None, self._bias is not None,
-            launch.rows, launch.block, FEW, num_warps=launch.warps, num_stages=FEW_STAGES,
+            z_NI.stride(0), matrix.weight.stride(0), _stride(matrix.scale), matrix.widths[0], sum(matrix.widths[1:]),
+            self._scaled, self._bias is not None, matrix.group,
+            launch.rows, launch.block, FEW, num_warps=launch.warps, num_stages=few_stages(matrix.bits),
         )  # fmt: skip
 
 
@@ -204,15 +216,26 @@ def plain_numbers(matrix: Matrix, dtype: torch.dtype) -> Tensor:
     """The matrix [O, I] in a dtype, multiplied out where it has scales."""
     if matrix.scale is None:
         return matrix.weight
-    columns = matrix.weight.shape[1]
-    out = torch.empty(matrix.weight.shape, dtype=dtype, device=matrix.weight.device)
-    start = 0
-    for width, scale in zip(matrix.widths, matrix.scale, strict=True):
-        row_kernels.dequantise[(matrix.rows, triton.cdiv(width, ROW_BLOCK))](
-            matrix.weight[:, start:], scale, out[:, start:], columns, width, ROW_BLOCK
-        )
+    columns = sum(matrix.widths)
+    out = torch.empty(matrix.rows, columns, dtype=dtype, device=matrix.weight.device)
+    start = group = 0
+    for part, width in enumerate(matrix.widths):
+        grid, own = (matrix.rows, triton.cdiv(width, ROW_BLOCK)), out[:, start:]
+        if matrix.group:
+            words, pairs = matrix.weight[:, group * matrix.group // CODES :], matrix.scale[:, group:]
+            packed.unpack[grid](
+                words, pairs, own, words.stride(0), pairs.stride(0), columns, width, matrix.group, ROW_BLOCK
+            )
+            group += triton.cdiv(width, matrix.group)
+        else:
+            row_kernels.dequantise[grid](matrix.weight[:, start:], matrix.scale[part], own, columns, width, ROW_BLOCK)
         start += width
     return out
+
+
+def _stride(scale: Tensor | None) -> int:
+    """How far the scales of two rows are apart, where each row has several."""
+    return 0 if scale is None else scale.stride(0)
 
 
 def _or(tensor: Tensor | None, other: Tensor) -> Tensor:

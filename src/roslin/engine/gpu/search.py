@@ -24,6 +24,13 @@ CANDIDATES = tuple(
     if 32 <= rows * block // (32 * warps) <= 128
 )
 """Tiles of at least 32 numbers a thread, and at most 128."""
+PACKED = tuple(
+    Launch(rows, block, warps)
+    for block, warps in ((1024, 1), (2048, 2), (4096, 4), (2048, 1), (4096, 2), (8192, 4), (8192, 8))
+    for rows in (1, 2, 4, 8, 16)
+    if 64 <= rows * block // (32 * warps) <= 256
+)
+"""The same in 4 bits, where a thread reads 32 numbers at one time."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,8 @@ class Tried:
     seconds: float
 
 
-def tune_launches(decoder: GpuDecoder, candidates: Sequence[Launch] = CANDIDATES) -> list[Tried]:
-    """Try `candidates` with every product on the GPU, and keep the fastest of each; all that was tried."""
+def tune_launches(decoder: GpuDecoder) -> list[Tried]:
+    """Try launches with every product on the GPU, and keep the fastest of each; all that was tried."""
     by_name: dict[str, list[NormedProduct | ResidualProduct]] = {}
     for product in decoder.products:
         by_name.setdefault(product.name, []).append(product)
@@ -44,7 +51,7 @@ def tune_launches(decoder: GpuDecoder, candidates: Sequence[Launch] = CANDIDATES
     tried = []
     for name, products in by_name.items():
         its = []
-        for launch in candidates:
+        for launch in PACKED if products[0].bits == 4 else CANDIDATES:
             decoder.launches[name] = launch
             its.append(Tried(name, launch, _seconds(products, x_ND)))
         decoder.launches[name] = min(its, key=lambda one: one.seconds).launch

@@ -1,0 +1,59 @@
+"""The next token of each sequence, chosen on a GPU without a word to the host. To be imported only where Triton is."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from roslin.engine.gpu import drawing
+from roslin.engine.request import Sampling
+from roslin.engine.sampler import COLDEST
+
+BLOCK = 4096
+"""Logits that a program looks at at one time."""
+WARPS = 16
+
+
+def limits_of(samplings: Sequence[Sampling]) -> npt.NDArray[np.float32]:
+    """What each may draw from, [B, 4]: temperature, top_p, top_k, 0; a temperature of 0 takes the best."""
+    return np.array([_limits(sampling) for sampling in samplings], dtype=np.float32)
+
+
+def choose(
+    logits_BV: Tensor, vocabulary: int, draws: tuple[Tensor, Tensor] | None, ids_B: Tensor, logprobs_B: Tensor
+) -> None:
+    """Put an id below `vocabulary` for each row into `ids_B` (int64), its log-probability among all into `logprobs_B`.
+
+    `draws` are the keys of the rows' steps, [B], int64, and their limits, [B, 4], float32; None: all take the best.
+    """
+    keys_B, limits_B4 = (ids_B, logprobs_B) if draws is None else draws
+    drawing.draw[(len(logits_BV),)](
+        ids_B, logprobs_B, logits_BV, keys_B, limits_B4, logits_BV.stride(0), vocabulary, logits_BV.shape[1],
+        draws is not None, min(BLOCK, 1 << (logits_BV.shape[1] - 1).bit_length()), num_warps=WARPS,
+    )  # fmt: skip
+
+
+def chosen(
+    logits_BV: Tensor,
+    vocabulary: int,
+    samplings: Sequence[Sampling],
+    keys: Sequence[int],
+    sent: Callable[[npt.NDArray[Any]], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """The id that is drawn for each row, [B], and its log-probability; `sent` brings numbers to the device."""
+    draws = None
+    if not all(sampling.greedy for sampling in samplings):
+        draws = sent(np.array(keys, dtype=np.int64)), sent(limits_of(samplings))
+    ids_B = torch.empty(len(logits_BV), dtype=torch.int64, device=logits_BV.device)
+    logprobs_B = torch.empty(len(logits_BV), device=logits_BV.device)
+    choose(logits_BV, vocabulary, draws, ids_B, logprobs_B)
+    return ids_B, logprobs_B
+
+
+def _limits(sampling: Sampling) -> tuple[float, float, int, int]:
+    if sampling.greedy:
+        return 0.0, 0.0, 0, 0
+    return max(sampling.temperature, COLDEST), sampling.top_p if sampling.top_p < 1 else 0.0, sampling.top_k, 0
