@@ -2,6 +2,7 @@
 //
 // A token's result depends on nothing but its own sequence: neither on what is computed beside it nor on threads.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>

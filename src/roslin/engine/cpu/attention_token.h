@@ -18,6 +18,17 @@ ROSLIN_INLINE void four_sums(const Lanes *x, float *to) {
 #endif
 }
 
+// Ask for the `bytes` from `from` on, which will be read soon: hardware looks ahead no further than a page, and a block is
+// no larger.
+ROSLIN_INLINE void ask_for(const void *from, int64_t bytes) {
+#if defined(__GNUC__)
+    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char *>(from) + at);
+#else
+    (void)from;
+    (void)bytes;
+#endif
+}
+
 // The products of a query with four keys, which lie `head_dim` apart.
 template <typename T>
 ROSLIN_INLINE void four_products(const float *q, const T *key, int64_t head_dim, float *to) {
@@ -96,10 +107,20 @@ void attend(const Attention &a, int64_t token, int64_t group) {
         const int64_t end = length - number * block < block ? length - number * block : block;
         const int64_t offset = (table[number] * a.groups + group) * block * head_dim;
         const T *keys = static_cast<const T *>(a.keys) + offset, *values = static_cast<const T *>(a.values) + offset;
+        // The next block is asked for piece by piece, while this one is read for the first time.
+        const int64_t coming = std::min(block, length - (number + 1) * block);
+        const int64_t next = coming > 0 ? (table[number + 1] * a.groups + group) * block * head_dim : 0;
         for (int64_t head = 0; head < shared; ++head) {
             const float *own = q + head * head_dim;
             int64_t j = begin;
-            for (; j + 4 <= end; j += 4) four_products(own, keys + j * head_dim, head_dim, weights + j);
+            for (; j + 4 <= end; j += 4) {
+                if (head == 0 && j < coming) {
+                    const int64_t place = next + j * head_dim, bytes = 4 * head_dim * sizeof(T);
+                    ask_for(static_cast<const T *>(a.keys) + place, bytes);
+                    ask_for(static_cast<const T *>(a.values) + place, bytes);
+                }
+                four_products(own, keys + j * head_dim, head_dim, weights + j);
+            }
             for (; j < end; ++j) weights[j] = product(own, keys + j * head_dim, head_dim);
             float most = highest[head];
             for (j = begin; j < end; ++j) most = weights[j] > most ? weights[j] : most;
