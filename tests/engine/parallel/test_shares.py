@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from roslin.engine.parallel.layers import joined
+from roslin.engine import Network
+from roslin.engine.parallel import layers
 from roslin.errors import InputError, UsageError
 from roslin.model import Decoder, PackedAttention, load_config, load_decoder, packed_positions, save_decoder
 from roslin.model.save_quantised import save_quantised
@@ -35,13 +36,17 @@ class Together:
     def __init__(self, count: int) -> None:
         self._barrier = threading.Barrier(count, timeout=60)
         self._parts: dict[int, Tensor] = {}
+        self.turn = threading.Lock()
+        """Held by the one that computes: Triton's interpreter is not made for several threads."""
 
     def total_of(self, rank: int) -> Callable[[Tensor], Tensor]:
         def total(x: Tensor) -> Tensor:
             self._parts[rank] = x.clone()
+            self.turn.release()
             self._barrier.wait()
             x.copy_(sum(part for _, part in sorted(self._parts.items())))
             self._barrier.wait()
+            self.turn.acquire()
             return x
 
         return total
@@ -55,8 +60,16 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, int]:
     return tmp_path, count
 
 
+def by_kernels(decoder: Decoder, share: Share, total: Callable[[Tensor], Tensor]) -> Network:
+    """As on a GPU, by Triton's kernels, in the interpreter."""
+    pytest.importorskip("triton")
+    decoder.add_module("embedding", layers.SharedEmbedding(decoder.embedding, share, total))
+    return layers._by_kernels(decoder, layers.Exchange(share, total))
+
+
+@pytest.mark.parametrize("how", [layers.joined, by_kernels])
 @torch.no_grad()
-def test_logits_of_all_shares_are_those_of_the_whole(stored: tuple[Path, int]) -> None:
+def test_logits_of_all_shares_are_those_of_the_whole(stored: tuple[Path, int], how: Callable[..., Network]) -> None:
     folder, count = stored
     config = load_config(folder)
     expected_NV = plain_logits(load_decoder(folder), IDS)
@@ -64,8 +77,8 @@ def test_logits_of_all_shares_are_those_of_the_whole(stored: tuple[Path, int]) -
 
     def compute(rank: int) -> None:
         share = Share(rank, count)
-        network = joined(load_share(folder, config, share, dtype=torch.float32), share, together.total_of(rank))
-        with torch.no_grad():
+        with torch.no_grad(), together.turn:
+            network = how(load_share(folder, config, share, dtype=torch.float32), share, together.total_of(rank))
             attend = PackedAttention([len(IDS)])
             hidden_ND = network.hidden(torch.tensor(IDS), packed_positions([len(IDS)]), attend)
             found[rank] = network.logits(hidden_ND)
