@@ -5,9 +5,11 @@
 `--model smollm2` measures a model of the llama family, of 135 million parameters; `--shape 2.8b` random weights of a
 size, in 8 and 4 bits, beside transformers and CTranslate2.
 
-Each row measures both sides in turn, `rounds` times, and prints medians. Both run the same dtype, the same prompts and
-the same number of new tokens (neither may stop early). "first token" is a request for one new token. GB/s counts the
-weights read for each step of the batch (all but the embedding), which bounds a single stream.
+Each row measures both sides in turn, `rounds` times, and prints medians. Both run the same dtype (in int8 and int4,
+which transformers has no fast way for on a CPU, it runs bfloat16), the same prompts and the same number of new tokens
+(neither may stop early). Roslin guesses no tokens here: prompts of random ids lead to answers that repeat themselves,
+which guessing would speed up beyond what a user sees (speculation.py measures that). "first token" is a request for one
+new token. GB/s counts the weights read for each step of the batch (all but the embedding), which bounds a single stream.
 """
 
 import argparse
@@ -22,10 +24,14 @@ from pathlib import Path
 import torch
 import transformers
 
-from cpu_shape import SHAPES, measure_shape
+from cpu_shape import SHAPES, in_few_bits, measure_shape
 from roslin.engine import GREEDY, Engine, Network, Request, Sampling, fuse
 from roslin.model import Decoder, find_model, load_decoder, save_decoder
+from roslin.model.quantised import quantise_8, round_to_4
 
+FORMS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.bfloat16, "int4": torch.bfloat16}
+"""By name, and what transformers runs beside it."""
+FEW_BITS = {"int8": (quantise_8, 1.0), "int4": (round_to_4, 4.5 / 8)}
 DOLLY = {"do_sample": True, "temperature": 1.0, "top_p": 0.92, "top_k": 0}
 
 
@@ -39,7 +45,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    dtype: str
+    form: str
     case: Case
     roslin: float
     peer: float
@@ -72,14 +78,16 @@ def main() -> None:
         Case("first token", 1, 1, sampled=False),
     ]
     print_head(options)
-    for dtype in (torch.float32, torch.bfloat16):
-        model = find_model(options.model)
+    model = find_model(options.model)
+    for form, dtype in FORMS.items():
         decoder = load_decoder(model, dtype=dtype)
         read = weights(decoder)
         peer = load_peer(model, decoder)
+        if form in FEW_BITS:
+            read = in_few_bits(decoder, *FEW_BITS[form])
         network = fuse(decoder)
         for case in cases:
-            print_row(measure(case, network, peer, options.rounds, options.prompt_tokens), read)
+            print_row(measure(case, form, network, peer, options.rounds, options.prompt_tokens), read)
 
 
 def load_peer(model: Path, decoder: Decoder) -> transformers.PreTrainedModel:
@@ -92,17 +100,19 @@ def load_peer(model: Path, decoder: Decoder) -> transformers.PreTrainedModel:
         return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=decoder.dtype).eval()
 
 
-def measure(case: Case, network: Network, peer: transformers.PreTrainedModel, rounds: int, prompt: int) -> Row:
+def measure(
+    case: Case, form: str, network: Network, peer: transformers.PreTrainedModel, rounds: int, prompt: int
+) -> Row:
     torch.manual_seed(0)
     vocabulary = network.config.vocab_rows
     ids_BT = torch.randint(1, vocabulary, (case.batch, prompt))
-    engine = Engine(network, vocabulary)
+    engine = Engine(network, vocabulary, speculate=False)
     mine, theirs = [], []
     for _ in range(rounds + 1):
         mine.append(seconds(lambda: run_roslin(engine, case, ids_BT)))
         theirs.append(seconds(lambda: run_peer(peer, case, ids_BT)))
     # The first round warms both up.
-    return Row(str(network.dtype)[6:], case, statistics.median(mine[1:]), statistics.median(theirs[1:]))
+    return Row(form, case, statistics.median(mine[1:]), statistics.median(theirs[1:]))
 
 
 def run_roslin(engine: Engine, case: Case, ids_BT: torch.Tensor) -> None:
@@ -155,7 +165,7 @@ def print_row(row: Row, weight_bytes: int) -> None:
     else:
         mine, theirs = f"{tokens / row.roslin:.0f} tokens/s", f"{tokens / row.peer:.0f} tokens/s"
     speed = weight_bytes * row.case.new_tokens / row.roslin / 1e9
-    print(f"| {row.dtype} | {row.case.name} | {mine} | {theirs} | {row.ratio:.2f} | {speed:.1f} |", flush=True)
+    print(f"| {row.form} | {row.case.name} | {mine} | {theirs} | {row.ratio:.2f} | {speed:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

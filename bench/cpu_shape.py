@@ -88,6 +88,19 @@ def in_4_bits(folder: Path, options: argparse.Namespace) -> System:
 
 
 def roslin_system(name: str, decoder: Decoder, quantise: Callable[[Tensor], QuantisedWeight], size: float) -> System:
+    weight_bytes = in_few_bits(decoder, quantise, size)
+    network = fuse(decoder)
+    engine = Engine(network, ROWS, 1, speculate=False)  # random weights repeat themselves, and would be guessed
+
+    def run(ids: list[int], count: int) -> None:
+        [done] = engine.run([Request(ids, count, GREEDY)])
+        assert len(done.ids) == count
+
+    return System(name, run, weight_bytes, lambda ids: last_logits(network, ids))
+
+
+def in_few_bits(decoder: Decoder, quantise: Callable[[Tensor], QuantisedWeight], size: float) -> int:
+    """Quantise a decoder in place, its layers' numbers to `size` bytes each; the bytes that every step reads."""
     layers = sum(p.numel() for p in decoder.blocks.parameters() if p.dim() == 2)
     weight_bytes = int(layers * size) + decoder.head.weight.numel()
     for block in decoder.blocks:
@@ -95,14 +108,7 @@ def roslin_system(name: str, decoder: Decoder, quantise: Callable[[Tensor], Quan
             setattr(block, part, quantised(getattr(block, part), quantise))
     decoder.head = quantised(decoder.head, quantise_8)
     decoder.embedding = QuantisedEmbedding(quantise_8(decoder.embedding.weight), lambda: decoder.dtype)
-    network = fuse(decoder)
-    engine = Engine(network, ROWS, 1)
-
-    def run(ids: list[int], count: int) -> None:
-        [done] = engine.run([Request(ids, count, GREEDY)])
-        assert len(done.ids) == count
-
-    return System(name, run, weight_bytes, lambda ids: last_logits(network, ids))
+    return weight_bytes
 
 
 def quantised(linear: nn.Linear, quantise: Callable[[Tensor], QuantisedWeight]) -> Any:
