@@ -8,8 +8,8 @@ size, in 8 and 4 bits, beside transformers and CTranslate2.
 Each row measures both sides in turn, `rounds` times, and prints medians. Both run the same dtype (in int8 and int4,
 which transformers has no fast way for on a CPU, it runs bfloat16), the same prompts and the same number of new tokens
 (neither may stop early). Roslin guesses no tokens here: prompts of random ids lead to answers that repeat themselves,
-which guessing would speed up beyond what a user sees (speculation.py measures that). "first token" is a request for one
-new token. GB/s counts the weights read for each step of the batch (all but the embedding), which bounds a single stream.
+which guessing would speed up beyond what a user sees (speculation.py measures that). "first token" is a request for
+one new token. GB/s counts the weights read in each step of the batch (all but the embedding): what bounds one stream.
 """
 
 import argparse

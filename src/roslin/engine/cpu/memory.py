@@ -5,7 +5,6 @@ two dozen reads. With pages of 4 KiB a model of 40 MB is far beyond, in pages of
 """
 
 import ctypes
-import math
 from collections.abc import Sequence
 
 import torch
@@ -40,14 +39,19 @@ def in_large_pages(count: int) -> Tensor:
     memory = torch.empty(count + PAGE, dtype=torch.uint8)
     start = -memory.data_ptr() % PAGE
     memory = memory[start : start + count]
-    if found := library():
-        found.roslin_large_pages(ctypes.c_void_p(memory.data_ptr()), ctypes.c_int64(count))
+    _advise(memory)
     return memory
 
 
 def zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """What torch.zeros gives; on a CPU in large pages where there is more than one."""
-    count = math.prod(shape) * dtype.itemsize
-    if device.type != "cpu" or count < PAGE:
-        return torch.zeros(shape, dtype=dtype, device=device)
-    return in_large_pages(count).zero_().view(dtype).view(*shape)
+    """What torch.zeros gives; on a CPU in large pages where they fit."""
+    made = torch.empty(shape, dtype=dtype, device=device)
+    if device.type == "cpu":
+        _advise(made)
+    return made.zero_()
+
+
+def _advise(memory: Tensor) -> None:
+    """Ask the system for large pages wherever one fits."""
+    if found := library():
+        found.roslin_large_pages(ctypes.c_void_p(memory.data_ptr()), ctypes.c_int64(memory.nbytes))
