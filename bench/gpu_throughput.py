@@ -298,6 +298,15 @@ def network_of(config: ModelConfig, *, plain: bool) -> Network:
     return attempt("fuse", lambda: fuse(random_decoder(config))) or random_decoder(config)
 
 
+def introduce(shape: str, requests: list[Request]) -> None:
+    on = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
+    print(f"{on}, torch {torch.__version__}, {shape}, bf16")
+    lengths = sorted(len(request.prompt_ids) for request in requests)
+    print(
+        f"{len(requests)} prompts of {lengths[len(lengths) // 2]} tokens (median; mean {statistics.mean(lengths):.0f})"
+    )
+
+
 def beside_peers(last: Measured | None) -> None:
     for peer, rate in PEERS.items():
         share = f" (Roslin {last.new / last.seconds / rate:.2f} of it)" if last and last.seconds else ""
@@ -324,13 +333,8 @@ def main() -> None:
         asked.prompts, asked.new = asked.prompts // 2, asked.new // 2
         asked.parts = "graphs,single"
     config, parts = config_of(asked.shape), asked.parts.split(",")
-    on = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
-    print(f"{on}, torch {torch.__version__}, {asked.shape}, bf16")
     requests = requests_of(asked.prompts, asked.new, common=asked.common)
-    lengths = sorted(len(request.prompt_ids) for request in requests)
-    print(
-        f"{len(requests)} prompts of {lengths[len(lengths) // 2]} tokens (median; mean {statistics.mean(lengths):.0f})"
-    )
+    introduce(asked.shape, requests)
     if "attention" in parts:
         attempt("attention", lambda: attention(config))
     network = network_of(config, plain=asked.plain_decoder)

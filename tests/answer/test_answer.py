@@ -219,6 +219,8 @@ def test_loading_takes_dtype_device_and_prompt_or_says_what_is_wrong_with_them(
         Roslin.load(untuned, prompt="x")
     with pytest.raises(UsageError, match="dtype is 'int8'"):
         Roslin.load(untuned, dtype="int8")
+    with pytest.raises(UsageError, match="cache is 'fp4'; it must be auto or fp8"):
+        Roslin.load(untuned, cache="fp4")
     with pytest.raises(UsageError, match="device is 'toaster'"):
         Roslin.load(untuned, device="toaster")
     with pytest.raises(MachineError, match="CUDA devices"):

@@ -2,9 +2,12 @@
 
 import torch
 
+from roslin.engine.cache import FP8
 from roslin.errors import MachineError, UsageError
 from roslin.model import ModelConfig
 
+CACHES = {"auto": None, "fp8": FP8}
+"""What keys and values can be kept in; None: as the weights are."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 SMALL = 2**28
@@ -45,3 +48,10 @@ def pick_dtype(name: str, config: ModelConfig, device: torch.device) -> torch.dt
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if native and config.parameter_count > SMALL else torch.float32
+
+
+def pick_cache(name: str) -> torch.dtype | None:
+    """The dtype of keys and values by name; None: that of the weights. Raises UsageError for an unknown name."""
+    if name not in CACHES:
+        raise UsageError(f"cache is {name!r}; it must be {' or '.join(CACHES)}.")
+    return CACHES[name]

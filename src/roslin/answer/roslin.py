@@ -10,7 +10,7 @@ import torch
 
 from roslin.answer.answer import Answer, Keywords, Question, Score, Settings, check_text, raise_faults, read_questions
 from roslin.answer.desk import Desk, Draft
-from roslin.answer.device import pick_device, pick_dtype
+from roslin.answer.device import pick_cache, pick_device, pick_dtype
 from roslin.answer.drafting import load_draft
 from roslin.answer.parallel import load_together
 from roslin.answer.prompts import DollyPrompts, Prompts, choose_prompts
@@ -41,19 +41,23 @@ class Roslin:
         weights_stay: bool = False,
         dtype: torch.dtype | None = None,
         draft: Network | None = None,
+        cache_dtype: torch.dtype | None = None,
     ) -> None:
         """Ask `decoder` by way of `prompts` (Dolly's when None), at most `max_batch` answers at once.
 
         `dtype` is that of the weights where the decoder computes in a wider one, as a CPU's kernels do. `draft` is a
-        small model of the same tokenizer that guesses ahead (see `Engine`).
+        small model of the same tokenizer that guesses ahead, `cache_dtype` that of keys and values (see `Engine`).
         If its `weights_stay` as they are, what prompts begin with is kept from one question to the next.
         """
         self.decoder = decoder
         self.dtype = dtype or decoder.dtype
         self.tokenizer = tokenizer
         self.prompts = prompts or DollyPrompts(tokenizer)
-        self.draft = draft
-        self._desk = Desk(Engine(decoder, tokenizer.size, max_batch, weights_stay=weights_stay, draft=draft))
+        self.draft, self.cache_dtype = draft, cache_dtype
+        engine = Engine(
+            decoder, tokenizer.size, max_batch, weights_stay=weights_stay, draft=draft, cache_dtype=cache_dtype
+        )
+        self._desk = Desk(engine)
 
     @classmethod
     def load(
@@ -68,6 +72,7 @@ class Roslin:
         max_batch: int = 16,
         draft: str | None = None,
         parallel: bool = False,
+        cache: str = "auto",
     ) -> Self:
         """Load a model: a folder, an adapter, a file, `base`, `smollm2`, or a hub name (see `find_model`).
 
@@ -77,11 +82,12 @@ class Roslin:
         of the same tokenizer: what it guesses ahead is kept where it is what the model draws, which is faster where
         that is often so, and is left off where it is not. Warns when the model was not tuned for any prompt, or cannot
         use its draft. `parallel`: of several processes that torchrun has started each holds a part of the model; only
-        the first comes back from here and asks, the others work for it and end, by SystemExit, when it does. Raises
+        the first comes back from here and asks, the others work for it and end, by SystemExit, when it does. `cache`
+        fp8 keeps keys and values in half of 16 bits' memory, rounded (auto: in the weights' dtype). Raises
         InputError for a folder that cannot be loaded, or a draft of other tokens, UsageError for an unknown setting,
         MachineError for a device that is not there.
         """
-        where = pick_device(device)
+        where, kept = pick_device(device), pick_cache(cache)
         find = partial(_found, str(model), revision, rope_scaling, dtype, where)
         several = parallel and several_processes()
         if several and not is_first_process():
@@ -100,7 +106,14 @@ class Roslin:
         if drafting is not None and decoder.dtype == torch.float16:
             warnings.warn(NO_DRAFT, stacklevel=2)
         return cls(
-            decoder, tokenizer, prompts=prompts, max_batch=max_batch, weights_stay=True, dtype=weights, draft=drafting
+            decoder,
+            tokenizer,
+            prompts=prompts,
+            max_batch=max_batch,
+            weights_stay=True,
+            dtype=weights,
+            draft=drafting,
+            cache_dtype=kept,
         )
 
     @overload

@@ -38,6 +38,10 @@ RopeScaling = Annotated[
     ),
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
+Cache = Annotated[
+    str,
+    typer.Option(help="Keys and values: auto, or fp8 for half of 16 bits' memory (GPUs: L4, RTX 40, H100 and later)."),
+]
 Draft = Annotated[
     str | None,
     typer.Option(
@@ -69,6 +73,7 @@ def ask(
     revision: Revision = None,
     rope_scaling: RopeScaling = None,
     draft: Draft = None,
+    cache: Cache = "auto",
 ) -> None:
     """Ask a model one question. The answer goes to stdout as it comes; time and seed go to stderr."""
     if works_for_first():
@@ -79,7 +84,7 @@ def ask(
     settings = drawing(greedy, temperature, top_p, top_k, seed, max_new_tokens, stop, told)
     instruction = read_stdin() if instruction == "-" else instruction
     context = read_context(context)
-    roslin = load(model, dtype, device, prompt, revision, rope_scaling, draft, parallel=True)
+    roslin = load(model, dtype, device, prompt, revision, rope_scaling, draft, parallel=True, cache=cache)
     if returns == 1 and not as_json:
         answers = [show(roslin.stream(instruction, context, **settings))]
     else:
@@ -105,6 +110,7 @@ def chat(
     revision: Revision = None,
     rope_scaling: RopeScaling = None,
     draft: Draft = None,
+    cache: Cache = "auto",
 ) -> None:
     """Talk with a model in the terminal. `/help` lists what can be typed; Ctrl-D leaves."""
     from roslin.cli.conversation import Conversation
@@ -112,7 +118,7 @@ def chat(
     if works_for_first():
         load(model, dtype, device, prompt, revision, rope_scaling, parallel=True)
     settings = drawing(greedy, temperature, top_p, top_k, seed, max_new_tokens, stop)
-    roslin = load(model, dtype, device, prompt, revision, rope_scaling, draft, parallel=True)
+    roslin = load(model, dtype, device, prompt, revision, rope_scaling, draft, parallel=True, cache=cache)
     Conversation(roslin, settings).run()
 
 
@@ -153,8 +159,9 @@ def load(
     draft: str | None = None,
     *,
     parallel: bool = False,
+    cache: str = "auto",
 ) -> "Roslin":
-    """The model, with what it warns of told on stderr; `parallel` as in `Roslin.load`."""
+    """The model, with what it warns of told on stderr; `parallel` and `cache` as in `Roslin.load`."""
     from roslin.answer import Roslin
 
     with warnings.catch_warnings():
@@ -169,6 +176,7 @@ def load(
             rope_scaling=rope_scaling,
             draft=draft,
             parallel=parallel,
+            cache=cache,
         )
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from roslin.cli.ask import Device, Draft, Dtype, Model, Prompt, Revision, RopeScaling, load, tell
+from roslin.cli.ask import Cache, Device, Draft, Dtype, Model, Prompt, Revision, RopeScaling, load, tell
 from roslin.cli.torchrun import works_for_first
 from roslin.errors import UsageError
 
@@ -30,6 +30,7 @@ def serve(
     revision: Revision = None,
     rope_scaling: RopeScaling = None,
     draft: Draft = None,
+    cache: Cache = "auto",
 ) -> None:
     """Serve a model to OpenAI's clients (/v1/chat/completions, /v1/completions) and as a chat page in the browser.
 
@@ -48,7 +49,7 @@ def serve(
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.split() == [api_key]):
         raise UsageError("The API key must be printable ASCII without blanks.")
     with open_socket(host, port) as listening:
-        roslin = load(model, dtype, device, prompt, revision, rope_scaling, draft, parallel=True)
+        roslin = load(model, dtype, device, prompt, revision, rope_scaling, draft, parallel=True, cache=cache)
         try:
             run(roslin, listening, served_name(model), max_batch=max_batch, api_key=api_key, tell=tell)
         except KeyboardInterrupt:

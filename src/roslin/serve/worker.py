@@ -128,7 +128,14 @@ class Worker:
     def __init__(self, roslin: Roslin, *, max_batch: int = 16, max_waiting: int = 256) -> None:
         """At most `max_batch` answers run and `max_waiting` more wait. Raises InputError for a bad `max_batch`."""
         self.roslin = roslin
-        self._engine = Engine(roslin.decoder, roslin.tokenizer.size, max_batch, weights_stay=True, draft=roslin.draft)
+        self._engine = Engine(
+            roslin.decoder,
+            roslin.tokenizer.size,
+            max_batch,
+            weights_stay=True,
+            draft=roslin.draft,
+            cache_dtype=roslin.cache_dtype,
+        )
         self._most = max_batch + max_waiting
         self._orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._drafts: dict[int, _Draft] = {}

@@ -38,7 +38,10 @@ def raised(word, k: tl.constexpr):
 @triton.jit
 def scales_of(pairs, offset_R, word_W, count: tl.constexpr, in_group: tl.constexpr):
     """The scale and the shift that each word's group has, in fp32."""
-    pair_RW = tl.load(pairs + offset_R[:, None] + word_W // in_group, mask=word_W < count, other=0)
+    # Neighbours read the same pair, or the next: said to be in a row, but at any place, they are read one by one by the
+    # threads that hold the words, and not handed over by way of shared memory (which Triton 3.6 would do).
+    group_W = tl.max_contiguous(tl.multiple_of(word_W // in_group, (ALONE, ALONE)), (ALONE, AT_ONCE))
+    pair_RW = tl.load(pairs + offset_R[:, None] + group_W, mask=word_W < count, other=0)
     scale_RW = pair_RW.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
     shift_RW = (pair_RW >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
     return scale_RW, shift_RW
