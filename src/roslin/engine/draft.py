@@ -111,7 +111,7 @@ class Draft:
         # What fewer take is known to be the least.
         known = (self.costs.seconds(count) for count in range(len(asking), 0, -1))
         each = next(filter(None, known), _HOPED_COST * one)
-        token = self._reading.seconds(1) or each / _BESIDE
+        token = self._reading or each / _BESIDE
         unread = ((self._unread(generation), generation) for generation in asking)
         reading = (
             tokens * token / min(_SPREAD, _left(generation)) for tokens, generation in unread if tokens > _BESIDE
@@ -142,7 +142,7 @@ class Draft:
         passes = self._draw_all(sorted(runs, key=lambda run: run.stop - run.start), wanted)
         seconds = time.perf_counter() - started
         if passes and reading:
-            self._reading.saw(1, seconds / read)
+            self._reading = seconds / read
         elif passes:
             self.costs.saw(len(runs), seconds / passes)
         shadows = [self._shadows.get(generation.number) for generation in asking]
@@ -236,7 +236,9 @@ class Draft:
         return len(generation.ids) - (shadow.computed if shadow else 0)
 
     def _forget_worth(self) -> None:
-        self.costs, self._reading, self.success = PassCosts(), PassCosts(), Success()
+        self.costs, self.success = PassCosts(), Success()
+        self._reading = 0.0
+        """Seconds that the latest text took, a token; 0 until one was read."""
         self._rested = 0
 
 
