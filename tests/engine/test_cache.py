@@ -1,6 +1,9 @@
+from typing import Any
+
 import pytest
 import torch
 
+from roslin.engine import cache as module
 from roslin.engine.blocks import BLOCK
 from roslin.engine.cache import KVCache
 from tiny_decoders import tiny_decoder
@@ -33,16 +36,16 @@ def test_memory_that_is_lacking_is_told_and_nothing_is_lost(monkeypatch: pytest.
     for keys, _ in cache.layers:
         keys.normal_()
     before = [keys.clone() for keys, _ in cache.layers]
-    zeros, count = torch.zeros, 0
+    zeros, count = module.zeros, 0
 
-    def fail(*sizes: object, **options: object) -> torch.Tensor:
+    def fail(*made: Any) -> torch.Tensor:
         nonlocal count
         count += 1
         if count > 3:  # in the second layer
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return zeros(*sizes, **options)  # type: ignore[call-overload, no-any-return]
+        return zeros(*made)
 
-    monkeypatch.setattr(torch, "zeros", fail)
+    monkeypatch.setattr(module, "zeros", fail)
     assert not cache.provide(5)
     assert cache.blocks == 2
     for (keys, _), old in zip(cache.layers, before, strict=True):
