@@ -18,8 +18,9 @@ from roslin.engine.request import Sampling
 SAMPLERS = 8
 """That are kept, for one and the same sequences with more or fewer guesses."""
 _FEWEST_CANDIDATES = 64
-COLDEST = 1e-6
-"""Temperatures below this are taken as this: logits divided by less would overflow fp32."""
+COLDEST, HOTTEST = 1e-6, 1e30
+"""Temperatures beyond these are taken as these: logits divided by less would overflow fp32, and 1e39 is none of its
+numbers."""
 
 
 class Sampler:
@@ -32,7 +33,7 @@ class Sampler:
         self._rows = len(samplings)
         self._kernel: CppDraw | None = None
         if has_kernel(device):
-            temperatures = [0.0 if s.greedy else max(s.temperature, COLDEST) for s in samplings]
+            temperatures = [0.0 if s.greedy else temperature_of(s) for s in samplings]
             self._kernel = CppDraw(temperatures, [s.top_p for s in samplings], [s.top_k for s in samplings])
         self._limited = _Nucleus(samplings, limited, device) if limited else None
         self._whole = _Whole(samplings, whole, device) if whole else None
@@ -72,6 +73,11 @@ class Samplers:
     def clear(self) -> None:
         """Keep none."""
         self._kept.clear()
+
+
+def temperature_of(sampling: Sampling) -> float:
+    """What logits are divided by in fp32 where they are drawn from."""
+    return min(max(sampling.temperature, COLDEST), HOTTEST)
 
 
 class _Whole:
@@ -139,7 +145,7 @@ def _race(scores_RK: Tensor, ids_RK: Tensor, keys: Sequence[int]) -> Tensor:
 
 
 def _temperatures(samplings: Sequence[Sampling], device: torch.device) -> Tensor:
-    return _column([max(s.temperature, COLDEST) for s in samplings], device)
+    return _column([temperature_of(s) for s in samplings], device)
 
 
 def _column(values: Sequence[float], device: torch.device) -> Tensor:

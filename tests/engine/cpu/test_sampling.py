@@ -10,6 +10,7 @@ from roslin.engine import Sampling
 from roslin.engine.cpu.library import library
 from roslin.engine.cpu.sampling import ALONE, CppDraw
 from roslin.engine.noise import exponentials, step_key, stream_key
+from roslin.engine.sampler import HOTTEST, Sampler
 
 pytestmark = [
     pytest.mark.skipif(library() is None, reason="the kernels were not built here"),
@@ -102,3 +103,28 @@ def test_a_temperature_near_zero_is_greedy() -> None:
     for top_p in (0.9, 1.0):
         found = CppDraw([1e-6] * 50, [top_p] * 50, [0] * 50)(logits, [key_of(row) for row in range(50)])
         assert torch.equal(found, logits.argmax(-1))
+
+
+@pytest.mark.parametrize("top_p", [0.3, 1.0])
+def test_temperatures_that_level_all_weights(top_p: float) -> None:
+    """The most probable tokens are found by their logits: their weights are all 1."""
+    logits = torch.randn(40, 300)
+    for temperature in (1e8, HOTTEST):
+        found = CppDraw([temperature] * 40, [top_p] * 40, [5] * 40)(logits, [key_of(row) for row in range(40)])
+        ranks = (logits > logits.gather(1, found[:, None])).sum(1)
+        assert set(ranks.tolist()) == set(range(2 if top_p < 1 else 5))
+
+
+@pytest.mark.parametrize("sampling", [Sampling(1e39, 1, 0), Sampling(1e39, 0.9, 0), Sampling(1, 1, 10**20)])
+def test_settings_beyond_what_numbers_hold(sampling: Sampling) -> None:
+    logits = torch.full((30, 20), -torch.inf)
+    logits[:, [4, 9]] = torch.tensor([1.0, 0.5])
+    found = Sampler([sampling] * 30, logits.device).choose(logits, range(30), [0] * 30)
+    assert set(found.tolist()) == {4, 9}
+
+
+def test_a_temperature_that_is_no_number_is_survived() -> None:
+    logits = torch.randn(1, 40)
+    logits[0, ::2] = -torch.inf
+    for top_p in (0.9, 1.0):
+        assert 0 <= CppDraw([torch.inf], [top_p], [0])(logits, [1]).item() < 40

@@ -210,6 +210,6 @@ inline void weights(const float *logits, int64_t count, float most, float steep,
     for (int64_t k = 0; k < count; ++k) {
         float far = (logits[k] - most) * steep;
         float weight = exponential(far);
-        out[k] = far < -85.0f ? 0.0f : weight;
+        out[k] = far >= -85.0f ? weight : 0.0f;  // what is no number weighs nothing
     }
 }

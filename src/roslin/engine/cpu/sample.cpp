@@ -25,14 +25,13 @@ struct Draw {
 };
 
 struct Candidate {
-    float weight;
+    float logit, weight;
     int32_t id;
 };
 
-// Heavier ones first; of equal ones the lower id.
-bool before(const Candidate &a, const Candidate &b) {
-    return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
-}
+// The more probable ones first, by their logits: at high temperatures weights are level that are not alike. Of equal ones
+// the lower id.
+bool before(const Candidate &a, const Candidate &b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; }
 
 // A row's weights by size, in memory that a thread keeps.
 struct Room {
@@ -65,35 +64,35 @@ void gather(Room &room, int64_t count) {
     }
 }
 
-// A bucket's candidates, heaviest first.
-void sort_bucket(Room &room, int64_t count, int64_t bucket) {
+// A bucket's candidates, the most probable first.
+void sort_bucket(Room &room, const float *logits, int64_t count, int64_t bucket) {
     room.last.clear();
     for (int64_t i = 0; i < count; ++i)
         if (bucket_of(room.weights[i]) == bucket && room.weights[i] > 0)
-            room.last.push_back({room.weights[i], static_cast<int32_t>(i)});
+            room.last.push_back({logits[i], room.weights[i], static_cast<int32_t>(i)});
     std::sort(room.last.begin(), room.last.end(), before);
 }
 
 // The `top_k` heaviest.
-Cut heaviest(Room &room, int64_t count, int64_t top_k) {
+Cut heaviest(Room &room, const float *logits, int64_t count, int64_t top_k) {
     int64_t bucket = BUCKETS - 1, above = 0;
     double sum = 0;
     while (bucket > 0 && above + room.counts[bucket] < top_k) {
         above += room.counts[bucket];
         sum += room.sums[bucket--];
     }
-    sort_bucket(room, count, bucket);
+    sort_bucket(room, logits, count, bucket);
     if (static_cast<int64_t>(room.last.size()) > top_k - above) room.last.resize(top_k - above);
     for (const Candidate &one : room.last) sum += one.weight;
     return {bucket, &room.last, sum};
 }
 
 // Of the candidates of `whole`, the heaviest ones: each whose heavier ones do not come to `share` of all together.
-Cut nucleus(Room &room, int64_t count, const Cut &whole, double share) {
+Cut nucleus(Room &room, const float *logits, int64_t count, const Cut &whole, double share) {
     double goal = share * whole.sum, sum = 0;
     int64_t bucket = BUCKETS - 1;
     while (bucket > whole.bucket && sum + room.sums[bucket] < goal) sum += room.sums[bucket--];
-    if (bucket > whole.bucket) sort_bucket(room, count, bucket);
+    if (bucket > whole.bucket) sort_bucket(room, logits, count, bucket);
     size_t kept = 0;
     while (kept < room.last.size() && sum < goal) sum += room.last[kept++].weight;
     room.last.resize(kept);
@@ -143,11 +142,11 @@ int64_t drawn(const RowFunctions &functions, const float *logits, int64_t count,
     Cut cut = {-1, &room.last, 0};
     room.last.clear();
     if (how.top_k > 0 && how.top_k < count) {
-        cut = heaviest(room, count, how.top_k);
+        cut = heaviest(room, logits, count, how.top_k);
     } else {
         for (double sum : room.sums) cut.sum += sum;
     }
-    if (how.top_p < 1) cut = nucleus(room, count, cut, how.top_p);
+    if (how.top_p < 1) cut = nucleus(room, logits, count, cut, how.top_p);
     for (int64_t i = 0; i < count; ++i)
         if (bucket_of(room.weights[i]) > cut.bucket) race.enter(room.weights[i], i);
     for (const Candidate &one : *cut.last) race.enter(one.weight, one.id);

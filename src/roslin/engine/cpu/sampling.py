@@ -12,6 +12,9 @@ from roslin.engine.cpu.library import library
 ALONE = 2**15
 """Logits that one thread draws from in about 50 microseconds: less is not worth waking another one."""
 
+EVERY_ID = 2**31
+"""No vocabulary has as many tokens."""
+
 
 @cache
 def _function() -> Callable[..., None] | None:
@@ -38,7 +41,7 @@ class CppDraw:
         """One of each for every row: a temperature of 0 takes the most probable; 0 for `top_k` leaves nothing out."""
         self._temperatures_B = torch.tensor(temperatures, dtype=torch.float32)
         self._top_ps_B = torch.tensor(top_ps, dtype=torch.float32)
-        self._top_ks_B = torch.tensor(top_ks, dtype=torch.int64)
+        self._top_ks_B = torch.tensor([min(top_k, EVERY_ID) for top_k in top_ks], dtype=torch.int64)
 
     def __call__(self, logits_BV: Tensor, keys: Sequence[int]) -> Tensor:
         """Ids [B] drawn from float32 logits whose rows are dense; `keys` are those of the rows' random numbers."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from roslin.engine.gpu import drawing
 from roslin.engine.request import Sampling
-from roslin.engine.sampler import COLDEST
+from roslin.engine.sampler import temperature_of
 
 BLOCK = 4096
 """Logits that a program looks at at one time."""
@@ -56,4 +56,4 @@ def chosen(
 def _limits(sampling: Sampling) -> tuple[float, float, int, int]:
     if sampling.greedy:
         return 0.0, 0.0, 0, 0
-    return max(sampling.temperature, COLDEST), sampling.top_p if sampling.top_p < 1 else 0.0, sampling.top_k, 0
+    return temperature_of(sampling), sampling.top_p if sampling.top_p < 1 else 0.0, sampling.top_k, 0
