@@ -2,20 +2,26 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from roslin.memory import GIB, GPUS, Asked
 from roslin.memory.plan import Choice
 from roslin.tune import HeldOutLoss, Recipe, Tuned, prepare
+from roslin.tune import setup as preparing
+from roslin.tune.plan import Machine
 from roslin.tune.whole import read_json
 from roslin.workflows.plan_file import _memory_line, _speed_line, as_begun, finish_plan, write_plan
-from roslin.workflows.run_folder import PLAN, drop_run
+from roslin.workflows.run_folder import PLAN, RECIPE_COPY, drop_run, write_recipe
 from tiny_decoders import tiny_decoder
 
+IN_BACKWARD = {"precision": "bf16", "optimizer": {"in_backward": True}, "clip_norm": None}
 
-def a_recipe(records: Path, output: Path) -> Recipe:
-    return Recipe.parse(
-        {"model": "base", "records": [str(records)], "output": str(output), "max_length": 512, "row_length": 512}
-    )
+
+def a_recipe(records: Path, output: Path, **others: Any) -> Recipe:
+    sizes = {"max_length": 512, "row_length": 512}
+    return Recipe.parse({"model": "base", "records": [str(records)], "output": str(output)} | sizes | others)
 
 
 def test_the_plan_and_then_what_was_measured(some_starter_records: Path, tmp_path: Path) -> None:
@@ -62,3 +68,19 @@ def test_a_run_goes_on_with_the_moments_that_it_was_begun_with(some_starter_reco
     assert (begun.moments, begun.gradients) == ("8bit", "bf16")
     asked = recipe.model_copy(update={"optimizer": recipe.optimizer.model_copy(update={"moments": "fp32"})})
     assert as_begun(asked).optimizer.moments == "fp32"
+
+
+@pytest.mark.parametrize("settings", [{"precision": "fp16"}, IN_BACKWARD])
+def test_a_run_that_was_planned_for_a_gpu_goes_on(
+    some_starter_records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """By the same recipe as by the run's own copy of it: whatever is chosen anew, a checkpoint agrees with it."""
+    monkeypatch.setattr(preparing, "machine_of", lambda device, count: Machine(GPUS["h100"].memory, GPUS["h100"]))
+    recipe = a_recipe(some_starter_records, tmp_path / "run", **settings)
+    begun = prepare(recipe)
+    assert begun.plan.settings.one_pass
+    write_plan(recipe, begun)
+    write_recipe(recipe, begun)
+    (recipe.output / "checkpoints").mkdir()
+    for again in (recipe, Recipe.load(recipe.output / RECIPE_COPY)):
+        assert prepare(as_begun(again)).fingerprint == begun.fingerprint

@@ -101,6 +101,7 @@ class TuningPlan:
             "method": self.method,
             "moments": self.moments,
             "gradients": self.gradients,
+            "one_pass": self.settings.one_pass,
             "in_backward": self.in_backward,
             "checkpointed_layers": self.checkpointed_layers,
             "tokens_per_pass": self.tokens_per_pass,

@@ -14,13 +14,15 @@ from roslin.workflows.run_folder import PLAN
 def as_begun(recipe: Recipe) -> Recipe:
     """The recipe with the moments and gradients that its run, if it has begun, was planned with.
 
-    A plan may choose others on another machine, and a run must go on as it is.
+    A plan may choose others on another machine, and a run must go on as it is. Gradients of one pass, which are as good
+    as a sum in fp32, are left to the plan: passes may become shorter or longer.
     """
     planned = read_json(recipe.output / PLAN)
     if planned is None or not (recipe.output / "checkpoints").is_dir():
         return recipe
-    optimizer = recipe.optimizer
-    begun = {key: planned["predicted"][key] for key in ("moments", "gradients") if getattr(optimizer, key) == "auto"}
+    optimizer, predicted = recipe.optimizer, planned["predicted"]
+    kept = ["moments"] if predicted.get("one_pass") else ["moments", "gradients"]
+    begun = {key: predicted[key] for key in kept if getattr(optimizer, key) == "auto"}
     return recipe.model_copy(update={"optimizer": optimizer.model_copy(update=begun)})
 
 

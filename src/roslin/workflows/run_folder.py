@@ -115,9 +115,9 @@ def write_recipe(recipe: Recipe, prepared: Prepared) -> None:
 
 
 def _as_chosen(recipe: Recipe, prepared: Prepared) -> Recipe:
-    """Another machine, left to choose, may choose otherwise. Gradients that never exist all at once stay unsaid."""
+    """Another machine, left to choose, may choose otherwise. Gradients of one pass, which have no sum, stay unsaid."""
     plan = prepared.plan
-    gradients = recipe.optimizer.gradients if plan.in_backward else plan.gradients
+    gradients = recipe.optimizer.gradients if plan.settings.one_pass else plan.gradients
     optimizer = recipe.optimizer.model_copy(update={"moments": plan.moments, "gradients": gradients})
     return recipe.model_copy(update={"optimizer": optimizer, "precision": name_of(prepared.decoder.dtype)})
 
