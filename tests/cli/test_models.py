@@ -17,7 +17,7 @@ from roslin.memory import answering, gib, tuning
 from roslin.model.describe import KNOWN, describe
 from roslin.model.published import PUBLISHED
 
-HEADINGS = ("answer", "4-bit", "tune", "full", "LoRA", "QLoRA")
+HEADINGS = ("answer", "int4", "tune", "full", "LoRA", "QLoRA")
 
 
 def roslin(*words: str, cache: Path) -> "subprocess.CompletedProcess[str]":
@@ -61,7 +61,7 @@ def test_the_table_fits_the_terminal(width: int, lines_each: int) -> None:
     assert second - first == lines_each
     [dolly] = [line.split() for line in lines if line.startswith("databricks/dolly-v2-12b")]
     config = PUBLISHED["databricks/dolly-v2-12b"].config
-    needs = [answering(config, precision, 2048, 1) for precision in ("bf16", "nf4")]
+    needs = [answering(config, precision, 2048, 1) for precision in ("bf16", "int4")]
     needs += [tuning(config, method, 2048) for method in ("bf16", "lora", "qlora")]
     assert dolly[-5:] == [gib(each.total) for each in needs]
     assert "cc-by-nc-4.0" in text
@@ -74,11 +74,11 @@ def test_json_has_memory_by_part(tmp_path: Path) -> None:
     assert (gptj["parameters"], gptj["positions"], gptj["vocab_rows"]) == (6_050_882_784, 2048, 50400)
     assert (gptj["here"], gptj["folder"], base["here"]) == ("no", None, "yes")
     config = PUBLISHED["EleutherAI/gpt-j-6B"].config
-    wanted = answering(config, "nf4", 512, 4)
-    assert gptj["answering"]["nf4"] == wanted.parts() | {"total": wanted.total}
+    wanted = answering(config, "int4", 512, 4)
+    assert gptj["answering"]["int4"] == wanted.parts() | {"total": wanted.total}
     assert gptj["tuning"]["qlora"]["activations"] == tuning(config, "qlora", 512).activations
-    assert gptj["answering"].keys() == {"fp32", "bf16", "nf4"}
-    assert gptj["tuning"].keys() == {"fp32", "bf16", "lora", "qlora"}
+    assert gptj["answering"].keys() == {"fp32", "bf16", "int8", "int4"}
+    assert gptj["tuning"].keys() == {"fp32", "bf16", "fp16", "lora", "qlora"}
 
 
 def test_a_cpu_keeps_keys_and_values_in_fp32() -> None:

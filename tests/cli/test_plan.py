@@ -1,6 +1,7 @@
 """`roslin plan` as people and scripts run it."""
 
 import json
+import re
 import os
 import subprocess
 import sys
@@ -91,15 +92,18 @@ def test_answering() -> None:
     assert "In bf16 the cache would hold 8,192 tokens: 4 of 4 answers at the model's full length." in words
     found = json.loads(planned("EleutherAI/pythia-12b", "--serve", "--gpu", "t4", "--json").stdout)
     assert found["answering"]["bf16"]["fits"] is False
-    assert found["answering"]["nf4"]["fits"] is True
+    assert found["answering"]["int4"]["fits"] is True
     assert found["most_answers_at_once"]["t4"]["bf16"] == 0 < found["most_answers_at_once"]["h100"]["bf16"]
 
 
-def test_answering_that_would_fit_in_4_bits_alone_does_not_fit() -> None:
-    """Weights are unpacked to answer, whatever they are stored in."""
+def test_answering_that_would_fit_in_4_bits_alone_does_not_fit_as_it_is() -> None:
+    """But that it would is said, and by which command."""
     shown = planned("EleutherAI/pythia-12b", "--serve", "--gpu", "t4")
     assert shown.returncode == 3
-    assert "unpacks 4-bit weights" in shown.stdout
+    words = " ".join(shown.stdout.split())
+    assert re.search(r"bf16: [^;]*; does not fit T4", words)
+    assert re.search(r"int4: [^;]*; fits T4", words)
+    assert "roslin quantize" in words
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,12 @@ from roslin.engine.cache import KVCache
 from roslin.engine.fused import FusedDecoder
 from roslin.engine.request import Sampling
 from roslin.engine.scheduler import PROMPT_TOKENS_PER_PASS
-from roslin.memory import Device, Precision, answering
+from roslin.memory import Device, Precision, answering, layers
+from roslin.memory.layers import nf4_bytes
 from roslin.model import Decoder
 from roslin.model.nf4 import quantize_nf4
-from tiny_decoders import FAMILIES, tiny_decoder
+from roslin.model.quantised import Bits
+from tiny_decoders import FAMILIES, quantised, tiny_decoder
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 plain_precisions = pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
@@ -35,9 +37,19 @@ def test_weights_in_nf4_are_exact(family: str) -> None:
     matrices = [p for p in decoder.blocks.parameters() if p.dim() == 2]
     packed = [quantize_nf4(matrix) for matrix in matrices]
     rest = bytes_of(list(decoder.parameters())) - bytes_of(matrices)
-    assert answering(decoder.config, "nf4", 8, 1).weights == rest + sum(
-        weight.codes.nbytes + weight.absmax.nbytes for weight in packed
-    )
+    assert nf4_bytes(decoder.config) == rest + sum(weight.codes.nbytes + weight.absmax.nbytes for weight in packed)
+
+
+@every_family
+@pytest.mark.parametrize(("precision", "bits"), [("int8", 8), ("int4", 4)])
+def test_weights_in_few_bits_are_exact(
+    family: str, precision: Precision, bits: Bits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of matrices whose rows do not come to whole groups too."""
+    monkeypatch.setattr(layers, "INT4_GROUP", 32)
+    decoder = quantised(tiny_decoder(family, inner=80).to(torch.bfloat16), bits)
+    kept = [*decoder.parameters(), *decoder.buffers()]
+    assert answering(decoder.config, precision, 8, 1).weights == bytes_of(kept)
 
 
 @every_family

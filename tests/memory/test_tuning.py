@@ -10,6 +10,7 @@ import torch
 from allocations import allocated, bytes_of, peak_of, row, scaled
 from roslin import memory
 from roslin.memory import IN_HALVES, Gradients, Method, Moments, Settings, adapter_count, answering, gib, tuning
+from roslin.memory.layers import nf4_bytes
 from roslin.model import Decoder, ModelConfig, load_decoder
 from roslin.model.adapted import Lora, adapt, quantize_blocks
 from roslin.model.lora import LoraLinear
@@ -180,7 +181,7 @@ def test_adapters_and_frozen_weights() -> None:
     lora, qlora = tuning(PYTHIA, "lora", 2048), tuning(PYTHIA, "qlora", 2048)
     adapters = adapter_count(PYTHIA)
     assert lora.weights == 2 * PYTHIA.parameter_count + 4 * adapters
-    assert qlora.weights == answering(PYTHIA, "nf4", 2048, 1).weights + 4 * adapters
+    assert qlora.weights == nf4_bytes(PYTHIA) + 4 * adapters
     for found in (lora, qlora):
         assert (found.masters, found.gradients, found.moments) == (0, 4 * adapters, 8 * adapters)
     assert qlora.total < lora.total < tuning(PYTHIA, "bf16", 2048).total

@@ -125,7 +125,7 @@ def _memory(needs: Needs) -> dict[str, int]:
     """Bytes by the headings of the table."""
     return {
         "answer\nbf16": needs.answering["bf16"].total,
-        "answer\n4-bit": needs.answering["nf4"].total,
+        "answer\nint4": needs.answering["int4"].total,
         "tune\nfull": needs.tuning["bf16"].total,
         "tune\nLoRA": needs.tuning["lora"].total,
         "tune\nQLoRA": needs.tuning["qlora"].total,

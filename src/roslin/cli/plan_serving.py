@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from roslin.model.describe import Description
     from roslin.tune.plan import Machine
 
+SERVED: tuple[Precision, ...] = ("bf16", "int8", "int4")
+"""What GPUs are compared in."""
 MOST = 4096
 """Answers at once that are looked for."""
 LENGTH = 2048
@@ -25,7 +27,7 @@ LENGTH = 2048
 
 
 def show_serving(model: "Description", machine: "Machine", length: int | None, batch: int, as_json: bool) -> bool:
-    """Print what answering takes; whether a machine has room for it in bf16, for 4-bit weights are unpacked here.
+    """Print what answering takes; whether a machine has room for it in bf16.
 
     Raises InputError for a length beyond the model's positions.
     """
@@ -89,8 +91,7 @@ def _as_object(
         },
         "most_answers_at_once": {
             gpu.name: {
-                precision: most_at_once(model.config, precision, length, gpu, machine.count)
-                for precision in ("bf16", "nf4")
+                precision: most_at_once(model.config, precision, length, gpu, machine.count) for precision in SERVED
             }
             for gpu in GPUS.values()
         },
@@ -113,15 +114,15 @@ def _show(model: "Description", machine: "Machine", length: int, batch: int, nee
     )
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     gpus = "GPU" if machine.count == 1 else f"{machine.count} ×"
-    for heading in (gpus, "answers at once\nbf16", "answers at once\n4-bit", "tokens/s of one\nbf16, at most"):
+    for heading in (gpus, *(f"answers at once\n{precision}" for precision in SERVED), "tokens/s of one\nbf16, at most"):
         table.add_column(heading, justify="left" if heading == gpus else "right")
     for gpu in GPUS.values():
-        most = [most_at_once(model.config, precision, length, gpu, machine.count) for precision in ("bf16", "nf4")]
+        most = [most_at_once(model.config, precision, length, gpu, machine.count) for precision in SERVED]
         limit = f"{gpu.bandwidth * COPY_REACH / needs['bf16'].weights:,.0f}" if most[0] else "–"
         table.add_row(gpu.title, *(f"{count:,}" if count else "–" for count in most), limit)
     console.print(table)
     console.print(
-        Text("Roslin unpacks 4-bit weights to answer: what is said of 4 bits holds for programs that do not.")
+        Text("int8 and int4 are models that `roslin quantize` has written: what they cost is in docs/quantize.md.")
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from roslin.memory.layers import NF4_UNPACKING, largest_matrix, mlp_numbers, numbers_in_layer, weight_bytes
+from roslin.memory.layers import largest_matrix, mlp_numbers, numbers_in_layer, weight_bytes
 from roslin.memory.parts import Parts
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class Answering(Parts):
     weights: int
     keys_and_values: int
     workspace: int
-    """What lives for a moment: prompts on their way through a layer, logits, a matrix unpacked from nf4."""
+    """What lives for a moment: prompts on their way through a layer, logits, a matrix unpacked from few bits for many
+    tokens on a GPU."""
 
 
 def answering(
@@ -46,7 +47,7 @@ def answering(
     share = config.shared(processes)
     size = 4 if precision == "fp32" else 2
     key_size = 4 if device == "cpu" else size  # what a CPU keeps of a model in bf16 is in fp32 all the same
-    unpacking = NF4_UNPACKING * largest_matrix(share) if precision == "nf4" else 0
+    unpacking = 2 * largest_matrix(share) if precision in ("int8", "int4") and device == "cuda" else 0
     drawing = replace(share, vocab_rows=config.vocab_rows)  # one of them draws, from the whole vocabulary
     return Answering(
         weights=weight_bytes(share, precision),

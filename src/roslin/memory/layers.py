@@ -17,7 +17,10 @@ NF4_BLOCK = 64
 NF4_UNPACKING = 6
 """Bytes a number while a matrix is unpacked: itself in fp32, and codes as indices or the half-precision copy."""
 
-WEIGHT_BYTES = {"fp32": 4, "bf16": 2}
+INT4_GROUP = 64
+"""Numbers that share a scale and a shift, as `roslin quantize` cuts them by itself."""
+
+WEIGHT_BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2}
 
 
 def adapter_count(config: ModelConfig, rank: int = RANK) -> int:
@@ -51,12 +54,28 @@ def token_rows(config: ModelConfig) -> int:
     return config.vocab_rows * config.width * (1 if config.tied_head else 2)
 
 
-def weight_bytes(config: ModelConfig, precision: Precision, beside_nf4: int = 2) -> int:
-    """Bytes of all weights. Those that are not in nf4 beside weights that are take `beside_nf4` bytes a number."""
-    if precision != "nf4":
+def weight_bytes(config: ModelConfig, precision: Precision) -> int:
+    """Bytes of all weights, to answer with them."""
+    if precision in WEIGHT_BYTES:
         return config.parameter_count * WEIGHT_BYTES[precision]
+    layer = sum(_quantised_bytes(rows, columns, precision) for rows, columns in matrices(config))
+    tables = 1 if config.tied_head else 2
+    plain = config.parameter_count - config.layers * block_numbers(config) - token_rows(config)
+    tokens = tables * _quantised_bytes(config.vocab_rows, config.width, "int8")
+    return config.layers * layer + tokens + WEIGHT_BYTES["bf16"] * plain
+
+
+def _quantised_bytes(rows: int, columns: int, precision: Precision) -> int:
+    """Codes, and an fp32 scale for each row in 8 bits or an fp16 scale and shift for each group in 4."""
+    if precision == "int8":
+        return rows * (columns + 4)
+    return rows * (-(-columns // 2) + 4 * -(-columns // INT4_GROUP))
+
+
+def nf4_bytes(config: ModelConfig, beside: int = 2) -> int:
+    """Bytes of all weights with the layers' matrices in nf4; the others take `beside` bytes a number."""
     packed = config.layers * block_numbers(config)
-    return packed // 2 + packed // NF4_BLOCK * 4 + beside_nf4 * (config.parameter_count - packed)
+    return packed // 2 + packed // NF4_BLOCK * 4 + beside * (config.parameter_count - packed)
 
 
 def largest_matrix(config: ModelConfig) -> int:

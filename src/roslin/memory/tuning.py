@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from roslin.memory import autograd, passes
-from roslin.memory.layers import RANK, adapter_count, block_numbers, matrices, token_rows, weight_bytes
+from roslin.memory.layers import RANK, adapter_count, block_numbers, matrices, nf4_bytes, token_rows
 from roslin.memory.parts import ADAPTERS, IN_HALVES, Parts
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def tuning(
 
 def _weights(config: ModelConfig, method: Method, settings: Settings) -> int:
     if method == "qlora":
-        return weight_bytes(config, "nf4", pass_bytes(method, settings))
+        return nf4_bytes(config, pass_bytes(method, settings))
     return pass_bytes(method, settings) * config.parameter_count
 
 
