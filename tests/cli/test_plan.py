@@ -1,8 +1,8 @@
 """`roslin plan` as people and scripts run it."""
 
 import json
-import re
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
