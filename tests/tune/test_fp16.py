@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from roslin.errors import InputError
-from roslin.tune import Callbacks, Diverged, Interrupted, Recipe, UpdateLog, fit, loop, prepare
+from roslin.tune import Callbacks, Diverged, Interrupted, Recipe, UpdateLog, fit, loop, loss_scale, prepare
 from roslin.tune.loss_scale import LEAST, STEADY, LossScale
 from roslin.tune.optimizer import MasterAdamW
 from roslin.tune.state import Progress
@@ -107,9 +107,16 @@ def test_gradients_that_are_never_finite_stop_the_run(in_fp16: Recipe, monkeypat
         return math.inf
 
     monkeypatch.setattr(MasterAdamW, "update", broken)
-    with pytest.raises(Diverged, match="a gradient is not finite"):
+    with pytest.raises(Diverged, match=r"a gradient is not finite.* and precision=fp32 does not\."):
         run(in_fp16)
     assert made == [2.0**n for n in range(16, -1, -1)]
+
+
+def test_an_update_is_logged_with_the_scale_that_it_had(in_fp16: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_scale, "STEADY", 2)
+    monkeypatch.setattr(loop, "Progress", partial(Progress, loss_scale=2.0**6))
+    steps, _ = run(changed(in_fp16, epochs=0.5, warmup_updates=1))
+    assert [log.loss_scale for log in steps] == [2.0 ** (6 + done // 2) for done in range(len(steps))]
 
 
 def test_the_scale_goes_on_where_a_run_was_stopped(in_fp16: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +163,10 @@ def test_other_passes_are_not_scaled(dtype: torch.dtype) -> None:
     assert scale.value == 1.0
 
 
-def test_weights_beyond_fp16_are_refused_by_name(in_fp16: Recipe, tiny_base: Any, tmp_path: Any) -> None:
+@pytest.mark.parametrize("settings", [{}, {"adapter": {}}, {"adapter": {"quantize": "nf4"}}])
+def test_weights_beyond_fp16_are_refused_by_name(
+    in_fp16: Recipe, tiny_base: Any, tmp_path: Any, settings: dict[str, Any]
+) -> None:
     folder = tmp_path / "large"
     folder.mkdir()
     for path in tiny_base.iterdir():
@@ -165,7 +175,7 @@ def test_weights_beyond_fp16_are_refused_by_name(in_fp16: Recipe, tiny_base: Any
     name = next(name for name in weights if name.endswith("layers.1.mlp.dense_h_to_4h.weight"))
     weights[name][3, 5] = -70_000
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    large = changed(in_fp16, model=str(folder))
+    large = changed(in_fp16, model=str(folder), **settings)
     with pytest.raises(InputError, match=r"blocks.1.up.weight has weights of up to 70,000, and fp16 ends at 65,504"):
         prepare(large)
 

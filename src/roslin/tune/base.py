@@ -92,14 +92,18 @@ def to_precision(name: str, weight: Tensor, precision: torch.dtype) -> tuple[Ten
     """
     if not is_rounded(weight.dtype, precision):
         return weight.to(precision), None
-    exact = weight.float()
-    high, low = split(exact, precision)
-    if precision == torch.float16 and bool((high.isinf() & exact.isfinite()).any()):
+    if precision == torch.float16:
+        refuse_beyond_fp16(name, weight)
+    return split(weight.float(), precision)
+
+
+def refuse_beyond_fp16(name: str, weight: Tensor) -> None:
+    """Raise InputError, with the parameter's name, for weights that would be infinite in fp16."""
+    if bool((weight.half().isinf() & weight.isfinite()).any()):
         raise InputError(
-            f"{name} has weights of up to {float(exact.abs().max()):,.0f}, and fp16 ends at 65,504: "
+            f"{name} has weights of up to {float(weight.abs().max()):,.0f}, and fp16 ends at 65,504: "
             "set precision=bf16 or precision=fp32."
         )
-    return high, low
 
 
 def is_rounded(stored: torch.dtype, precision: torch.dtype) -> bool:

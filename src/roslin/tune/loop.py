@@ -151,13 +151,13 @@ class _Run:
         self._stop_if_diverged(loss, lambda: where_it_broke(self.decoder, packs, self.processes))
         if not math.isfinite(norm):
             self._diverged("a gradient is not finite")
-        self.loss_scale.held()
         progress.update += 1
         tokens = sum(len(example.ids) for example in examples)
         progress.tokens += tokens
         progress.answer_tokens += answers
         progress.seconds += time.monotonic() - started
         self._report(loss, rate, norm, len(examples), tokens)
+        self.loss_scale.held()
 
     def _step(self, packs: list[Pack], answers: int, rate: float) -> tuple[float, float]:
         """Make an update of its passes: its loss, and its gradients' norm, which if not finite has changed nothing."""
@@ -195,8 +195,9 @@ class _Run:
         self.checkpoints.drop(self.progress.update)  # the very weights that were just found bad, had they been saved
         newest = self.checkpoints.newest()
         kept = f"The last good state is {newest}." if newest else "No good checkpoint had been written yet."
+        narrow = "fp16 ends at 65,504, and precision=fp32 does not. " if self.decoder.dtype == torch.float16 else ""
         raise Diverged(
-            f"Stopped after update {self.progress.update}: {what}. {kept} A lower learning_rate (now "
+            f"Stopped after update {self.progress.update}: {what}. {kept} {narrow}A lower learning_rate (now "
             f"{self.recipe.learning_rate:g}) or a longer warmup_updates usually mends it; start over with --restart."
         )
 

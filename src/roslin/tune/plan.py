@@ -184,7 +184,8 @@ def advice(plan: TuningPlan) -> str:
             means.append("optimizer.in_backward=true with clip_norm=null (no gradients of the whole model)")
         means += ["an adapter instead of all weights (a LoRA)", "more GPUs (torchrun)", "sharding.offload=true (slow)"]
         if plan.method == "fp32":
-            means.insert(0, "precision=bf16 (or fp16, on a GPU that has no bf16)")
+            other = "" if plan.in_backward else " (or fp16, on a GPU that has no bf16)"
+            means.insert(0, f"precision=bf16{other}")
     elif plan.method == "lora":
         means.append("adapter.quantize=nf4 (QLoRA)")
     means.append("a lower max_length and row_length")

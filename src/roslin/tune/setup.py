@@ -16,7 +16,7 @@ from roslin.model.adapted import Lora, adapt, chosen_modules, quantize_blocks
 from roslin.model.adapter import is_adapter
 from roslin.records import Record
 from roslin.tokens import Example, Tokenizer
-from roslin.tune.base import Base, Vocabulary, load_base
+from roslin.tune.base import Base, Vocabulary, load_base, refuse_beyond_fp16
 from roslin.tune.course import Course
 from roslin.tune.faster import set_passes
 from roslin.tune.held_out import HeldOutSet, digest_of
@@ -255,6 +255,9 @@ def _is_quantized(recipe: Recipe) -> bool:
 
 def _adapt(recipe: Recipe, decoder: Decoder, lora: Lora, precision: torch.dtype, taught_ids: Sequence[int]) -> None:
     """Put an adapter and new rows into a decoder, whose own weights are frozen, and in 4 bits if so asked."""
+    if precision == torch.float16 != decoder.dtype:
+        for name, parameter in decoder.named_parameters():
+            refuse_beyond_fp16(name, parameter.detach())
     if _is_quantized(recipe):
         quantize_blocks(decoder, choose_device(recipe))
     decoder.to(precision)
