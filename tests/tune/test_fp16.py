@@ -19,7 +19,7 @@ from roslin.tune.state import Progress
 from run_recipes import changed
 from tiny import tiny_gptj, tiny_llama
 
-SHORT = {"epochs": 0.3, "records_per_update": 3}
+SHORT = {"epochs": 0.3, "records_per_update": 3, "held_out": {"fraction": 0.05}}
 
 
 @pytest.fixture
