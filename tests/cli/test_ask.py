@@ -69,6 +69,7 @@ def test_json_holds_all_there_is_to_know(folder: str, tmp_path: Path) -> None:
     assert {"id", "text", "logprob", "top"} == answer["logprobs"][0].keys()
 
 
+@pytest.mark.full
 def test_a_draft_is_named_as_a_model_is_and_one_of_other_tokens_is_refused(folder: str) -> None:
     plain = roslin("ask", folder, "Hi", "--seed", "4", "--max-new-tokens", "12")
     done = roslin("ask", folder, "Hi", "--seed", "4", "--max-new-tokens", "12", "--draft", folder)

@@ -29,7 +29,12 @@ GPTJ = PUBLISHED["EleutherAI/gpt-j-6B"].config
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 full_methods = pytest.mark.parametrize(
-    ("method", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+    ("method", "dtype"),
+    [
+        ("fp32", torch.float32),
+        ("bf16", torch.bfloat16),
+        pytest.param("fp16", torch.float16, marks=pytest.mark.full),  # a CPU has no fast products in it
+    ],
 )
 
 

@@ -144,7 +144,7 @@ def test_patience_keeps_the_best_weights(recipe: Recipe) -> None:
     assert [log.best for log in seen[-2:]] == [False, False]
 
 
-@pytest.mark.parametrize("passes", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("passes", ["fp32", "bf16", pytest.param("fp16", marks=pytest.mark.full)])
 @pytest.mark.parametrize("stop_after", [3, 7])
 def test_interrupted_and_resumed_is_bitwise_the_same(recipe: Recipe, passes: str, stop_after: int) -> None:
     whole = changed(recipe, precision=passes, output=recipe.output.with_name("whole"), patience=50)

@@ -39,7 +39,14 @@ def drawn(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize(("vocabulary", "rows", "spread"), [(61, 64, 1.0), (300, 304, 4.0), (300, 300, 0.1)])
+@pytest.mark.parametrize(
+    ("vocabulary", "rows", "spread"),
+    [
+        (61, 64, 1.0),
+        pytest.param(300, 304, 4.0, marks=pytest.mark.full),
+        pytest.param(300, 300, 0.1, marks=pytest.mark.full),
+    ],
+)
 def test_it_draws_what_the_sampler_draws(dtype: torch.dtype, vocabulary: int, rows: int, spread: float) -> None:
     """In blocks of fewer numbers than a row has; log-probabilities are among all rows of the head."""
     generator = torch.Generator().manual_seed(rows)
@@ -66,6 +73,7 @@ def test_the_best_alone_needs_no_keys() -> None:
     torch.testing.assert_close(logprobs, logits.log_softmax(-1).gather(-1, ids[:, None])[:, 0])
 
 
+@pytest.mark.full
 def test_draws_follow_the_probabilities() -> None:
     logits = torch.tensor([0.0, 1.0, 2.0, -3.0, float("-inf"), 0.5, 9.0, 9.0]).to(DEVICE)
     count = 400

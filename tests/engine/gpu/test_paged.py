@@ -187,7 +187,7 @@ def test_an_fp8_cache_equals_plain_torchs(heads: int, groups: int) -> None:
 
 @pytest.mark.parametrize(("heads", "groups"), [(2, 2), (2, 1), (3, 1)])
 @pytest.mark.parametrize("shares", [1, 4])
-@pytest.mark.parametrize("kept", [torch.float32, FP8])
+@pytest.mark.parametrize("kept", [torch.float32, pytest.param(FP8, marks=pytest.mark.full)])
 def test_a_beginning_that_several_share_is_read_once(
     heads: int, groups: int, shares: int, kept: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
