@@ -22,7 +22,7 @@ from roslin.engine.generation import Generation
 from roslin.engine.network import Network, SharedNetwork
 from roslin.engine.noise import step_key
 from roslin.engine.request import Completion, Event, Request
-from roslin.engine.sampler import Samplers
+from roslin.engine.sampler import Samplers, log_sums
 from roslin.engine.scheduler import PROMPT_TOKENS_BESIDE, Run, Scheduler
 from roslin.engine.speculation import speculation_for
 from roslin.engine.store import Store, lengths_matter
@@ -355,7 +355,7 @@ class Engine:
         logits_BV = logits_BV.float()
         ids_B = self._samplers.choose(running, steps, logits_BV[:, : self.vocabulary])
         self._store.resident.latest_S[slots_B] = ids_B
-        total_B1 = torch.logsumexp(logits_BV, -1, keepdim=True)
+        total_B1 = log_sums(logits_BV)[:, None]
         logprobs_B = (logits_BV.gather(-1, ids_B[:, None]) - total_B1)[:, 0]
         if not any(counts):
             return Drawn(ids_B, logprobs_B)

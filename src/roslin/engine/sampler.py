@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from roslin.engine.cpu import sampling as kernel
 from roslin.engine.cpu.sampling import CppDraw, has_kernel
 from roslin.engine.generation import Generation
 from roslin.engine.noise import exponentials, step_key
@@ -40,11 +41,11 @@ class Sampler:
 
     def choose(self, logits_BV: Tensor, streams: Sequence[int], steps: Sequence[int]) -> Tensor:
         """Ids [B] drawn from float32 logits; `streams` and `steps` say where each row stands in its random stream."""
-        if self._limited is None and self._whole is None:
-            return logits_BV.argmax(-1)
         keys = [step_key(stream, step) for stream, step in zip(streams, steps, strict=True)]
         if self._kernel is not None:
             return self._kernel(logits_BV, keys)
+        if self._limited is None and self._whole is None:
+            return logits_BV.argmax(-1)
         for group in (self._limited, self._whole):
             if group is not None and len(group.rows) == self._rows:
                 return group.choose(logits_BV, keys)
@@ -73,6 +74,14 @@ class Samplers:
     def clear(self) -> None:
         """Keep none."""
         self._kept.clear()
+
+
+def log_sums(logits_BV: Tensor) -> Tensor:
+    """The logarithm of each row's sum of exponentials, [B], of float32 logits.
+
+    On a CPU by our own kernel: torch's threads would wait awake for more work, on cores that the next pass needs.
+    """
+    return kernel.log_sums(logits_BV) if has_kernel(logits_BV.device) else logits_BV.logsumexp(-1)
 
 
 def temperature_of(sampling: Sampling) -> float:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from cpu_kernels import needs_kernels
 from roslin.engine.cpu.library import library
-from roslin.engine.cpu.matrix import PackedMatrix, Products, Source, Sum, Turning
+from roslin.engine.cpu.matrix import PackedMatrix, Products, Rows, Source, Sum, Turning
 from roslin.model.quantised import QuantisedWeight, quantise_4, quantise_8
 
 pytestmark = needs_kernels
@@ -135,3 +135,18 @@ def test_large_pages_are_asked_for_within_the_memory_given() -> None:
     memory = torch.zeros(10_000, dtype=torch.uint8)
     found.roslin_large_pages(ctypes.c_void_p(memory.data_ptr()), ctypes.c_int64(10_000))
     assert not memory.any()
+
+
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+@pytest.mark.parametrize(("rows", "width"), [(0, 40), (1, 40), (300, 200)])
+def test_rows_are_normed_by_themselves(level: int, norm: str, rows: int, width: int) -> None:
+    torch.manual_seed(width)
+    gain, shift = torch.randn(width), torch.randn(width) if norm == "layer" else None
+    x = 3 * torch.randn(rows, width + 5)[:, :width] + 1
+    found = Rows(Source(width, norm, 1e-5, gain, shift))(x)
+    exact = x.double()
+    if shift is not None:
+        expected = F.layer_norm(exact, (width,), gain.double(), shift.double(), 1e-5)
+    else:
+        expected = F.rms_norm(exact, (width,), gain.double(), 1e-5)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)

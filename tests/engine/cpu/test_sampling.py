@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from roslin.engine import Sampling
 from roslin.engine.cpu.library import library
-from roslin.engine.cpu.sampling import ALONE, CppDraw
+from roslin.engine.cpu.sampling import ALONE, CppDraw, log_sums
 from roslin.engine.noise import exponentials, step_key, stream_key
 from roslin.engine.sampler import HOTTEST, Sampler
 
@@ -128,3 +128,12 @@ def test_a_temperature_that_is_no_number_is_survived() -> None:
     logits[0, ::2] = -torch.inf
     for top_p in (0.9, 1.0):
         assert 0 <= CppDraw([torch.inf], [top_p], [0])(logits, [1]).item() < 40
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 29), (16, 8192)])
+def test_log_sums_are_torchs(shape: tuple[int, int]) -> None:
+    """By several threads too, and of rows that lie apart."""
+    logits = 5 * torch.randn(shape[0], shape[1] + 3, generator=torch.Generator().manual_seed(2))[:, : shape[1]]
+    torch.testing.assert_close(log_sums(logits), logits.logsumexp(-1), rtol=1e-6, atol=2e-6)
+    logits[0, 0] = torch.nan
+    assert log_sums(logits).isnan().tolist() == [True] + [False] * (shape[0] - 1)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from roslin.engine.cpu.many import MANY, has_fast_bfloat16, many_rows
-from roslin.engine.cpu.matrix import PackedMatrix, Products, Source, Sum, Turning
+from roslin.engine.cpu.matrix import PackedMatrix, Products, Rows, Source, Sum, Turning
 from roslin.engine.cpu.memory import Room
 from roslin.engine.heads import HeadAttention
 from roslin.model import Block
@@ -49,7 +49,7 @@ class KernelDecoder:
         """Take `decoder` apart, layer by layer, so that its weights and the packed ones are never both whole."""
         self.config: ModelConfig = decoder.config
         self._embedding = decoder.embedding
-        self._norm = decoder.norm.float()
+        self._norm = Rows(_source(self.config, decoder.norm))
         self._rotary = Rotary(self.config)
         run = _few_or_many if decoder.dtype == torch.bfloat16 and has_fast_bfloat16() else _few
         kind = _Parallel if self.config.parallel_residual else _Sequential
@@ -73,11 +73,9 @@ class KernelDecoder:
             x_ND = layer(x_ND, turns, attend)
         for last in others[-1:]:
             if places_M is not None:
-                normed_MD: Tensor = self._norm(last.at(places_M, x_ND, turns, attend))
-                return normed_MD
+                return self._norm(last.at(places_M, x_ND, turns, attend))
             x_ND = last(x_ND, turns, attend)
-        normed_ND: Tensor = self._norm(x_ND if places_M is None else x_ND[places_M])
-        return normed_ND
+        return self._norm(x_ND if places_M is None else x_ND[places_M])
 
     def _behind_first(self, layer: _Parallel | _Sequential, ids_N: Tensor, turns: Turns, attend: Attend) -> Tensor:
         """The stream behind the first layer, [N, D]; what that makes of a token by itself is made once for each id."""

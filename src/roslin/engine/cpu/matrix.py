@@ -124,6 +124,25 @@ class Source:
     gate: str | None = None
 
 
+class Rows:
+    """Rows on their way into products, by themselves: normed or gated."""
+
+    def __init__(self, source: Source) -> None:
+        """Needs the library."""
+        found = library()
+        assert found is not None
+        self._prepare, self._width = found.roslin_prepare, source.width
+        self._kept: list[Any] = []
+        self._input = _input(source, self._kept)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[N, width] in fp32, of rows in fp32 that are dense."""
+        out = torch.empty(len(x), self._width)
+        self._input.x, self._input.stride = x.data_ptr(), x.stride(0)
+        self._prepare(pointer(self._input), c_int64(len(x)), c_void_p(out.data_ptr()), torch.get_num_threads())
+        return out
+
+
 @dataclass(frozen=True)
 class Sum:
     """A matrix times one source, plus a bias, then an activation; and perhaps another matrix times another source."""
@@ -160,7 +179,7 @@ class Products:
         found = library()
         assert found is not None
         self._library, self._run = found, found.roslin_run
-        self._inputs = (_Input * len(self.sources))(*map(self._input, self.sources))
+        self._inputs = (_Input * len(self.sources))(*(_input(source, self._kept) for source in self.sources))
         self._outputs = (_Output * len(self.sums))(*map(self._output, self.sums))
         self._widths = [each.matrix.outputs for each in self.sums]
         self._turn = None
@@ -227,22 +246,24 @@ class Products:
         self._turn.cos, self._turn.sin, self._turn.stride = cos.data_ptr(), sin.data_ptr(), cos.stride(0)
         return ctypes.byref(self._turn)
 
-    def _input(self, source: Source) -> _Input:
-        norm, gate = NORMS[source.norm], ACTIVATIONS[source.gate]
-        gain, shift = self._numbers(source.gain), self._numbers(source.shift)
-        return _Input(None, gain, shift, 0, source.width, norm, gate, source.eps, 0)
-
     def _output(self, each: Sum) -> _Output:
         other = None if each.other is None else pointer(each.other.struct)
-        made = _Output(pointer(each.matrix.struct), other, self._numbers(each.bias))
+        made = _Output(pointer(each.matrix.struct), other, _numbers(each.bias, self._kept))
         made.first_input, made.second_input = each.source, each.other_source
         made.activation = ACTIVATIONS[each.activation]
         return made
 
-    def _numbers(self, tensor: Tensor | None) -> int | None:
-        """Where a vector's numbers are in fp32, for as long as this object lives."""
-        if tensor is None:
-            return None
-        kept = tensor.detach().float().contiguous()
-        self._kept.append(kept)
-        return kept.data_ptr()
+
+def _input(source: Source, kept: list[Any]) -> _Input:
+    norm, gate = NORMS[source.norm], ACTIVATIONS[source.gate]
+    gain, shift = _numbers(source.gain, kept), _numbers(source.shift, kept)
+    return _Input(None, gain, shift, 0, source.width, norm, gate, source.eps, 0)
+
+
+def _numbers(tensor: Tensor | None, kept: list[Any]) -> int | None:
+    """Where a vector's numbers are in fp32, for as long as `kept` lives."""
+    if tensor is None:
+        return None
+    kept.append(tensor.detach().float().contiguous())
+    place: int = kept[-1].data_ptr()
+    return place

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "level.h"
+#include "pool.h"
 
 namespace roslin {
 
@@ -19,3 +20,15 @@ RowFunctions row_functions() {
 }
 
 }  // namespace roslin
+
+// Rows [rows, width] as they go into products, normed or gated.
+ROSLIN_API void roslin_prepare(const roslin::Input *input, int64_t rows, float *out, int threads) {
+    using namespace roslin;
+    constexpr int64_t BY_ONE = 1 << 15;  // numbers
+    RowFunctions functions = row_functions();
+    Prepared to = {};
+    to.plain = out;
+    to.padded = input->width;
+    parallel(rows * input->width > BY_ONE ? threads : 1, rows,
+             [&](int64_t row) { functions.prepare(*input, row, to); });
+}

@@ -165,3 +165,14 @@ ROSLIN_API void roslin_draw(const float *logits, int64_t stride, int64_t rows, i
         ids[row] = drawn(functions, logits + row * stride, count, {temperatures[row], top_ps[row], top_ks[row], keys[row]});
     });
 }
+
+// The logarithm of each row's sum of exponentials, [rows].
+ROSLIN_API void roslin_log_sums(const float *logits, int64_t stride, int64_t rows, int64_t count, float *out,
+                                int threads) {
+    using namespace roslin;
+    RowFunctions functions = row_functions();
+    parallel(threads, rows, [&](int64_t row) {
+        Outlook outlook = functions.outlook(logits + row * stride, count);
+        out[row] = outlook.most + std::log(outlook.sum);
+    });
+}

@@ -17,21 +17,36 @@ EVERY_ID = 2**31
 
 
 @cache
-def _function() -> Callable[..., None] | None:
-    """Its arguments declared; None without the library."""
+def _functions() -> tuple[Callable[..., None], Callable[..., None]] | None:
+    """Draw and sum up, their arguments declared; None without the library."""
     found = library()
     if found is None:
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    draw = found.roslin_draw
+    draw, log_sums = found.roslin_draw, found.roslin_log_sums
     draw.argtypes = [pointer, *[number] * 3, *[pointer] * 5, ctypes.c_int]
-    draw.restype = None
-    return draw
+    log_sums.argtypes = [pointer, *[number] * 3, pointer, ctypes.c_int]
+    draw.restype = log_sums.restype = None
+    return draw, log_sums
 
 
 def has_kernel(device: torch.device) -> bool:
-    """Whether the kernel is there for logits on this device."""
-    return device.type == "cpu" and _function() is not None
+    """Whether the kernels are there for logits on this device."""
+    return device.type == "cpu" and _functions() is not None
+
+
+def log_sums(logits_BV: Tensor) -> Tensor:
+    """The logarithm of each row's sum of exponentials, [B], of float32 logits whose rows are dense."""
+    functions = _functions()
+    assert functions is not None
+    rows, count = logits_BV.shape
+    found_B = torch.empty(rows)
+    functions[1](logits_BV.data_ptr(), logits_BV.stride(0), rows, count, found_B.data_ptr(), _threads(logits_BV))
+    return found_B
+
+
+def _threads(logits_BV: Tensor) -> int:
+    return 1 if logits_BV.numel() < ALONE else torch.get_num_threads()
 
 
 class CppDraw:
@@ -45,13 +60,13 @@ class CppDraw:
 
     def __call__(self, logits_BV: Tensor, keys: Sequence[int]) -> Tensor:
         """Ids [B] drawn from float32 logits whose rows are dense; `keys` are those of the rows' random numbers."""
-        function = _function()
-        assert function is not None
+        functions = _functions()
+        assert functions is not None
         rows, count = logits_BV.shape
         keys_B, ids_B = torch.tensor(keys, dtype=torch.int64), torch.empty(rows, dtype=torch.int64)
-        threads = 1 if rows * count < ALONE else torch.get_num_threads()
-        function(
+        functions[0](
             logits_BV.data_ptr(), logits_BV.stride(0), rows, count, self._temperatures_B.data_ptr(),
-            self._top_ps_B.data_ptr(), self._top_ks_B.data_ptr(), keys_B.data_ptr(), ids_B.data_ptr(), threads,
+            self._top_ps_B.data_ptr(), self._top_ks_B.data_ptr(), keys_B.data_ptr(), ids_B.data_ptr(),
+            _threads(logits_BV),
         )  # fmt: skip
         return ids_B
