@@ -1,5 +1,7 @@
 """Draws against exact probabilities, with transformers' warpers as the oracle of what may be drawn."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,10 +9,20 @@ from hypothesis import strategies as st
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from roslin.engine import Sampling
+from roslin.engine import sampler as module
 from roslin.engine.noise import exponentials, mix, step_key, stream_key
 from roslin.engine.sampler import Sampler
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", params=["by the kernel, where it was built", "with tensors"], autouse=True)
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """How a CPU draws, and how a device without a kernel does."""
+    with pytest.MonkeyPatch.context() as patched:
+        if request.param == "with tensors":
+            patched.setattr(module, "has_kernel", lambda device: False)
+        yield
 
 
 def warped(logits_V: torch.Tensor, sampling: Sampling) -> torch.Tensor:

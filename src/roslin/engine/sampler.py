@@ -29,13 +29,16 @@ class Sampler:
 
     def __init__(self, samplings: Sequence[Sampling], device: torch.device) -> None:
         """Sort the rows by what they need: the best token, a draw from a nucleus, or one from the whole vocabulary."""
-        limited = [row for row, s in enumerate(samplings) if not s.greedy and (s.top_p < 1 or s.top_k > 0)]
-        whole = [row for row, s in enumerate(samplings) if not s.greedy and s.top_p == 1 and s.top_k == 0]
         self._rows = len(samplings)
         self._kernel: CppDraw | None = None
+        self._limited: _Nucleus | None = None
+        self._whole: _Whole | None = None
         if has_kernel(device):
             temperatures = [0.0 if s.greedy else temperature_of(s) for s in samplings]
             self._kernel = CppDraw(temperatures, [s.top_p for s in samplings], [s.top_k for s in samplings])
+            return
+        limited = [row for row, s in enumerate(samplings) if not s.greedy and (s.top_p < 1 or s.top_k > 0)]
+        whole = [row for row, s in enumerate(samplings) if not s.greedy and s.top_p == 1 and s.top_k == 0]
         self._limited = _Nucleus(samplings, limited, device) if limited else None
         self._whole = _Whole(samplings, whole, device) if whole else None
 

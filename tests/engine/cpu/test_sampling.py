@@ -6,14 +6,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cpu_kernels import needs_kernels
 from roslin.engine import Sampling
-from roslin.engine.cpu.library import library
 from roslin.engine.cpu.sampling import ALONE, CppDraw, log_sums
 from roslin.engine.noise import exponentials, step_key, stream_key
 from roslin.engine.sampler import HOTTEST, Sampler
 
 pytestmark = [
-    pytest.mark.skipif(library() is None, reason="the kernels were not built here"),
+    needs_kernels,
     pytest.mark.usefixtures("level"),
 ]
 

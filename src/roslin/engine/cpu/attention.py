@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from roslin.engine.blocks import BLOCK
-from roslin.engine.cpu.library import library
+from roslin.engine.cpu.library import NUMBER, POINTER, functions
 from roslin.engine.queries import Layer, Queries
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
@@ -18,17 +18,14 @@ ALONE = 2**18
 
 
 @cache
-def _functions() -> tuple[Callable[..., None], Callable[..., None]] | None:
-    """Write and attend, their arguments declared; None without the library."""
-    found = library()
-    if found is None:
-        return None
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
-    write, attend = found.roslin_paged_write, found.roslin_paged_attention
-    write.argtypes = [pointer] * 5 + [number] * 7
-    attend.argtypes = [pointer] * 7 + [number] * 8 + [ctypes.c_float, ctypes.c_int, ctypes.c_int]
-    write.restype = attend.restype = None
-    return write, attend
+def _functions() -> list[Callable[..., None]] | None:
+    """Write and attend; None without the library."""
+    return functions(
+        {
+            "roslin_paged_write": [POINTER] * 5 + [NUMBER] * 7,
+            "roslin_paged_attention": [POINTER] * 7 + [NUMBER] * 8 + [ctypes.c_float, ctypes.c_int, ctypes.c_int],
+        }
+    )
 
 
 def has_kernel(dtype: torch.dtype) -> bool:
@@ -43,9 +40,9 @@ class CppAttention:
 
     def __init__(self) -> None:
         """Raises nothing where `has_kernel` holds."""
-        functions = _functions()
-        assert functions is not None
-        self._write, self._attend = functions
+        kernels = _functions()
+        assert kernels is not None
+        self._write, self._attend = kernels
 
     def write(self, layer: Layer, k_NGK: Tensor, v_NGK: Tensor, places_N: Tensor) -> None:
         """Keep keys and values at these places."""

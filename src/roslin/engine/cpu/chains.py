@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from roslin.engine.cpu.attention import DTYPES, by_token
-from roslin.engine.cpu.library import library
+from roslin.engine.cpu.library import NUMBER, POINTER, functions
 from roslin.engine.tree import ChainAttention
 
 if TYPE_CHECKING:
@@ -24,15 +24,10 @@ RUN = 16
 
 @cache
 def _function() -> Callable[..., None] | None:
-    """The kernel, its arguments declared; None without the library."""
-    found = library()
-    if found is None:
-        return None
-    attend = found.roslin_chain_attention
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
-    attend.argtypes = [pointer] * 6 + [number] * 8 + [ctypes.c_float, ctypes.c_int, ctypes.c_int]
-    attend.restype = None
-    return attend
+    """The kernel; None without the library."""
+    how = [POINTER] * 6 + [NUMBER] * 8 + [ctypes.c_float, ctypes.c_int, ctypes.c_int]
+    kernels = functions({"roslin_chain_attention": how})
+    return kernels[0] if kernels else None
 
 
 def attention_by_chains(

@@ -8,8 +8,13 @@ import ctypes
 import os
 import sys
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+POINTER, NUMBER = ctypes.c_void_p, ctypes.c_int64
+"""What most arguments of the library's functions are."""
 
 SWITCH = "ROSLIN_CPU_KERNELS"
 """The environment variable that, set to 0, leaves the library out: torch's own kernels are used then."""
@@ -41,6 +46,19 @@ def library() -> ctypes.CDLL | None:
             stacklevel=2,
         )
         return None
+
+
+def functions(arguments: Mapping[str, Sequence[Any]]) -> list[Callable[..., None]] | None:
+    """Functions of the library that give nothing back, by name, with `arguments` declared; None without the library."""
+    found = library()
+    if found is None:
+        return None
+    declared = []
+    for name, types in arguments.items():
+        function = getattr(found, name)
+        function.argtypes, function.restype = list(types), None
+        declared.append(function)
+    return declared
 
 
 def level() -> str | None:

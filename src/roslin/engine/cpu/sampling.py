@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from roslin.engine.cpu.library import library
+from roslin.engine.cpu.library import NUMBER, POINTER, functions
 
 ALONE = 2**15
 """Logits that one thread draws from in about 50 microseconds: less is not worth waking another one."""
@@ -17,17 +17,14 @@ EVERY_ID = 2**31
 
 
 @cache
-def _functions() -> tuple[Callable[..., None], Callable[..., None]] | None:
-    """Draw and sum up, their arguments declared; None without the library."""
-    found = library()
-    if found is None:
-        return None
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
-    draw, log_sums = found.roslin_draw, found.roslin_log_sums
-    draw.argtypes = [pointer, *[number] * 3, *[pointer] * 5, ctypes.c_int]
-    log_sums.argtypes = [pointer, *[number] * 3, pointer, ctypes.c_int]
-    draw.restype = log_sums.restype = None
-    return draw, log_sums
+def _functions() -> list[Callable[..., None]] | None:
+    """Draw and sum up; None without the library."""
+    return functions(
+        {
+            "roslin_draw": [POINTER, *[NUMBER] * 3, *[POINTER] * 5, ctypes.c_int],
+            "roslin_log_sums": [POINTER, *[NUMBER] * 3, POINTER, ctypes.c_int],
+        }
+    )
 
 
 def has_kernel(device: torch.device) -> bool:
@@ -37,11 +34,11 @@ def has_kernel(device: torch.device) -> bool:
 
 def log_sums(logits_BV: Tensor) -> Tensor:
     """The logarithm of each row's sum of exponentials, [B], of float32 logits whose rows are dense."""
-    functions = _functions()
-    assert functions is not None
+    kernels = _functions()
+    assert kernels is not None
     rows, count = logits_BV.shape
     found_B = torch.empty(rows)
-    functions[1](logits_BV.data_ptr(), logits_BV.stride(0), rows, count, found_B.data_ptr(), _threads(logits_BV))
+    kernels[1](logits_BV.data_ptr(), logits_BV.stride(0), rows, count, found_B.data_ptr(), _threads(logits_BV))
     return found_B
 
 
@@ -60,11 +57,11 @@ class CppDraw:
 
     def __call__(self, logits_BV: Tensor, keys: Sequence[int]) -> Tensor:
         """Ids [B] drawn from float32 logits whose rows are dense; `keys` are those of the rows' random numbers."""
-        functions = _functions()
-        assert functions is not None
+        kernels = _functions()
+        assert kernels is not None
         rows, count = logits_BV.shape
         keys_B, ids_B = torch.tensor(keys, dtype=torch.int64), torch.empty(rows, dtype=torch.int64)
-        functions[0](
+        kernels[0](
             logits_BV.data_ptr(), logits_BV.stride(0), rows, count, self._temperatures_B.data_ptr(),
             self._top_ps_B.data_ptr(), self._top_ks_B.data_ptr(), keys_B.data_ptr(), ids_B.data_ptr(),
             _threads(logits_BV),

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -146,9 +146,9 @@ class Team:
 
     def collected(self, value: T) -> list[T]:
         """Every process's value, in the order of ranks."""
-        values: list[T | None] = [None] * dist.get_world_size()
+        values: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(values, value, group=self._group)
-        return values  # type: ignore[return-value]
+        return values
 
     def dismiss(self) -> None:
         """Of the first process: let the others go."""
