@@ -69,18 +69,24 @@ def test_keys_and_values_are_those_of_the_cache(
 
 @pytest.mark.parametrize("family", ["gpt_neox", "gptj", "llama"])
 @pytest.mark.parametrize(("batch", "prompt"), [(1, 300), (8, 60), (8, 4)])
+@pytest.mark.parametrize("with_tensors", [False, True])
 def test_the_peak_of_answering(
-    family: str, batch: int, prompt: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, batch: int, prompt: int, with_tensors: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Drawn so warm that the nucleus is nearly the whole vocabulary, with tensors, as on a GPU."""
-    monkeypatch.setattr(sampler, "has_kernel", lambda device: False)
+    """Drawn so warm that the nucleus is nearly the whole vocabulary: by a CPU's kernel, or with tensors as on a GPU."""
+    if with_tensors:
+        monkeypatch.setattr(sampler, "has_kernel", lambda device: False)
     config = scaled(family, layers=2, vocab_rows=8192)
     tokens = batch * blocks_for(prompt + 3) * BLOCK
     engine = Engine(FusedDecoder(Decoder(config)), 8192, max_batch=batch, cache_tokens=tokens)
     requests = [Request(range(n, n + prompt), 3, Sampling(temperature=100.0)) for n in range(batch)]
     predicted = answering(config, "fp32", prompt + 3, batch, "cpu")
     peak = peak_of(lambda: engine.run(requests), tmp_path)
-    assert predicted.keys_and_values + predicted.workspace == pytest.approx(peak, rel=0.1)
+    total = predicted.keys_and_values + predicted.workspace
+    if with_tensors or prompt > 4:
+        assert total == pytest.approx(peak, rel=0.1)
+    else:  # the kernel takes next to nothing, and prompts are reckoned as long as they may become
+        assert total / 2 < peak < total
 
 
 def test_constants_are_those_of_the_rooms_above() -> None:

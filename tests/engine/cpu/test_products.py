@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from cpu_kernels import needs_kernels
 from roslin.engine.cpu.library import library
-from roslin.engine.cpu.matrix import PackedMatrix, Products, Rows, Source, Sum, Turning
+from roslin.engine.cpu.matrix import PackedMatrix, Preparation, Products, Source, Sum, Turning
 from roslin.model.quantised import QuantisedWeight, quantise_4, quantise_8
 
 pytestmark = needs_kernels
@@ -143,7 +143,7 @@ def test_rows_are_normed_by_themselves(level: int, norm: str, rows: int, width: 
     torch.manual_seed(width)
     gain, shift = torch.randn(width), torch.randn(width) if norm == "layer" else None
     x = 3 * torch.randn(rows, width + 5)[:, :width] + 1
-    found = Rows(Source(width, norm, 1e-5, gain, shift))(x)
+    found = Preparation(Source(width, norm, 1e-5, gain, shift))(x)
     exact = x.double()
     if shift is not None:
         expected = F.layer_norm(exact, (width,), gain.double(), shift.double(), 1e-5)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from roslin.engine.cpu.many import MANY, has_fast_bfloat16, many_rows
-from roslin.engine.cpu.matrix import PackedMatrix, Products, Rows, Source, Sum, Turning
+from roslin.engine.cpu.matrix import PackedMatrix, Preparation, Products, Source, Sum, Turning
 from roslin.engine.cpu.memory import Room
 from roslin.engine.heads import HeadAttention
 from roslin.model import Block
@@ -49,7 +49,7 @@ class KernelDecoder:
         """Take `decoder` apart, layer by layer, so that its weights and the packed ones are never both whole."""
         self.config: ModelConfig = decoder.config
         self._embedding = decoder.embedding
-        self._norm = Rows(_source(self.config, decoder.norm))
+        self._norm = Preparation(_source(self.config, decoder.norm))
         self._rotary = Rotary(self.config)
         run = _few_or_many if decoder.dtype == torch.bfloat16 and has_fast_bfloat16() else _few
         kind = _Parallel if self.config.parallel_residual else _Sequential

@@ -124,7 +124,7 @@ class Source:
     gate: str | None = None
 
 
-class Rows:
+class Preparation:
     """Rows on their way into products, by themselves: normed or gated."""
 
     def __init__(self, source: Source) -> None:
