@@ -3,7 +3,8 @@
 #include "level.h"
 #include "matrix.h"
 
-#if defined(ROSLIN_ARM)
+// Clang before version 16 has the dot product's functions only where it builds for processors that all have them.
+#if defined(ROSLIN_ARM) && (!defined(__clang__) || __clang_major__ >= 16 || defined(__ARM_FEATURE_DOTPROD))
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
