@@ -48,7 +48,7 @@ def test_an_engine_with_kernels_and_graphs_answers_as_the_plain_one(family: str,
             assert (one.ids, one.finish_reason) == (other.ids, other.finish_reason)
             assert one.logprobs == pytest.approx(other.logprobs, rel=1e-5, abs=1e-4)
     assert engine.occupancy.held == 0
-    assert (engine._graphs is not None) == graphs
+    assert (engine._passes._graphs is not None) == graphs
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "qwen2"])

@@ -6,45 +6,23 @@ It is not made for several threads: whoever owns it calls it from one.
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from roslin.engine.blocks import BLOCK, blocks_for
 from roslin.engine.cache import check_kept
 from roslin.engine.capacity import Capacity, Occupancy, capacity
-from roslin.engine.drawn import Drawn
 from roslin.engine.generation import Generation
 from roslin.engine.network import Network, SharedNetwork
-from roslin.engine.noise import step_key
+from roslin.engine.passes import Pass, Passes
 from roslin.engine.request import Completion, Event, Request
-from roslin.engine.sampler import Samplers, log_sums
-from roslin.engine.scheduler import PROMPT_TOKENS_BESIDE, Run, Scheduler
+from roslin.engine.scheduler import PROMPT_TOKENS_BESIDE, Scheduler
 from roslin.engine.speculation import speculation_for
 from roslin.engine.store import Store, lengths_matter
 from roslin.engine.streams import has_kernels
 from roslin.errors import InputError, MachineError, out_of_memory
-from roslin.model.finite import find_fault, not_finite, watched_hidden
-
-if TYPE_CHECKING:
-    from roslin.engine.graphs import Graphs
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """One pass of the decoder, done or on its way, and what is drawn after it."""
-
-    runs: Sequence[Run]
-    drawn: Drawn | None
-
-    @property
-    def guesses(self) -> bool:
-        """Whether it computes any guessed token."""
-        return any(run.proposed for run in self.runs)
+from roslin.model.finite import find_fault, not_finite
 
 
 class Engine:
@@ -108,10 +86,7 @@ class Engine:
         self._speculation = speculation_for(decoder, draft, vocabulary, max_batch, speculate=speculate)
         self.draft = self._speculation.draft if self._speculation else None
         """The draft model with its own cache, where it is asked."""
-        self._samplers = Samplers()
-        self._on_its_way: _Pass | None = None
-        self._graphs: tuple[int, Graphs] | None = None
-        """Beside the number of blocks that the cache had, which has not moved while it has as many."""
+        self._on_its_way: Pass | None = None
         self._next_number = 0
         self._begin()
 
@@ -195,66 +170,26 @@ class Engine:
         if self._ahead and not self._must_be_read_first(current):
             self._on_its_way = self._launch()
         news = self._settle(current)
-        # What a step takes is what a pass takes, if it has begun and read one.
-        if begun == (self._on_its_way is not None) == (self._ahead and not current.guesses):
-            self._measure(current, time.perf_counter() - started)
+        if self._speculation is not None:
+            # What a step takes is what a pass takes, if it has begun and read one.
+            begins = self._on_its_way is not None
+            whole = begun == begins == (self._ahead and not current.guesses)
+            seconds = time.perf_counter() - started
+            self._speculation.saw(current.runs, seconds, whole=whole, resumed=begins and not begun)
         return news
 
-    def _must_be_read_first(self, current: _Pass) -> bool:
+    def _must_be_read_first(self, current: Pass) -> bool:
         """Whether the next pass depends on what comes of this one: somebody may have to give way, or guesses pay."""
         if self._scheduler.may_be_short or current.guesses:
             return True
         return self._speculation is not None and any(self._speculation.counts(self._scheduler.running))
 
-    def _measure(self, done: _Pass, seconds: float) -> None:
-        if self._speculation is not None and all(run.draws == run.stop - run.start for run in done.runs):
-            self._speculation.costs.saw(sum(run.draws for run in done.runs), seconds)
-
-    def _launch(self) -> _Pass | None:
+    def _launch(self) -> Pass | None:
         """Begin the next pass, if there is anything to be computed."""
         runs = self._scheduler.plan()
-        if not runs:
-            return None
-        if self._with_graphs and all(run.generation.resident and not run.proposed for run in runs):
-            drawn: Drawn | None = self._replayed(runs)
-        else:
-            if any(run.stop - run.start > 1 for run in runs):
-                runs.sort(key=lambda run: run.stop - run.start)
-            stream = self._store.streams.of(runs)
-            hidden_ND = watched_hidden(self.decoder, stream.ids_N, stream.positions_N, stream.attend)
-            drawn = None
-            if any(run.draws for run in runs):
-                logits_BV = self.decoder.logits(hidden_ND[stream.lasts_B])
-                drawn = self._draw(runs, logits_BV, stream.slots_B)
-        for run in runs:
-            if run.draws:
-                run.generation.pending += 1
-                run.generation.resident = True
-        return _Pass(runs, drawn)
+        return self._passes.begin(runs) if runs else None
 
-    def _replayed(self, runs: Sequence[Run]) -> Drawn:
-        """What is drawn after a pass in which everybody computes the token that stands in its slot on the device."""
-        slots, positions = [run.generation.slot or 0 for run in runs], [run.start for run in runs]
-        self._store.resident.update()
-        graphs = self._captured_graphs()
-        drawing = [run.generation for run in runs]
-        if not any(one.request.top_logprobs for one in drawing):
-            keys = [step_key(one.stream, one.drawn + one.pending) for one in drawing]
-            return Drawn(*graphs.drawn(slots, positions, [one.request.sampling for one in drawing], keys))
-        slots_B = self._store.resident.sent(np.array(slots))
-        return self._draw(runs, graphs.logits(slots, positions), slots_B)
-
-    def _captured_graphs(self) -> "Graphs":
-        if self._graphs is None or self._graphs[0] != self._store.cache.blocks:
-            from roslin.engine.graphs import Graphs
-
-            capture = self.decoder.device.type == "cuda"
-            cache, resident = self._store.cache, self._store.resident
-            made = Graphs(self.decoder, cache, resident, self.vocabulary, self._max_batch, capture=capture)
-            self._graphs = cache.blocks, made
-        return self._graphs[1]
-
-    def _settle(self, done: _Pass) -> list[Event]:
+    def _settle(self, done: Pass) -> list[Event]:
         """The news of a pass. Of those who have ended since it began, nothing more is heard."""
         if done.drawn is None:
             return []
@@ -278,7 +213,7 @@ class Engine:
                 self._scheduler.remove(generation)
         return events
 
-    def _fault(self, done: _Pass) -> MachineError:
+    def _fault(self, done: Pass) -> MachineError:
         """Where a pass went wrong, found by running it again."""
         stream = self._store.streams.of([run for run in done.runs if run.generation.completion is None])
         what = stream.ids_N, stream.positions_N, stream.attend
@@ -317,9 +252,10 @@ class Engine:
             blocks = capacity(config, dtype, device, self._max_batch, drafting, self._cache_dtype).blocks
         else:
             blocks = self._cache_tokens // BLOCK
-        self._on_its_way = self._graphs = None
+        self._on_its_way = None
         kernels = has_kernels(device)
         self._store = Store(self.decoder, blocks, self._max_batch, kernels=kernels, kept=self._cache_dtype)
+        self._passes = Passes(self.decoder, self._store, self.vocabulary, kernels=kernels, graphs=self._with_graphs)
         if self.draft is not None:
             self.draft.begin(blocks, kernels=has_kernels(self.draft.device))
         beside = PROMPT_TOKENS_BESIDE.get(device.type, PROMPT_TOKENS_BESIDE["cuda"])
@@ -340,35 +276,12 @@ class Engine:
             if generation.completion is None:
                 self.cancel(generation.number)
 
-    def _draw(self, runs: Sequence[Run], logits_BV: Tensor, slots_B: Tensor) -> Drawn:
-        drawing = [(run.generation, place) for run in runs for place in range(run.draws)]
-        running, steps = [g for g, _ in drawing], [g.drawn + g.pending + place for g, place in drawing]
-        counts = [g.request.top_logprobs for g in running]
-        if has_kernels(logits_BV.device) and not any(counts):
-            from roslin.engine.gpu.choice import chosen
-
-            keys = [step_key(g.stream, step) for g, step in zip(running, steps, strict=True)]
-            samplings, sent = [g.request.sampling for g in running], self._store.resident.sent
-            ids_B, logprobs_B = chosen(logits_BV, self.vocabulary, samplings, keys, sent)
-            self._store.resident.latest_S[slots_B] = ids_B
-            return Drawn(ids_B, logprobs_B)
-        logits_BV = logits_BV.float()
-        ids_B = self._samplers.choose(running, steps, logits_BV[:, : self.vocabulary])
-        self._store.resident.latest_S[slots_B] = ids_B
-        total_B1 = log_sums(logits_BV)[:, None]
-        logprobs_B = (logits_BV.gather(-1, ids_B[:, None]) - total_B1)[:, 0]
-        if not any(counts):
-            return Drawn(ids_B, logprobs_B)
-        best_BK, best_ids_BK = logits_BV[:, : self.vocabulary].topk(max(counts))
-        return Drawn(ids_B, logprobs_B, (best_ids_BK, best_BK - total_B1), counts)
-
     def _drop_all(self) -> None:
         """Cancel everything and forget the cache, whose NaN would outlive the one that wrote them."""
         # All is made anew: a Ctrl-C may have come amid a change.
         for generation in self._scheduler.all():
             if generation.completion is None:
                 generation.end("cancelled")
-        self._samplers.clear()
         limit = self._store.pool.limit
         self._begin()
         self._store.pool.limit = limit

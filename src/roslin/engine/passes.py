@@ -1,0 +1,109 @@
+"""Passes of the decoder over its store: what is computed, and what is drawn after it, without a word to the host."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from roslin.engine.drawn import Drawn
+from roslin.engine.network import Network
+from roslin.engine.noise import step_key
+from roslin.engine.sampler import Samplers, log_sums
+from roslin.engine.scheduler import Run
+from roslin.engine.store import Store
+from roslin.model.finite import watched_hidden
+
+if TYPE_CHECKING:
+    from roslin.engine.graphs import Graphs
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of the decoder, done or on its way, and what is drawn after it."""
+
+    runs: Sequence[Run]
+    drawn: Drawn | None
+
+    @property
+    def guesses(self) -> bool:
+        """Whether it computes any guessed token."""
+        return any(run.proposed for run in self.runs)
+
+
+class Passes:
+    """Begins passes, each of which may begin before the tokens of the one before are read."""
+
+    def __init__(self, network: Network, store: Store, vocabulary: int, *, kernels: bool, graphs: bool) -> None:
+        """Ids at or above `vocabulary` are never drawn. `kernels`: by Triton's. `graphs`: see `Engine`."""
+        self._network, self._store, self._vocabulary = network, store, vocabulary
+        self._kernels, self._with_graphs = kernels, graphs
+        self._samplers = Samplers()
+        self._graphs: tuple[int, Graphs] | None = None
+        """Beside the number of blocks that the cache had, which has not moved while it has as many."""
+
+    def begin(self, runs: list[Run]) -> Pass:
+        """Begin the pass that computes these runs, in order of their lengths where these differ."""
+        if self._with_graphs and all(run.generation.resident and not run.proposed for run in runs):
+            drawn: Drawn | None = self._replayed(runs)
+        else:
+            drawn = self._computed(runs)
+        for run in runs:
+            if run.draws:
+                run.generation.pending += 1
+                run.generation.resident = True
+        return Pass(runs, drawn)
+
+    def _computed(self, runs: list[Run]) -> Drawn | None:
+        if any(run.stop - run.start > 1 for run in runs):
+            runs.sort(key=lambda run: run.stop - run.start)
+        stream = self._store.streams.of(runs)
+        hidden_ND = watched_hidden(self._network, stream.ids_N, stream.positions_N, stream.attend)
+        if not any(run.draws for run in runs):
+            return None
+        return self._draw(runs, self._network.logits(hidden_ND[stream.lasts_B]), stream.slots_B)
+
+    def _replayed(self, runs: Sequence[Run]) -> Drawn:
+        """What is drawn after a pass in which everybody computes the token that stands in its slot on the device."""
+        slots, positions = [run.generation.slot or 0 for run in runs], [run.start for run in runs]
+        self._store.resident.update()
+        graphs = self._captured()
+        drawing = [run.generation for run in runs]
+        if not any(one.request.top_logprobs for one in drawing):
+            keys = [step_key(one.stream, one.drawn + one.pending) for one in drawing]
+            return Drawn(*graphs.drawn(slots, positions, [one.request.sampling for one in drawing], keys))
+        slots_B = self._store.resident.sent(np.array(slots))
+        return self._draw(runs, graphs.logits(slots, positions), slots_B)
+
+    def _captured(self) -> "Graphs":
+        if self._graphs is None or self._graphs[0] != self._store.cache.blocks:
+            from roslin.engine.graphs import Graphs
+
+            capture = self._network.device.type == "cuda"
+            cache, resident = self._store.cache, self._store.resident
+            made = Graphs(self._network, cache, resident, self._vocabulary, resident.spare, capture=capture)
+            self._graphs = cache.blocks, made
+        return self._graphs[1]
+
+    def _draw(self, runs: Sequence[Run], logits_BV: Tensor, slots_B: Tensor) -> Drawn:
+        drawing = [(run.generation, place) for run in runs for place in range(run.draws)]
+        running, steps = [g for g, _ in drawing], [g.drawn + g.pending + place for g, place in drawing]
+        counts = [g.request.top_logprobs for g in running]
+        if self._kernels and not any(counts):
+            from roslin.engine.gpu.choice import chosen
+
+            keys = [step_key(g.stream, step) for g, step in zip(running, steps, strict=True)]
+            samplings, sent = [g.request.sampling for g in running], self._store.resident.sent
+            ids_B, logprobs_B = chosen(logits_BV, self._vocabulary, samplings, keys, sent)
+            self._store.resident.latest_S[slots_B] = ids_B
+            return Drawn(ids_B, logprobs_B)
+        logits_BV = logits_BV.float()
+        ids_B = self._samplers.choose(running, steps, logits_BV[:, : self._vocabulary])
+        self._store.resident.latest_S[slots_B] = ids_B
+        total_B1 = log_sums(logits_BV)[:, None]
+        logprobs_B = (logits_BV.gather(-1, ids_B[:, None]) - total_B1)[:, 0]
+        if not any(counts):
+            return Drawn(ids_B, logprobs_B)
+        best_BK, best_ids_BK = logits_BV[:, : self._vocabulary].topk(max(counts))
+        return Drawn(ids_B, logprobs_B, (best_ids_BK, best_BK - total_B1), counts)
