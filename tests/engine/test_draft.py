@@ -12,7 +12,8 @@ from torch import Tensor
 
 from guessing import answering, assert_same, measured, nearly, random_request
 from roslin.engine import GREEDY, Engine, Network, Request, Sampling, fuse
-from roslin.engine.draft import Draft, Success
+from roslin.engine.draft import Draft
+from roslin.engine.expectations import Success
 from roslin.engine.speculation import MOST, Speculation
 from roslin.errors import InputError
 from roslin.model import Attend, Decoder, scaled

@@ -197,15 +197,36 @@ def test_a_guess_ends_before_a_stop_token_and_before_the_last_token_asked_for() 
     assert not speculation.propose([last])
 
 
-def test_costs_are_hoped_low_until_measured_and_hoped_again_when_they_are_old() -> None:
+def test_costs_are_hoped_low_until_measured_and_hoped_again_once_when_they_are_old() -> None:
     costs = PassCosts()
     assert costs.of(4, 1) == float("inf")
-    for _ in range(3):
+    for _ in range(2):
         costs.saw(1, 1.0)
     assert 1 < costs.of(4, 1) < 1.2
-    for seconds in (9.0, 3.0, 4.0):
+    costs.saw(4, 9.0)  # the first one may have had to take memory
+    assert 1 < costs.of(4, 1) < 1.2
+    found = []
+    for seconds in (3.0, 4.0, 4.5, 50.0):
         costs.saw(4, seconds)
-    assert costs.of(4, 1) == 3.0
+        found.append(costs.of(4, 1))
+    assert found == [3.0, 4.0, 4.25, 4.5]
     for _ in range(501):
         costs.saw(1, 1.0)
     assert 1 < costs.of(4, 1) < 1.2
+    costs.saw(4, 5.0)
+    assert costs.of(4, 1) == 3.0
+
+
+def test_more_tokens_are_not_hoped_to_cost_less_than_fewer_do() -> None:
+    costs = measured({1: 1.0, 2: 2.0})
+    assert costs.of(4, 1) == costs.of(16, 1) == 2.0
+
+
+def test_what_others_are_compared_with_is_measured_again_after_a_while() -> None:
+    costs = measured({1: 1.0, 4: 2.0})
+    assert costs.fresh(1)
+    for _ in range(200):
+        costs.saw(4, 2.0)
+    assert not costs.fresh(1)
+    costs.saw(1, 1.0)
+    assert costs.fresh(1)

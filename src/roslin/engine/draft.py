@@ -1,6 +1,7 @@
 """A small model of the same vocabulary that says in advance what the large one will probably say."""
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from roslin.engine.block_table import BlockTable
 from roslin.engine.costs import REMEMBERED, PassCosts
+from roslin.engine.expectations import Lasting, Success
 from roslin.engine.generation import Generation
 from roslin.engine.network import Network
 from roslin.engine.sampler import Samplers
@@ -17,35 +19,18 @@ from roslin.engine.scheduler import PROMPT_TOKENS_BESIDE, Run
 from roslin.engine.store import Store
 from roslin.memory import token_bytes
 
+_UNDRAWN = 0
+"""The number under which passes that draw nothing are measured, of one token."""
 _HOPED = 0.7
 """Guesses that are expected to be right before any was made: small models of one family come to about this."""
 _HOPED_COST = 0.1
 """Part of a pass of the large model that one of the small is hoped to take, until that is measured."""
-_WEIGHT = 8
-"""Guesses that what is expected counts for beside those that were made."""
-_FADING = 0.98
-"""What earlier guesses count for when another one has proved right or wrong."""
 _BESIDE = 16
 """Tokens that a pass answers beside reading, at most; more are a text that is still to be read."""
-_SPREAD = 32
-"""Passes over which the time for reading a text is spread: what follows it has the use of it."""
-
-
-class Success:
-    """How often guesses were right, of which the latest count most."""
-
-    def __init__(self) -> None:
-        self._right = self._guessed = 0.0
-
-    def saw(self, *, right: int, wrong: int) -> None:
-        """So many guesses in a row were right, and then so many wrong."""
-        fading = _FADING ** (right + wrong)
-        self._right = self._right * fading + right
-        self._guessed = self._guessed * fading + right + wrong
-
-    def rate(self, expected: float) -> float:
-        """How likely a guess behind right ones is right, if that was `expected` beforehand."""
-        return (self._right + _WEIGHT * expected) / (self._guessed + _WEIGHT)
+_BULK = 64
+"""Tokens of a pass from which on it shows what reading takes, a token."""
+_GROWTH = 4
+"""How many times as long as its last piece the next piece of a text may be, until it is known what reading takes."""
 
 
 @dataclass(eq=False)
@@ -56,6 +41,8 @@ class Shadow(Generation):
     """
 
     success: Success = field(default_factory=Success)
+    began: int = 0
+    """Ids that there were when it was first followed."""
 
 
 class Draft:
@@ -65,10 +52,17 @@ class Draft:
     the same one.
     """
 
-    def __init__(self, network: Network, vocabulary: int, sequences: int) -> None:
-        """For up to `sequences`. It has no cache before `begin`."""
+    def __init__(self, network: Network, vocabulary: int, sequences: int, *, at_once: bool = False) -> None:
+        """For up to `sequences`. It has no cache before `begin`.
+
+        `at_once`: the first texts are read without first finding out, in small pieces, what that takes.
+        """
         self._network, self._vocabulary, self._sequences = network, vocabulary, sequences
         self._reads = PROMPT_TOKENS_BESIDE.get(network.device.type, PROMPT_TOKENS_BESIDE["cuda"])
+        self._at_once = at_once
+        self.tried = False
+        """Whether it has made any pass."""
+        self._lasted = Lasting()
         self._forget_worth()
 
     def begin(self, blocks: int, *, kernels: bool) -> None:
@@ -107,16 +101,21 @@ class Draft:
         return [rate ** (place + 1) for place in range(min(most, room))]
 
     def seconds(self, asking: Sequence[Generation], passes: int, one: float) -> float:
-        """What so many passes for all who ask are expected to take, if one of the large model takes `one`."""
-        # What fewer take is known to be the least.
-        known = (self.costs.seconds(count) for count in range(len(asking), 0, -1))
-        each = next(filter(None, known), _HOPED_COST * one)
-        token = self._reading or each / _BESIDE
-        unread = ((self._unread(generation), generation) for generation in asking)
-        reading = (
-            tokens * token / min(_SPREAD, _left(generation)) for tokens, generation in unread if tokens > _BESIDE
-        )
-        return passes * each + sum(reading)
+        """What so many passes for all who ask are expected to take, if one of the large model takes `one`.
+
+        And the part of reading their texts that this pass has to bear.
+        """
+        lasting = max(1.0, self._lasted.mean)
+        reading = sum(self.reading(generation, one) / min(lasting, _left(generation)) for generation in asking)
+        return passes * self._each(len(asking), one) + reading
+
+    def reading(self, generation: Generation, one: float) -> float:
+        """Seconds that reading what is unread is expected to take, if a pass of the large model takes `one`."""
+        tokens = self._unread(generation)
+        if tokens <= _BESIDE:
+            return 0.0
+        each = self._each(1, one)
+        return -(-tokens // self._reads) * each + tokens * (min(self._slopes) if self._slopes else each / _BESIDE)
 
     def rest(self) -> None:
         """It was not asked for this pass. What it cost and brought is forgotten when that was long ago."""
@@ -129,24 +128,41 @@ class Draft:
 
         None for whom its cache has no room, or as long as a long text is being read; one for all in a pass beside that.
         """
-        started, self._rested, budget = time.perf_counter(), 0, self._reads
+        started, self._rested = time.perf_counter(), 0
+        whole = budget = self._reads if self._at_once else self._piece
         runs: list[Run] = []
         for generation, count in zip(asking, counts, strict=True):
             run = self._catching_up(generation, count, budget)
             if run is not None:
                 budget -= run.stop - run.start
                 runs.append(run)
-        read = self._reads - budget
+        read = whole - budget
         reading = read > _BESIDE * len(runs)
         wanted = {g.number: 1 if reading else count for g, count in zip(asking, counts, strict=True)}
         passes = self._draw_all(sorted(runs, key=lambda run: run.stop - run.start), wanted)
-        seconds = time.perf_counter() - started
-        if passes and reading:
-            self._reading = seconds / read
-        elif passes:
-            self.costs.saw(len(runs), seconds / passes)
+        if runs:
+            self._saw(len(runs), read, passes, time.perf_counter() - started)
         shadows = [self._shadows.get(generation.number) for generation in asking]
         return [list(shadow.proposed) if shadow else [] for shadow in shadows]
+
+    def _each(self, asking: int, one: float) -> float:
+        """What one of its passes takes for so many who ask."""
+        # What fewer take is known to be the least.
+        known = (self.costs.seconds(count) for count in range(asking, 0, -1))
+        return next(filter(None, known), max(_HOPED_COST * one, self.costs.seconds(_UNDRAWN) or 0.0))
+
+    def _saw(self, runs: int, read: int, passes: int, seconds: float) -> None:
+        """It has read so many tokens of so many texts, and drawn behind them in so many passes, in all this time."""
+        if not self.tried:
+            self.tried = True
+        elif passes and read <= _BESIDE * runs:
+            self.costs.saw(runs, seconds / passes)
+        elif read >= _BULK:
+            self._slopes.append(max(0.0, seconds - self._each(runs, 0.0)) / read)
+        elif read == 1:
+            self.costs.saw(_UNDRAWN, seconds)
+        if self.costs.seconds(_UNDRAWN) is not None and read == self._piece:
+            self._piece = min(self._reads, _GROWTH * self._piece)
 
     def _draw_all(self, runs: list[Run], wanted: dict[int, int]) -> int:
         """Draw the guesses of those who have been read to their ends; in how many passes."""
@@ -161,6 +177,8 @@ class Draft:
             ends = [len(shadow.ids) + len(drawn) for shadow in going_on]
             # These begin with ids that nobody has read: they stand on the device.
             runs = [Run(shadow, end - 1, end, 1) for shadow, end in zip(going_on, ends, strict=True)]
+        if not drawn and self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # what reading takes is measured
         for drawing, ids_B in drawn:
             for shadow, id in zip(drawing, ids_B.tolist(), strict=True):
                 shadow.proposed.append(id)
@@ -200,7 +218,7 @@ class Draft:
         if shadow is not None:
             return shadow
         shadow = Shadow(generation.number, generation.request)
-        shadow.ids, shadow.stream = generation.ids, generation.stream
+        shadow.ids, shadow.stream, shadow.began = generation.ids, generation.stream, len(generation.ids)
         table = BlockTable(self._store.pool, partial(shadow.content, original=self._store.original))
         shared = table.share(len(shadow.ids) - 1)
         if not table.extend(len(shadow.ids)):
@@ -214,6 +232,7 @@ class Draft:
     def _release(self, shadow: Shadow) -> None:
         assert shadow.table is not None and shadow.slot is not None
         del self._shadows[shadow.number]
+        self._lasted.saw(len(shadow.ids) - shadow.began)
         shadow.table.release()
         self._store.slots.free(shadow.slot)
 
@@ -237,9 +256,9 @@ class Draft:
 
     def _forget_worth(self) -> None:
         self.costs, self.success = PassCosts(), Success()
-        self._reading = 0.0
-        """Seconds that the latest text took, a token; 0 until one was read."""
-        self._rested = 0
+        self._slopes: deque[float] = deque(maxlen=3)
+        """Seconds a token that reading the latest long texts took beside the pass."""
+        self._piece, self._rested = 1, 0
 
 
 def _left(generation: Generation) -> int:
