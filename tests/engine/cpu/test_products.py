@@ -9,10 +9,12 @@ from torch.nn import functional as F
 
 from cpu_kernels import needs_kernels
 from roslin.engine.cpu.library import library
+from roslin.engine.cpu.many import rounds
 from roslin.engine.cpu.matrix import PackedMatrix, Preparation, Products, Source, Sum, Turning
 from roslin.model.quantised import QuantisedWeight, quantise_4, quantise_8
 
 pytestmark = needs_kernels
+needs_rounding = pytest.mark.skipif(not rounds(), reason="this processor multiplies no numbers in bfloat16")
 
 KINDS = ["int8", "int4-32", "int4-64", "int4-128", "bfloat16", "float32"]
 
@@ -73,6 +75,45 @@ def test_a_row_is_the_same_to_the_bit_whatever_rows_and_threads_are_beside_it(le
         torch.set_num_threads(threads)
 
 
+@needs_rounding
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (16, 64), (37, 101), (130, 384), (33, 515)])
+def test_a_rounded_product_is_one_of_rows_in_bfloat16(kind: str, outputs: int, inputs: int) -> None:
+    torch.manual_seed(outputs)
+    weight, bias = weight_of(kind, outputs, inputs), torch.randn(outputs)
+    other = weight_of(kind, outputs, inputs)
+    product = Products([Source(inputs)] * 2, [Sum(PackedMatrix(weight), 0, bias, None, PackedMatrix(other), 1)])
+    one, two = (plain(each.bfloat16() if kind == "float32" else each) for each in (weight, other))
+    for rows in (1, 2, 3, 5, 8, 9, 17, 300):
+        x, y = torch.randn(rows, inputs), torch.randn(rows, inputs)
+        x[:, 0] *= 10
+        [found] = product(x, y, rounded=True)
+        x, y = x.bfloat16(), y.bfloat16()
+        error = (found.double() - F.linear(x.double(), one, bias.double()) - F.linear(y.double(), two)).abs()
+        size = x.double().abs() @ one.abs().T + y.double().abs() @ two.abs().T + 1
+        assert (error <= 2e-5 * size).all(), (error / size).max()
+
+
+@needs_rounding
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rounded_row_is_the_same_to_the_bit_whatever_rows_and_threads_are_beside_it(kind: str) -> None:
+    torch.manual_seed(1)
+    product = Products([Source(200)], [Sum(PackedMatrix(weight_of(kind, 300, 200)), 0)])
+    x = torch.randn(300, 200)
+    [together] = product(x, rounded=True)
+    for row in (0, 7, 8, 255, 256, 299):
+        assert torch.equal(product(x[row : row + 1], rounded=True)[0][0], together[row])
+    assert torch.equal(product(x[:101], rounded=True)[0], together[:101])
+
+
+def test_rows_are_not_rounded_where_that_is_not_faster(level: int) -> None:
+    found = library()
+    assert found is not None
+    torch.manual_seed(2)
+    product, x = Products([Source(50)], [Sum(PackedMatrix(torch.randn(20, 50)), 0)]), torch.randn(4, 50)
+    assert torch.equal(product(x, rounded=True)[0], product(x)[0]) != bool(found.roslin_rounds())
+
+
 @pytest.mark.parametrize("kind", ["int8", "int4-64", "float32"])
 @pytest.mark.parametrize("activation", [None, "gelu", "gelu_new", "silu"])
 def test_norms_activations_and_the_residual_are_applied(level: int, kind: str, activation: str | None) -> None:
@@ -120,11 +161,12 @@ def test_heads_turn_and_gates_are_applied(level: int, interleaved: bool) -> None
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("kind", KINDS)
-def test_numbers_that_are_none_stay_so(level: int, kind: str, bad: float) -> None:
+@pytest.mark.parametrize("rounded", [False, True])
+def test_numbers_that_are_none_stay_so(level: int, kind: str, bad: float, rounded: bool) -> None:
     product = Products([Source(70)], [Sum(PackedMatrix(weight_of(kind, 20, 70)), 0)])
     x = torch.ones(2, 70)
     x[1, 69] = bad
-    [found] = product(x)
+    [found] = product(x, rounded=rounded)
     assert found[0].isfinite().all()
     assert not found[1].isfinite().any()
 

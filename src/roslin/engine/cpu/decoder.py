@@ -10,14 +10,13 @@ whatever rows are beside it; but where the decoder computes in bfloat16, many ro
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from roslin.engine.cpu.many import MANY, has_fast_bfloat16, many_rows
+from roslin.engine.cpu.many import Run, has_fast_bfloat16, rounding, rounds
 from roslin.engine.cpu.matrix import PackedMatrix, Preparation, Products, Source, Sum, Turning
 from roslin.engine.cpu.memory import Room
 from roslin.engine.heads import HeadAttention
@@ -26,11 +25,10 @@ from roslin.model.quantised_linear import QuantisedLinear
 from roslin.model.rotary import Rotary
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from roslin.model import Attend, Decoder, ModelConfig
     from roslin.model.rotary import Turns
-
-Run = Callable[..., list[Tensor]]
-"""`Products`, or what takes its place for many rows."""
 
 REPEATED = 64
 """Tokens from which it pays to look for those that are there several times."""
@@ -51,7 +49,9 @@ class KernelDecoder:
         self._embedding = decoder.embedding
         self._norm = Preparation(_source(self.config, decoder.norm))
         self._rotary = Rotary(self.config)
-        run = _few_or_many if decoder.dtype == torch.bfloat16 and has_fast_bfloat16() else _few
+        self.rounds_many = decoder.dtype == torch.bfloat16 and (rounds() or has_fast_bfloat16())
+        """Whether many rows are rounded to bfloat16, which `logprobs` does not do."""
+        run = rounding if self.rounds_many else _as_they_are
         kind = _Parallel if self.config.parallel_residual else _Sequential
         room = Room()
         self._layers: list[_Parallel | _Sequential] = []
@@ -61,8 +61,6 @@ class KernelDecoder:
             decoder.blocks[layer] = nn.Identity()
         head = Products([Source(self.config.width)], [Sum(_packed(decoder.head, room), 0, decoder.head.bias)])
         self._head, self.logprobs = run(head), head.logprobs
-        self.rounds_many = run is _few_or_many
-        """Whether many rows are rounded to bfloat16, which `logprobs` does not do."""
 
     def hidden(self, ids_N: Tensor, positions_N: Tensor, attend: Attend, places_M: Tensor | None = None) -> Tensor:
         """The hidden states after the final norm, [N, D], or [M, D] of some places alone."""
@@ -177,16 +175,8 @@ def _attention(config: ModelConfig, block: Block) -> HeadAttention:
     return HeadAttention(config, block, turned=True)
 
 
-def _few(products: Products) -> Run:
+def _as_they_are(products: Products) -> Run:
     return products
-
-
-def _few_or_many(products: Products) -> Run:
-    def run(*rows: Tensor, residual: Tensor | None = None, turns: tuple[Tensor, Tensor] | None = None) -> list[Tensor]:
-        how = many_rows if len(rows[0]) >= MANY else Products.__call__
-        return how(products, *rows, residual=residual, turns=turns)
-
-    return run
 
 
 def _turning(config: ModelConfig) -> Turning | None:

@@ -25,6 +25,9 @@ Level level();
 #define ROSLIN_BEGIN_VNNI                                                                                     \
     _Pragma("clang attribute push(__attribute__((target(\"avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,"  \
             "avx512vnni\"))), apply_to = function)")
+#define ROSLIN_BEGIN_BF16                                                                                     \
+    _Pragma("clang attribute push(__attribute__((target(\"avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,"  \
+            "avx512vnni,avx512bf16\"))), apply_to = function)")
 #define ROSLIN_END _Pragma("clang attribute pop")
 #else
 #define ROSLIN_BEGIN_AVX2 _Pragma("GCC push_options") _Pragma("GCC target(\"avx2,fma,f16c\")")
@@ -33,6 +36,9 @@ Level level();
 #define ROSLIN_BEGIN_VNNI          \
     _Pragma("GCC push_options")    \
         _Pragma("GCC target(\"avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni\")")
+#define ROSLIN_BEGIN_BF16          \
+    _Pragma("GCC push_options")    \
+        _Pragma("GCC target(\"avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16\")")
 #define ROSLIN_END _Pragma("GCC pop_options")
 #endif
 #elif defined(__aarch64__)

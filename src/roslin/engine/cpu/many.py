@@ -1,14 +1,17 @@
-"""Products of many rows at once in bfloat16 by torch, whose kernels have matrix units (AMX) and blocking for that.
+"""Products of many rows at once, rounded to bfloat16 where they meet a matrix.
 
-A matrix is unpacked some outputs at a time into one small piece of memory, which stays in the cache: the work of that
-is spread over all the rows, and no second copy of the weights is kept.
+Our own kernels do that where the processor multiplies such numbers; where it has matrix units (AMX), or where it has
+not even the former, torch's are faster. For these a matrix is unpacked some outputs at a time into one small piece of
+memory, which stays in the cache: the work of that is spread over all the rows, and no second copy of the weights is
+kept.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from ctypes import c_int64, c_void_p
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,8 +23,13 @@ from roslin.engine.cpu.library import library
 if TYPE_CHECKING:
     from roslin.engine.cpu.matrix import PackedMatrix, Products, Source
 
+Run = Callable[..., list[Tensor]]
+"""`Products`, or what takes its place for many rows."""
+
 MANY = 32
 """Rows from which unpacking costs less than it saves."""
+SEVERAL = 9
+"""Rows from which those that meet a matrix in bfloat16 are rounded by our own kernels, which unpack nothing there."""
 PIECE = 2**20
 """Numbers of a matrix that are unpacked at once: 2 MB in bfloat16."""
 
@@ -30,6 +38,38 @@ PIECE = 2**20
 def has_fast_bfloat16() -> bool:
     """Whether torch has instructions for bfloat16 here, without which fp32 is faster."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if torch._C._has_mkldnn else False
+
+
+@cache
+def has_matrix_units() -> bool:
+    """Whether torch multiplies by a processor's matrix units here."""
+    return bool(torch.cpu._is_amx_tile_supported()) and has_fast_bfloat16()
+
+
+def rounds() -> bool:
+    """Whether our own kernels multiply numbers in bfloat16 here."""
+    found = library()
+    return found is not None and bool(found.roslin_rounds())
+
+
+def rounding(products: Products) -> Run:
+    """`products`, but that many rows at once are rounded to bfloat16, in the way that is fastest on this processor."""
+    if not rounds():
+        return partial(_by_size, few=products, least=MANY, many=partial(many_rows, products))
+    ours = partial(products, rounded=True)
+    least = MANY if any(each.matrix.quantised for each in products.sums) else SEVERAL
+    if not has_matrix_units():
+        return partial(_by_size, few=products, least=least, many=ours)
+    some = partial(_by_size, few=products, least=least, many=ours)
+    return partial(_by_size, few=some, least=MANY, many=partial(many_rows, products))
+
+
+def _by_size(
+    *rows: Tensor, few: Run, least: int, many: Run, residual: Tensor | None = None,
+    turns: tuple[Tensor, Tensor] | None = None,
+) -> list[Tensor]:  # fmt: skip
+    run = many if len(rows[0]) >= least else few
+    return run(*rows, residual=residual, turns=turns)
 
 
 def many_rows(

@@ -88,6 +88,7 @@ class PackedMatrix:
         assert kernels is not None
         threads = torch.get_num_threads()
         self.outputs, self.inputs = weight.shape
+        self.quantised = isinstance(weight, QuantisedWeight)
         self._scale: Tensor | None = None
         kind: int = weight.bits if isinstance(weight, QuantisedWeight) else KINDS[weight.dtype]
         block = (isinstance(weight, QuantisedWeight) and weight.group) or BLOCK
@@ -188,13 +189,18 @@ class Products:
             self._turn = _Turn(None, None, 0, how.heads, how.head_dim, how.dims, how.interleaved, 0)
 
     def __call__(
-        self, *rows: Tensor, residual: Tensor | None = None, turns: tuple[Tensor, Tensor] | None = None
+        self,
+        *rows: Tensor,
+        residual: Tensor | None = None,
+        turns: tuple[Tensor, Tensor] | None = None,
+        rounded: bool = False,
     ) -> list[Tensor]:
         """Each sum, [N, O] in fp32, of rows [N, I] in fp32 that are contiguous, a tensor for each source.
 
         `residual` [N, O] is added to the first sum. `turns` are the cosines and signed sines of the positions, whose
-        rows have a stride and are dense themselves.
-        """
+        rows have a stride and are dense themselves. `rounded`: rows are rounded to bfloat16 where
+        they meet a matrix, which is faster on processors that multiply such numbers and changes nothing on others.
+        """  # fmt: skip
         count = len(rows[0])
         outs = [torch.empty(count, width) for width in self._widths]
         for place, x in zip(self._inputs, rows, strict=True):
@@ -206,7 +212,7 @@ class Products:
             self._outputs[0].residual_stride = residual.stride(0)
         turn = self._turning(turns)
         done = self._run(
-            self._inputs, c_int64(len(rows)), self._outputs, c_int64(len(outs)), turn, c_int64(count),
+            self._inputs, c_int64(len(rows)), self._outputs, c_int64(len(outs)), turn, c_int64(count), int(rounded),
             torch.get_num_threads(),
         )  # fmt: skip
         if not done:

@@ -35,6 +35,7 @@ struct Work {
     int64_t input_count;
     const Output *outputs;
     int64_t output_count;
+    bool rounded;  // rows to bfloat16
     Place places[MOST_INPUTS];
 };
 
