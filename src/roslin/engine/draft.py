@@ -62,6 +62,8 @@ class Draft:
         self._at_once = at_once
         self.tried = False
         """Whether it has made any pass."""
+        self._piece = 1
+        """Tokens of a text that are read at once, at most: more and more, as it is found out what they take."""
         self._lasted = Lasting()
         self._forget_worth()
 

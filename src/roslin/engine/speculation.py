@@ -144,7 +144,8 @@ class Speculation:
         """How likely the draft model's guesses are right, for each whose text it has read, or can be let read."""
         if self.draft is None:
             return [[]] * len(running)
-        found, reading, one = [], 0.0, self.costs.seconds(len(running))
+        found: list[list[float]] = []
+        reading, one = 0.0, self.costs.seconds(len(running))
         for generation in running:
             if not self._always and one is not None:
                 cost = self.draft.reading(generation, one) / one
