@@ -11,6 +11,7 @@ from torch import Tensor
 from roslin.engine.beginnings import Shared
 from roslin.engine.cache import KVCache
 from roslin.engine.gpu.choice import choose, limits_of
+from roslin.engine.gpu.ends import begin, keep
 from roslin.engine.gpu.paged import GpuAttention, SharedPlaces, Tokens, shares
 from roslin.engine.network import Network
 from roslin.engine.request import Sampling
@@ -55,6 +56,7 @@ class Graphs:
         device, rows = resident.device, decoder.config.vocab_rows
         self._inputs = torch.zeros(INPUTS * max_batch, dtype=torch.int64, device=device)
         self._shared = self._room_for_shared(max_batch)
+        self._seen_B = torch.zeros(max_batch, dtype=torch.int64, device=device)
         self._ids_B = torch.zeros(max_batch, dtype=torch.int64, device=device)
         self._logprobs_B = torch.zeros(max_batch, device=device)
         self._logits_BV = torch.empty(max_batch, rows, device=device)
@@ -65,7 +67,8 @@ class Graphs:
         """The id that is drawn for each sequence, and its log-probability, [B] each; they hold until the next step.
 
         `keys` are those of the sequences' steps in their random streams. The latest tokens are read from their slots on
-        the device, and the new ones are left there.
+        the device, and the new ones are left there. A sequence that has ended there by itself computes nothing: what is
+        said to be drawn for it means nothing, and its latest token stays.
         """
         if all(sampling.greedy for sampling in samplings):
             self._step(slots, positions, "best")
@@ -73,10 +76,14 @@ class Graphs:
             self._step(slots, positions, "drawn", keys, limits_of(samplings))
         return self._ids_B[: len(slots)], self._logprobs_B[: len(slots)]
 
-    def logits(self, slots: Sequence[int], positions: Sequence[int]) -> Tensor:
-        """The logits of each sequence in float32, [B, V]; they hold until the next step."""
+    def logits(self, slots: Sequence[int], positions: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """The logits of each sequence in float32, [B, V], its slot, and its position (-1 where it has ended), [B] each.
+
+        They hold until the next step. What is drawn must be left to `ends.keep`.
+        """
         self._step(slots, positions, "logits")
-        return self._logits_BV[: len(slots)]
+        rows = len(slots)
+        return self._logits_BV[:rows], self._inputs[:rows], self._seen_B[:rows]
 
     def _step(
         self, slots: Sequence[int], positions: Sequence[int], end: End,
@@ -137,14 +144,14 @@ class Graphs:
 
     def _compute(self, bucket: int, end: End, shared: bool) -> None:
         slots_B, positions_B, keys_B = self._inputs[: 3 * bucket].view(3, bucket)
-        tokens = Tokens(slots_B, positions_B, bucket, None, shared=self._places(bucket) if shared else None)
+        begun = begin(self._resident, slots_B, positions_B)
+        tokens = Tokens(slots_B, begun.seen_N, bucket, None, shared=self._places(bucket) if shared else None)
         attend = GpuAttention(self._cache, self._resident.tables_SW, tokens)
-        ids_B = self._resident.latest_S[slots_B]
-        logits_BV = self._decoder.logits(self._decoder.hidden(ids_B, positions_B.clamp(min=0), attend))
+        logits_BV = self._decoder.logits(self._decoder.hidden(begun.ids_N, begun.positions_N, attend))
         if end == "logits":
-            self._logits_BV[:bucket] = logits_BV
+            self._logits_BV[:bucket], self._seen_B[:bucket] = logits_BV, begun.seen_N
             return
         limits_B4 = self._inputs[3 * bucket : INPUTS * bucket].view(torch.float32).view(bucket, 4)
         draws = None if end == "best" else (keys_B, limits_B4)
         choose(logits_BV, self._vocabulary, draws, self._ids_B[:bucket], self._logprobs_B[:bucket])
-        self._resident.latest_S[slots_B] = self._ids_B[:bucket]
+        keep(self._resident, slots_B, begun.seen_N, self._ids_B[:bucket])

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 from torch import Tensor
 
 from roslin.engine.drawn import Drawn
@@ -62,7 +61,8 @@ class Passes:
         hidden_ND = watched_hidden(self._network, stream.ids_N, stream.positions_N, stream.attend)
         if not any(run.draws for run in runs):
             return None
-        return self._draw(runs, self._network.logits(hidden_ND[stream.lasts_B]), stream.slots_B)
+        logits_BV = self._network.logits(hidden_ND[stream.lasts_B])
+        return self._draw(runs, logits_BV, stream.slots_B, stream.seen_B)
 
     def _replayed(self, runs: Sequence[Run]) -> Drawn:
         """What is drawn after a pass in which everybody computes the token that stands in its slot on the device."""
@@ -73,8 +73,7 @@ class Passes:
         if not any(one.request.top_logprobs for one in drawing):
             keys = [step_key(one.stream, one.drawn + one.pending) for one in drawing]
             return Drawn(*graphs.drawn(slots, positions, [one.request.sampling for one in drawing], keys))
-        slots_B = self._store.resident.sent(np.array(slots))
-        return self._draw(runs, graphs.logits(slots, positions), slots_B)
+        return self._draw(runs, *graphs.logits(slots, positions))
 
     def _captured(self) -> "Graphs":
         if self._graphs is None or self._graphs[0] != self._store.cache.blocks:
@@ -86,7 +85,7 @@ class Passes:
             self._graphs = cache.blocks, made
         return self._graphs[1]
 
-    def _draw(self, runs: Sequence[Run], logits_BV: Tensor, slots_B: Tensor) -> Drawn:
+    def _draw(self, runs: Sequence[Run], logits_BV: Tensor, slots_B: Tensor, seen_B: Tensor) -> Drawn:
         drawing = [(run.generation, place) for run in runs for place in range(run.draws)]
         running, steps = [g for g, _ in drawing], [g.drawn + g.pending + place for g, place in drawing]
         counts = [g.request.top_logprobs for g in running]
@@ -96,14 +95,24 @@ class Passes:
             keys = [step_key(g.stream, step) for g, step in zip(running, steps, strict=True)]
             samplings, sent = [g.request.sampling for g in running], self._store.resident.sent
             ids_B, logprobs_B = chosen(logits_BV, self._vocabulary, samplings, keys, sent)
-            self._store.resident.latest_S[slots_B] = ids_B
+            self._keep(runs, slots_B, seen_B, ids_B)
             return Drawn(ids_B, logprobs_B)
         logits_BV = logits_BV.float()
         ids_B = self._samplers.choose(running, steps, logits_BV[:, : self._vocabulary])
-        self._store.resident.latest_S[slots_B] = ids_B
+        self._keep(runs, slots_B, seen_B, ids_B)
         total_B1 = log_sums(logits_BV)[:, None]
         logprobs_B = (logits_BV.gather(-1, ids_B[:, None]) - total_B1)[:, 0]
         if not any(counts):
             return Drawn(ids_B, logprobs_B)
         best_BK, best_ids_BK = logits_BV[:, : self._vocabulary].topk(max(counts))
         return Drawn(ids_B, logprobs_B, (best_ids_BK, best_BK - total_B1), counts)
+
+    def _keep(self, runs: Sequence[Run], slots_B: Tensor, seen_B: Tensor, ids_B: Tensor) -> None:
+        """Leave the latest tokens in their slots. What is drawn behind a wrong guess must end nobody."""
+        resident = self._store.resident
+        if self._kernels and not any(run.proposed for run in runs):
+            from roslin.engine.gpu.ends import keep
+
+            keep(resident, slots_B, seen_B, ids_B)
+        else:
+            resident.latest_S[slots_B] = ids_B

@@ -11,7 +11,11 @@ from roslin.engine.slots import Slots
 
 
 class Resident:
-    """Every slot's blocks, `tables_SW` (int32), and its latest token, `latest_S` (int64).
+    """Every slot's blocks, `tables_SW` (int32), its latest token, `latest_S`, and when it ends, `ends_SX` (int64).
+
+    A sequence's first number there is the last position that it computes: that one at which it was told to end, or at
+    which it has drawn one of its stop ids, which stand behind it. So passes may begin before the host knows who ended:
+    what computes a later position is nobody's.
 
     There is one slot more than sequences can have: `spare`, which is nobody's.
     """
@@ -22,10 +26,15 @@ class Resident:
         self.device = device
         self.tables_SW = torch.zeros(self.spare + 1, width, dtype=torch.int32, device=device)
         self.latest_S = torch.zeros(self.spare + 1, dtype=torch.int64, device=device)
+        self.ends_SX = torch.full((self.spare + 1, slots.ends_SX.shape[1]), -1, dtype=torch.int64, device=device)
         self.slots = slots
 
     def update(self) -> None:
-        """Send the blocks of those slots that have new ones."""
+        """Send the blocks of those slots that have new ones, and the ends of those that have new sequences."""
+        newcomers = self.slots.newcomers()
+        if newcomers:
+            own = self.sent(np.array(newcomers))
+            self.ends_SX.index_copy_(0, own, self.sent(self.slots.ends_SX[newcomers]))
         changed, width = self.slots.changes()
         if changed:
             rows_CX = np.empty((len(changed), 1 + width), dtype=np.int32)

@@ -125,7 +125,8 @@ class Scheduler:
             table.release()
             return None
         self.running.append(self.waiting.popleft())
-        generation.table, generation.computed, generation.slot = table, shared, self._slots.take()
+        slot = self._slots.take(generation.request.most_cached - 1, generation.request.stop_ids)
+        generation.table, generation.computed, generation.slot = table, shared, slot
         return generation
 
     def _make_room(self, generation: Generation, tokens: int) -> bool:

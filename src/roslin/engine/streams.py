@@ -29,13 +29,17 @@ def has_kernels(device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class Stream:
-    """One pass. `lasts_B` are the places of the tokens after which one is drawn, `slots_B` their slots."""
+    """One pass. `lasts_B` are the places of the tokens after which one is drawn, `slots_B` their slots.
+
+    `seen_B` are their positions, by Triton's kernels -1 where a sequence has ended of which the host does not know yet.
+    """
 
     ids_N: Tensor
     positions_N: Tensor
     attend: Attend
     lasts_B: Tensor | slice
     slots_B: Tensor
+    seen_B: Tensor
 
 
 class Streams:
@@ -62,19 +66,27 @@ class Streams:
         numbers_SN[1, :total] = np.repeat(starts_R, counts) + within_N
         numbers_SN[2, :total] = np.repeat(slots_R, counts)
         ids_N, positions_N, slots_N = self._resident.sent(numbers_SN)[:, :total]
+        seen_N = positions_N
+        if self._kernels:
+            self._resident.update()
         if (numbers_SN[0] == UNREAD).any():
-            ids_N = torch.where(ids_N == UNREAD, self._resident.latest_S[slots_N], ids_N)
+            if self._kernels:
+                from roslin.engine.gpu.ends import begin
+
+                ids_N, positions_N, seen_N = begin(self._resident, slots_N, positions_N, ids_N)
+            else:
+                ids_N = torch.where(ids_N == UNREAD, self._resident.latest_S[slots_N], ids_N)
         lasts_B: Tensor | slice = slice(None)
-        slots_B = slots_N
+        slots_B, seen_B = slots_N, seen_N
         if total != sum(run.draws for run in runs):
             lasts = [range(end - run.draws, end) for run, end in zip(runs, ends_R.tolist(), strict=True)]
             lasts_B = self._resident.sent(np.array([*chain.from_iterable(lasts)], dtype=np.int64))
-            slots_B = slots_N[lasts_B]
+            slots_B, seen_B = slots_N[lasts_B], seen_N[lasts_B]
         if self._kernels:
-            attend = self._by_kernels(runs, slots_N, positions_N, counts, slots_R, starts_R, ends_R)
+            attend = self._by_kernels(runs, slots_N, seen_N, counts, slots_R, starts_R, ends_R)
         else:
             attend = self._plain(runs)
-        return Stream(ids_N, positions_N, attend, lasts_B, slots_B)
+        return Stream(ids_N, positions_N, attend, lasts_B, slots_B, seen_B)
 
     def _plain(self, runs: Sequence[Run]) -> Attend:
         spans = [
@@ -83,12 +95,11 @@ class Streams:
         return PagedAttention(self._cache, self._kernel, self._slots.rows_SW, spans)
 
     def _by_kernels(
-        self, runs: Sequence[Run], slots_N: Tensor, positions_N: Tensor, counts: npt.NDArray[np.int64],
+        self, runs: Sequence[Run], slots_N: Tensor, seen_N: Tensor, counts: npt.NDArray[np.int64],
         slots_R: npt.NDArray[np.int64], starts_R: npt.NDArray[np.int64], ends_R: npt.NDArray[np.int64],
     ) -> Attend:  # fmt: skip
         from roslin.engine.gpu.paged import RUN, GpuAttention, SharedPlaces, Tokens, shares
 
-        self._resident.update()
         alone = int((counts == 1).sum())
         runs_T4 = None
         if alone < len(runs) or not all(run.generation.resident for run in runs):
@@ -105,7 +116,7 @@ class Streams:
         if self._reach:
             prompts_R = np.array([len(run.generation.request.prompt_ids) for run in runs])
             prompts_N = self._resident.sent(np.repeat(prompts_R, counts))
-            reach_N = torch.maximum(prompts_N, positions_N + 1)
+            reach_N = torch.maximum(prompts_N, seen_N + 1)
         shared = None
         if self._beginnings is not None and alone > 1:
             found = self._beginnings.shared(slots_R[:alone].tolist(), starts_R[:alone].tolist())
@@ -113,7 +124,7 @@ class Streams:
                 commons_N, tiles_TX = (self._resident.sent(x) for x in (found.commons_N, found.tiles_TX))
                 shared = SharedPlaces(commons_N, tiles_TX, shares(alone))
         return GpuAttention(
-            self._cache, self._resident.tables_SW, Tokens(slots_N, positions_N, alone, runs_T4, reach_N, shared)
+            self._cache, self._resident.tables_SW, Tokens(slots_N, seen_N, alone, runs_T4, reach_N, shared)
         )
 
 

@@ -159,14 +159,16 @@ def test_float16_is_as_close_as_its_rounding(groups: int) -> None:
     both.compare([Span(1, 71, 72, 1), Span(2, 0, 20, 20)], fused=False, tolerance=5e-3)
 
 
-def test_nobodys_tokens_write_nothing_and_gather_zeros() -> None:
+@pytest.mark.parametrize("beside_prompts", [False, True])
+def test_nobodys_tokens_write_nothing_and_gather_zeros(beside_prompts: bool) -> None:
     torch.manual_seed(0)
     config = config_of(2, 2, 64, None, interleaved=False)
     both = Both(config, torch.float32, 2, 32)
     keys, values = (kept.clone() for kept in both.caches[1].layers[0])
     tables = torch.from_numpy(both.rows_SW).to(DEVICE)
     slots, positions = torch.zeros(2, dtype=torch.int64), torch.full((2,), -1)
-    own = Tokens(slots.to(DEVICE), positions.to(DEVICE), 2, None)
+    runs = torch.zeros(0, 4, dtype=torch.int32, device=DEVICE) if beside_prompts else None
+    own = Tokens(slots.to(DEVICE), positions.to(DEVICE), 2, runs)
     out = torch.ones(2, config.query_rows, device=DEVICE)
     qkv = torch.randn(2, config.qkv_rows, device=DEVICE)
     GpuAttention(both.caches[1], tables, own).from_qkv(0, qkv, None, out)

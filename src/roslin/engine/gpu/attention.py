@@ -313,7 +313,10 @@ def turn_and_write(
     heads: tl.constexpr, groups: tl.constexpr, head_dim: tl.constexpr, turning: tl.constexpr,
     interleaved: tl.constexpr, block_size: tl.constexpr, several: tl.constexpr, width: tl.constexpr,
 ):  # fmt: skip
-    """A token and `several` of its heads: queries, turned, go into `q`, and turned keys and values into the cache."""
+    """A token and `several` of its heads: queries, turned, go into `q`, and turned keys and values into the cache.
+
+    A token whose position is negative is nobody's: it writes nothing to the cache.
+    """
     token, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     queries: tl.constexpr = (heads + several - 1) // several
     dim_K = tl.arange(0, width)[None, :]
@@ -327,16 +330,17 @@ def turn_and_write(
     else:
         position = tl.load(positions + token).to(tl.int32)
         table = tables + tl.load(slots + token).to(tl.int64) * table_stride
-        block = tl.load(table + position // block_size).to(tl.int64)
+        block = tl.load(table + tl.maximum(position, 0) // block_size).to(tl.int64)
         head_S1 = ((part - queries) * several + tl.arange(0, several))[:, None]
         inside_SK = (head_S1 < groups) & (dim_K < head_dim)
         own_S1 = row + (heads + head_S1) * head_dim
         k_SK = turned(own_S1, dim_K, cos_row, sin_row, inside_SK, turning, interleaved)
         v_SK = tl.load(own_S1 + groups * head_dim + dim_K, mask=inside_SK, other=0.0)
+        written_SK = inside_SK & (position >= 0)
         place_SK = ((block * groups + head_S1) * block_size + position % block_size) * head_dim + dim_K
         kind: tl.constexpr = keys.dtype.element_ty
-        tl.store(keys + place_SK, _as_kept(k_SK.to(qkv.dtype.element_ty), kind), mask=inside_SK)
-        tl.store(values + place_SK, _as_kept(v_SK, kind), mask=inside_SK)
+        tl.store(keys + place_SK, _as_kept(k_SK.to(qkv.dtype.element_ty), kind), mask=written_SK)
+        tl.store(values + place_SK, _as_kept(v_SK, kind), mask=written_SK)
 
 
 @triton.jit
