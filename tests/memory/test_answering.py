@@ -1,19 +1,20 @@
 """Memory of answering by part, against what torch holds."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from allocations import bytes_of, peak_of, scaled
 from roslin import memory
-from roslin.engine import Engine, Request, sampler
+from roslin.engine import GREEDY, Engine, Request, sampler, scheduler
 from roslin.engine.blocks import BLOCK, blocks_for
-from roslin.engine.cache import KVCache
+from roslin.engine.cache import FP8, KVCache
 from roslin.engine.fused import FusedDecoder
 from roslin.engine.request import Sampling
 from roslin.engine.scheduler import PROMPT_TOKENS_PER_PASS
-from roslin.memory import Device, Precision, answering, layers
+from roslin.memory import Device, Kept, Precision, answering, cache_tokens, layers, token_bytes
 from roslin.memory.layers import nf4_bytes
 from roslin.model import Decoder
 from roslin.model.nf4 import quantize_nf4
@@ -87,6 +88,59 @@ def test_the_peak_of_answering(
         assert total == pytest.approx(peak, rel=0.1)
     else:  # the kernel takes next to nothing, and prompts are reckoned as long as they may become
         assert total / 2 < peak < total
+
+
+@pytest.mark.parametrize("cache_dtype", [None, FP8])
+def test_a_draft_has_weights_and_a_cache_of_its_own(
+    cache_dtype: torch.dtype | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By part as the engine holds them, and at the fullest moment: prompts are read when both caches are there."""
+    config = scaled("llama", layers=2, vocab_rows=8192)
+    small = scaled("gpt_neox", layers=3, width=384, heads=6, kv_heads=6, inner=1536, vocab_rows=8192)
+    batch, prompt, new = 8, 100, 12
+    tokens = batch * blocks_for(prompt + new) * BLOCK
+    caches: list[KVCache] = []
+    monkeypatch.setattr("roslin.engine.store.KVCache", lambda *what: caches.append(KVCache(*what)) or caches[-1])
+    decoder, draft = FusedDecoder(Decoder(config)), Decoder(small)
+    engine = Engine(
+        decoder, 8192, max_batch=batch, cache_tokens=tokens, cache_dtype=cache_dtype, draft=draft, speculate=True
+    )
+    requests = [[Request(range(n + m, n + m + prompt), new, GREEDY) for n in range(batch)] for m in (0, 20)]
+    predicted = answering(
+        config, "fp32", prompt + new, batch, "cpu", draft=small, cache="fp8" if cache_dtype else "auto"
+    )
+    assert predicted.draft_weights == bytes_of(list(draft.parameters()))
+    peak = peak_of(lambda: [engine.run(part) for part in requests], tmp_path)
+    held = [bytes_of([tensor for pair in cache.layers for tensor in pair]) for cache in caches]
+    assert held == [predicted.keys_and_values, predicted.draft_keys_and_values]
+    assert predicted.total - predicted.weights - predicted.draft_weights == pytest.approx(peak, rel=0.1)
+
+
+def test_a_cache_in_fp8_is_gathered_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many answers that takes more than reading a prompt does."""
+    monkeypatch.setattr(scheduler, "PROMPT_TOKENS_PER_PASS", 64)
+    monkeypatch.setitem(answering.__globals__, "PROMPT_TOKENS", 64)
+    config = scaled("gpt_neox", layers=3, width=256, heads=4, kv_heads=4, inner=1024, vocab_rows=512)
+    batch, prompt, new = 32, 2, 60
+    tokens = batch * blocks_for(prompt + new) * BLOCK
+    decoder = FusedDecoder(Decoder(config))
+    engine = Engine(decoder, 512, max_batch=batch, cache_tokens=tokens, cache_dtype=FP8, speculate=False)
+    peak = peak_of(lambda: engine.run([Request([n, n], new, GREEDY) for n in range(batch)]), tmp_path)
+    predicted = answering(config, "fp32", prompt + new, batch, "cpu", cache="fp8")
+    assert predicted.keys_and_values + predicted.workspace == pytest.approx(peak, rel=0.1)
+
+
+@pytest.mark.parametrize("cache", get_args(Kept))
+@pytest.mark.parametrize("drafted", [False, True])
+def test_a_device_that_suffices_by_the_plan_has_a_cache_for_as_many(cache: Kept, drafted: bool) -> None:
+    config, small = tiny_decoder("gpt_neox").config, tiny_decoder("llama", layers=1).config
+    draft = small if drafted else None
+    needs = answering(config, "bf16", config.positions, 7, draft=draft, cache=cache)
+    kept, beside = 1 if cache == "fp8" else 2, token_bytes(small, 2) if drafted else 0
+    for size, fits in ((int(needs.total / 0.94) + 2, True), (int(needs.total / 0.94) - 64, False)):
+        free = size - needs.weights - needs.draft_weights
+        tokens = cache_tokens(config, 2, 7, free, size, "cuda", kept=kept, beside=beside)
+        assert (tokens == 7 * 400) == fits
 
 
 def test_constants_are_those_of_the_rooms_above() -> None:

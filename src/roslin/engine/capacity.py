@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from roslin.engine.blocks import BLOCK, blocks_for
-from roslin.memory import Device, cache_tokens, token_bytes
+from roslin.memory import Device, cache_tokens
 from roslin.model import ModelConfig
 
 
@@ -60,13 +60,11 @@ def capacity(
     `dtype` is that of the weights, `kept` that of keys and values (None: the same). `beside`: bytes that another cache
     on the device needs for each of the tokens.
     """
-    kept = kept or dtype
     where: Device = "cuda" if device.type == "cuda" else "cpu"
     free, memory = free_memory(device)
-    free -= min(max_batch * config.positions * beside, free * beside // (token_bytes(config, kept.itemsize) + beside))
-    tokens = cache_tokens(config, dtype.itemsize, max_batch, free, memory, where)
-    most = max_batch * blocks_for(config.positions)
-    return Capacity(min(most, tokens // BLOCK * dtype.itemsize // kept.itemsize), config.positions)
+    size = (kept or dtype).itemsize
+    tokens = cache_tokens(config, dtype.itemsize, max_batch, free, memory, where, kept=size, beside=beside)
+    return Capacity(tokens // BLOCK, config.positions)
 
 
 def free_memory(device: torch.device) -> tuple[int, int]:

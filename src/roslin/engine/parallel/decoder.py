@@ -86,8 +86,8 @@ class ParallelDecoder:
         self._made += 1
         cache = self._caches[self._made] = ParallelCache(self, self._made, dtype)
         where: Device = "cuda" if self.device.type == "cuda" else "cpu"
-        room = cache_tokens(self.config, self.dtype.itemsize, sequences, *self._free, where)
-        return cache, min(blocks, room // BLOCK * self.dtype.itemsize // dtype.itemsize)
+        room = cache_tokens(self.config, self.dtype.itemsize, sequences, *self._free, where, kept=dtype.itemsize)
+        return cache, min(blocks, room // BLOCK)
 
     def provide(self, cache: "ParallelCache", blocks: int) -> bool:
         """Have so many blocks of a cache in every process; False where one of them has no memory."""
