@@ -106,6 +106,30 @@ def test_answering_that_would_fit_in_4_bits_alone_does_not_fit_as_it_is() -> Non
     assert "roslin quantize" in words
 
 
+def test_answering_with_a_draft_model_and_keys_in_fp8() -> None:
+    model, draft = "databricks/dolly-v2-12b", "databricks/dolly-v2-3b"
+    asked = [model, "--serve", "--gpu", "h100", "--batch", "40"]
+    plain, drafted = (
+        json.loads(planned(*asked, *more, "--json").stdout) for more in ([], ["--draft", draft, "--cache", "fp8"])
+    )
+    assert (plain["draft"], plain["cache"], drafted["draft"], drafted["cache"]) == (None, "auto", draft, "fp8")
+    one, other = (found["answering"]["bf16"] for found in (plain, drafted))
+    assert other["keys_and_values"] == one["keys_and_values"] / 2
+    assert other["draft_weights"] == 2 * PUBLISHED[draft].config.parameter_count
+    # 15 of the 40, in 32 layers of 2,560 keys and as many values, of two bytes.
+    assert other["draft_keys_and_values"] == 15 * 2048 * 32 * 2 * 2560 * 2
+    assert one["fits"] is False and other["fits"] is True
+    assert one["cache_tokens"] < 40 * 2048 == other["cache_tokens"]
+    most = [found["most_answers_at_once"] for found in (plain, drafted)]
+    assert most[0]["h100"]["bf16"] < most[1]["h100"]["bf16"]
+    assert most[0]["a100"]["bf16"] > 0 == most[1]["a100"]["bf16"]  # it has no fp8
+    shown = planned(*asked, "--draft", draft, "--cache", "fp8")
+    assert shown.returncode == 0, shown.stderr
+    words = " ".join(shown.stdout.split())
+    assert f"from {model} with {draft} as its draft model, keys and values in fp8, in GiB:" in words
+    assert "5.17 draft weights + 9.38 draft keys and values" in words
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -114,7 +138,13 @@ def test_answering_that_would_fit_in_4_bits_alone_does_not_fit_as_it_is() -> Non
         (["EleutherAI/pythia-12b", "epochs=3"], 2, "is a model"),
         (["EleutherAI/pythia-12b", "--gpu", "gtx"], 2, "gtx"),
         (["EleutherAI/pythia-12b", "--batch", "4"], 2, "belong to --serve"),
+        (["EleutherAI/pythia-12b", "--draft", "base"], 2, "belong to --serve"),
         (["EleutherAI/pythia-12b", "--serve", "--length", "4096"], 1, "2,048 positions"),
+        (["EleutherAI/pythia-12b", "--serve", "--draft", "owner/absent"], 1, "hf download owner/absent"),
+        (["EleutherAI/pythia-12b", "--serve", "--draft", "EleutherAI/gpt-j-6B"], 1, "50,400 tokens"),
+        (["EleutherAI/pythia-12b", "--serve", "--draft", "EleutherAI/pythia-2.8b", "--gpu", "t4"], 3, "leave --draft"),
+        (["EleutherAI/pythia-12b", "--serve", "--cache", "fp8", "--gpu", "a10"], 3, "leave --cache out"),
+        (["EleutherAI/pythia-12b", "--serve", "--cache", "fp4"], 2, "auto or fp8"),
         (["EleutherAI/pythia-12b", "--count", "0"], 2, "count"),
     ],
 )

@@ -14,6 +14,7 @@ from roslin.engine.cache import FP8, KVCache
 from roslin.engine.fused import FusedDecoder
 from roslin.engine.request import Sampling
 from roslin.engine.scheduler import PROMPT_TOKENS_PER_PASS
+from roslin.engine.speculation import SIZES
 from roslin.memory import Device, Kept, Precision, answering, cache_tokens, layers, token_bytes
 from roslin.memory.layers import nf4_bytes
 from roslin.model import Decoder
@@ -132,17 +133,19 @@ def test_a_cache_in_fp8_is_gathered_on_a_cpu(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("cache", get_args(Kept))
 @pytest.mark.parametrize("drafted", [False, True])
-def test_a_device_that_suffices_by_the_plan_has_a_cache_for_as_many(cache: Kept, drafted: bool) -> None:
+@pytest.mark.parametrize("batch", [7, 40])
+def test_a_device_that_suffices_by_the_plan_has_a_cache_for_as_many(cache: Kept, drafted: bool, batch: int) -> None:
     config, small = tiny_decoder("gpt_neox").config, tiny_decoder("llama", layers=1).config
     draft = small if drafted else None
-    needs = answering(config, "bf16", config.positions, 7, draft=draft, cache=cache)
+    needs = answering(config, "bf16", config.positions, batch, draft=draft, cache=cache)
     kept, beside = 1 if cache == "fp8" else 2, token_bytes(small, 2) if drafted else 0
     for size, fits in ((int(needs.total / 0.94) + 2, True), (int(needs.total / 0.94) - 64, False)):
         free = size - needs.weights - needs.draft_weights
-        tokens = cache_tokens(config, 2, 7, free, size, "cuda", kept=kept, beside=beside)
-        assert (tokens == 7 * 400) == fits
+        tokens = cache_tokens(config, 2, batch, free, size, "cuda", kept=kept, beside=beside)
+        assert (tokens == batch * 400) == fits
 
 
 def test_constants_are_those_of_the_rooms_above() -> None:
     assert (memory.PROMPT_TOKENS, memory.BLOCK_TOKENS) == (PROMPT_TOKENS_PER_PASS, BLOCK)
+    assert SIZES[-1] - 1 == memory.DRAFTED
     assert quantize_nf4(torch.ones(2, 64)).block == memory.NF4_BLOCK

@@ -3,7 +3,7 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import orjson
 import typer
@@ -12,6 +12,7 @@ from roslin.cli.screen import result_console
 from roslin.errors import MachineError, UsageError
 
 if TYPE_CHECKING:
+    from roslin.memory import Kept
     from roslin.model.describe import Description
     from roslin.tune.plan import Machine
     from roslin.tune.recipe import Recipe
@@ -51,6 +52,16 @@ def plan(
         typer.Option(min=1, help="With --serve: tokens of a prompt with its answer (default 2048, or all positions)."),
     ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="With --serve: answers at once (default 1).")] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="With --serve: a draft model beside it, as in `roslin ask` (in bf16, beside fp32 in fp32).",
+        ),
+    ] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="With --serve: keys and values in auto (the default) or fp8, as in `roslin ask`.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, memory in bytes.")] = False,
 ) -> None:
     """Say whether it will fit: memory by part, settings, predicted speed and time, and which GPUs would do.
@@ -60,17 +71,28 @@ def plan(
     from roslin.model.describe import describe
 
     if serve:
-        from roslin.cli.plan_serving import show_serving
+        from roslin.cli.plan_serving import serving, show_serving
 
-        model = describe([_model_of(source, settings)])[0]
-        fits = show_serving(model, _machine(gpu, count), length, batch or 1, as_json)
-    elif length or batch:
-        raise UsageError("--length and --batch belong to --serve.")
+        model, *drafts = describe([_model_of(source, settings), *([draft] if draft else [])])
+        beside = drafts[0] if drafts else None
+        asked = serving(model, _machine(gpu, count), length, batch or 1, beside, _kept(cache))
+        fits = show_serving(asked, as_json)
+    elif length or batch or draft or cache:
+        raise UsageError("--length, --batch, --draft and --cache belong to --serve.")
     else:
         recipe = _recipe(source, settings)
         fits = _plan_tuning(recipe, describe([recipe.model])[0], _machine(gpu, count), as_json)
     if not fits:
         raise typer.Exit(DOES_NOT_FIT)
+
+
+def _kept(cache: str | None) -> "Kept":
+    from roslin.memory import Kept
+
+    kept: dict[str | None, Kept] = {None: "auto", **{name: name for name in get_args(Kept)}}
+    if cache not in kept:
+        raise UsageError(f"--cache is {cache!r}; it must be {' or '.join(get_args(Kept))}.")
+    return kept[cache]
 
 
 def _plan_tuning(recipe: "Recipe", model: "Description", machine: "Machine", as_json: bool) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from roslin.engine.block_table import BlockTable
+from roslin.engine.blocks import blocks_for
 from roslin.engine.costs import REMEMBERED, PassCosts
 from roslin.engine.expectations import Lasting, Success
 from roslin.engine.generation import Generation
@@ -17,7 +18,7 @@ from roslin.engine.network import Network
 from roslin.engine.sampler import Samplers
 from roslin.engine.scheduler import PROMPT_TOKENS_BESIDE, Run
 from roslin.engine.store import Store
-from roslin.memory import token_bytes
+from roslin.memory import DRAFTED, token_bytes
 
 _UNDRAWN = 0
 """The number under which passes that draw nothing are measured, of one token."""
@@ -68,7 +69,11 @@ class Draft:
         self._forget_worth()
 
     def begin(self, blocks: int, *, kernels: bool) -> None:
-        """Have an empty cache of up to so many blocks, and follow nobody. `kernels`: attention by Triton's."""
+        """Have an empty cache of up to so many blocks, and follow nobody. `kernels`: attention by Triton's.
+
+        Of no more than it can need, for as many as it guesses for at once.
+        """
+        blocks = min(blocks, DRAFTED * blocks_for(self._network.config.positions))
         self._store = Store(self._network, blocks, self._sequences, kernels=kernels)
         self._samplers = Samplers()
         self._shadows: dict[int, Shadow] = {}

@@ -6,6 +6,7 @@ take besides is not.
 
 from roslin.memory.answering import (
     BLOCK_TOKENS,
+    DRAFTED,
     DRAWING_BYTES,
     PROMPT_TOKENS,
     USABLE,
@@ -25,6 +26,7 @@ from roslin.memory.tuning import GPU_LOSS_CHUNK, LOSS_CHUNK, Gradients, Moments,
 __all__ = [
     "ADAPTERS",
     "BLOCK_TOKENS",
+    "DRAFTED",
     "DRAWING_BYTES",
     "GIB",
     "GPUS",

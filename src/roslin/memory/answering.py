@@ -19,6 +19,8 @@ PROMPT_TOKENS = 4096
 """New prompts that the engine takes into one pass."""
 BLOCK_TOKENS = 16
 """Tokens of a block of the engine's cache."""
+DRAFTED = 15
+"""Answers at once that a draft model guesses for, at most: beside more there are no guesses."""
 USABLE = 0.94
 """Share of a device's memory that is planned with: the driver's context, gaps between tensors, and what the prediction
 may be wrong by take the rest."""
@@ -74,7 +76,9 @@ def answering(
         keys_and_values=token_bytes(share, kept) * tokens,
         workspace=_workspace(drawing, size, positions, batch, device, kept) + unpacking,
         draft_weights=weight_bytes(draft, "fp32" if precision == "fp32" else "bf16") if draft else 0,
-        draft_keys_and_values=token_bytes(draft, key_size) * tokens if draft else 0,
+        draft_keys_and_values=token_bytes(draft, key_size) * min(batch, DRAFTED) * _whole_blocks(positions)
+        if draft
+        else 0,
     )
 
 
@@ -97,14 +101,16 @@ def cache_tokens(
     """How many tokens' keys and values the engine keeps at most: whole blocks, and no more than it can ever need.
 
     That is `batch` requests of all positions. `free` bytes are left beside the weights, which are of `size` bytes, of
-    a device that has `memory` in all. Keys and values are of `kept` bytes (None: the same), and `beside` more go to
-    a draft model's cache for each token.
+    a device that has `memory` in all. Keys and values are of `kept` bytes (None: the same). `beside`: what a draft
+    model's cache takes for each token of as many requests as it guesses for.
     """
     share = free * CPU_SHARE if device == "cpu" else free - (1 - USABLE) * memory
     kept = kept or size
     room = share - _workspace(config, size, config.positions, batch, device, kept)
-    block = (token_bytes(config, kept) + beside) * BLOCK_TOKENS
-    return min(batch * _whole_blocks(config.positions), max(0, int(room // block)) * BLOCK_TOKENS)
+    full, drafted = (count * _whole_blocks(config.positions) for count in (batch, min(batch, DRAFTED)))
+    each = token_bytes(config, kept)
+    tokens = max(room / (each + beside), (room - drafted * beside) / each)
+    return min(full, max(0, int(tokens / BLOCK_TOKENS)) * BLOCK_TOKENS)
 
 
 def _whole_blocks(tokens: int) -> int:
