@@ -6,8 +6,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roslin.engine.gpu.launch import Launch, Launches
+from roslin.engine.gpu.many import plain_numbers
 from roslin.engine.gpu.matrix import Matrix, as_it_is, beside, in_fp8, in_int4, in_int8, matrix_of, stacked
-from roslin.engine.gpu.products import NormedProduct, Norms, ResidualProduct, plain_numbers
+from roslin.engine.gpu.products import NormedProduct, Norms, ResidualProduct
 from roslin.model import ModelConfig
 from roslin.model.quantised import quantise_4
 from roslin.model.quantised_linear import QuantisedLinear

@@ -9,6 +9,7 @@ it, so that a step can be captured in a CUDA graph. To be imported only where Tr
 import triton
 import triton.language as tl
 
+from roslin.engine.gpu.rounding import as_kept
 from roslin.engine.gpu.vector_kernels import gdc_launch_dependents, gdc_wait
 
 NOTHING = tl.constexpr(-1e30)
@@ -46,21 +47,6 @@ def _share(position, old, window, common, split, splits: tl.constexpr, tile: tl.
 
 
 @triton.jit
-def _as_kept(x, kind: tl.constexpr):
-    """Numbers as the cache keeps them: in fp8 none is beyond the greatest there is.
-
-    They are rounded to fp8's three bits here, as torch does it; conversions differ in that, by their device.
-    """
-    if kind == tl.float8e4nv:
-        x = tl.minimum(tl.maximum(x.to(tl.float32), -448.0), 448.0)
-        bits = x.to(tl.int32, bitcast=True)
-        bits = (bits + 0x7FFFF + ((bits >> 20) & 1)) & -0x100000
-        # Those below 2^-6 are multiples of 2^-9.
-        x = tl.where(tl.abs(x) < 0.015625, (x + 24576.0) - 24576.0, bits.to(tl.float32, bitcast=True))
-    return x.to(kind)
-
-
-@triton.jit
 def _kept(
     own, key_base, value_base, table, position, cos, sin, dim_K, inside_K,
     turning: tl.constexpr, interleaved: tl.constexpr, groups: tl.constexpr, head_dim: tl.constexpr,
@@ -69,8 +55,8 @@ def _kept(
     """A token's own key, turned, and its value, which stand at `own` of a product's row; written to the cache."""
     kind: tl.constexpr = key_base.dtype.element_ty
     k_K = turned(own, dim_K, cos, sin, inside_K, turning, interleaved).to(own.dtype.element_ty)
-    k_K = _as_kept(k_K, kind)
-    v_K = _as_kept(tl.load(own + groups * head_dim + dim_K, mask=inside_K, other=0.0), kind)
+    k_K = as_kept(k_K, kind)
+    v_K = as_kept(tl.load(own + groups * head_dim + dim_K, mask=inside_K, other=0.0), kind)
     block = tl.load(table + position // block_size).to(tl.int64)
     place = (block * (groups * block_size) + position % block_size) * head_dim
     tl.store(key_base + place + dim_K, k_K, mask=inside_K)
@@ -339,8 +325,8 @@ def turn_and_write(
         written_SK = inside_SK & (position >= 0)
         place_SK = ((block * groups + head_S1) * block_size + position % block_size) * head_dim + dim_K
         kind: tl.constexpr = keys.dtype.element_ty
-        tl.store(keys + place_SK, _as_kept(k_SK.to(qkv.dtype.element_ty), kind), mask=written_SK)
-        tl.store(values + place_SK, _as_kept(v_SK, kind), mask=written_SK)
+        tl.store(keys + place_SK, as_kept(k_SK.to(qkv.dtype.element_ty), kind), mask=written_SK)
+        tl.store(values + place_SK, as_kept(v_SK, kind), mask=written_SK)
 
 
 @triton.jit

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 import triton
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from roslin.engine.gpu import few_kernels, packed, row_kernels, vector_kernels
+from roslin.engine.gpu import few_kernels, row_kernels, vector_kernels
 from roslin.engine.gpu.launch import few_launch, few_stages, usual_launch
-from roslin.engine.gpu.matrix import CODES, part_of
+from roslin.engine.gpu.many import ROW_BLOCK, many_product
+from roslin.engine.gpu.matrix import part_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 FEW = 16
 """Up to so many tokens a matrix is read by our own kernels; more are torch's to multiply."""
-ROW_BLOCK = 1024
-"""Numbers of a row that a program takes of what is done number by number."""
 
 
 class Norms:
@@ -144,11 +142,11 @@ class NormedProduct(_Product):
 
     def _many(self, x_ND: Tensor, active_NF: Tensor | None) -> Tensor:
         normed = [x_ND] if self._norms is None else self._norms(x_ND)
-        weight_OD = plain_numbers(self._matrix, x_ND.dtype)
+        times = many_product(self._matrix, x_ND.dtype, self._split)
         bias = None if self._bias is None else self._bias[: self._split]
-        plain_NP = F.linear(normed[0], weight_OD[: self._split], bias)
+        plain_NP = times(normed[0], slice(0, self._split), bias)
         if active_NF is not None:
-            up_NU = F.linear(normed[-1], weight_OD[self._split :])
+            up_NU = times(normed[-1], slice(self._split, self._matrix.rows), None)
             grid = (len(up_NU), triton.cdiv(self._active, ROW_BLOCK))
             row_kernels.activate[grid](
                 up_NU, up_NU if self._bias is None else self._bias[self._split :], active_NF,
@@ -181,7 +179,7 @@ class ResidualProduct(_Product):
         if self.exchange is not None:
             self.exchange.before(x_ND)
         if len(x_ND) > FEW:
-            x_ND += F.linear(z_NI, plain_numbers(self._matrix, x_ND.dtype), self._bias)
+            x_ND += many_product(self._matrix, x_ND.dtype)(z_NI, slice(0, self._matrix.rows), self._bias)
         elif len(x_ND) > 1:
             self._few(z_NI, x_ND)
         else:
@@ -210,27 +208,6 @@ class ResidualProduct(_Product):
             self._scaled, self._bias is not None, matrix.group,
             launch.rows, launch.block, FEW, num_warps=launch.warps, num_stages=few_stages(matrix.bits),
         )  # fmt: skip
-
-
-def plain_numbers(matrix: Matrix, dtype: torch.dtype) -> Tensor:
-    """The matrix [O, I] in a dtype, multiplied out where it has scales."""
-    if matrix.scale is None:
-        return matrix.weight
-    columns = sum(matrix.widths)
-    out = torch.empty(matrix.rows, columns, dtype=dtype, device=matrix.weight.device)
-    start = group = 0
-    for part, width in enumerate(matrix.widths):
-        grid, own = (matrix.rows, triton.cdiv(width, ROW_BLOCK)), out[:, start:]
-        if matrix.group:
-            words, pairs = matrix.weight[:, group * matrix.group // CODES :], matrix.scale[:, group:]
-            packed.unpack[grid](
-                words, pairs, own, words.stride(0), pairs.stride(0), columns, width, matrix.group, ROW_BLOCK
-            )
-            group += triton.cdiv(width, matrix.group)
-        else:
-            row_kernels.dequantise[grid](matrix.weight[:, start:], matrix.scale[part], own, columns, width, ROW_BLOCK)
-        start += width
-    return out
 
 
 def _stride(scale: Tensor | None) -> int:

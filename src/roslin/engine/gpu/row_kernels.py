@@ -5,7 +5,11 @@
 import triton
 import triton.language as tl
 
+from roslin.engine.gpu.rounding import as_kept
 from roslin.engine.gpu.vector_kernels import activated
+
+TINY = tl.constexpr(2.0**-100)
+"""The least magnitude that a row is scaled by, so that one of zeros has a scale."""
 
 
 @triton.jit
@@ -64,3 +68,24 @@ def dequantise(codes, scale, out, stride, width, block: tl.constexpr):
     inside = column < width
     numbers = tl.load(codes + row * stride + column, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + row * stride + column, (numbers * tl.load(scale + row)).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def to_fp8(x, codes, scales, x_stride, width: tl.constexpr, block: tl.constexpr):
+    """A row in fp8 (e4m3), its largest magnitude the greatest there is, and what brings it back.
+
+    Where it has a NaN or an infinite number that is no number, and so is all that is multiplied with the row.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    most, poison = tl.zeros((block,), tl.float32), tl.zeros((block,), tl.float32)
+    for start in range(0, width, block):
+        column = start + tl.arange(0, block)
+        numbers = tl.load(x + row * x_stride + column, mask=column < width, other=0.0).to(tl.float32)
+        most = tl.maximum(most, tl.abs(numbers))
+        poison += numbers * 0.0
+    scale = tl.maximum(tl.max(most, 0), TINY) / 448.0
+    tl.store(scales + row, scale + tl.sum(poison, 0))
+    for start in range(0, width, block):
+        column = start + tl.arange(0, block)
+        numbers = tl.load(x + row * x_stride + column, mask=column < width, other=0.0).to(tl.float32)
+        tl.store(codes + row * width + column, as_kept(numbers / scale, codes.dtype.element_ty), mask=column < width)
