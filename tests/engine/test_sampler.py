@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from roslin.engine import Sampling
 from roslin.engine import sampler as module
-from roslin.engine.noise import exponentials, mix, step_key, stream_key
+from roslin.engine.noise import exponentials, mix, step_key, step_keys, stream_key
 from roslin.engine.sampler import Sampler
 
 CPU = torch.device("cpu")
@@ -132,3 +133,9 @@ def test_noise_has_the_mean_and_variance_of_the_exponential_distribution() -> No
     assert noise.mean().item() == pytest.approx(1, abs=0.01)
     assert noise.var().item() == pytest.approx(1, abs=0.03)
     assert torch.corrcoef(noise[:, :50].T).fill_diagonal_(0).abs().max().item() < 0.3
+
+
+def test_keys_of_many_steps_are_those_of_each() -> None:
+    streams, steps = [0, 7, (1 << 64) - 1, stream_key(3, 1, [5, 9])], [0, 1, 4000, 17]
+    found = step_keys(np.array(streams, dtype=np.uint64), np.array(steps))
+    assert found.tolist() == [step_key(stream, step) for stream, step in zip(streams, steps, strict=True)]

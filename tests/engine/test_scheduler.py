@@ -95,7 +95,7 @@ def test_a_long_prompt_does_not_hold_up_those_who_answer() -> None:
     simulation.step(chance)
     long = simulation.submit([1] * 1000, 5)
     steps = 0
-    while not long.tokens:
+    while not long.drawn:
         drawn = [one.drawn for one in answering]
         simulation.step(chance)
         assert [one.drawn for one in answering] == [count + 1 for count in drawn]
@@ -129,13 +129,13 @@ def test_the_youngest_gives_way_and_goes_on_where_it_stood() -> None:
     young = simulation.submit([1] * 10, 40)
     while not simulation.scheduler.preempted:
         simulation.step(chance)
-    said = list(young.tokens)
+    said = young.ids[10:]
     assert said and young.slot is None and young.computed == 0
     while old.completion is None:
         simulation.step(chance)
     while young.completion is None:
         simulation.step(chance)
-    assert young.tokens[: len(said)] == said
+    assert young.ids[10 : 10 + len(said)] == said
     assert (old.drawn, young.drawn) == (34, 40)
 
 

@@ -125,7 +125,9 @@ def _best(
     common = least if same_W.all() else int(same_W.argmin())
     longer_M = rows_M[whole_A[rows_M] > common]
     next_M = blocks_AW[longer_M, common] if len(longer_M) else longer_M
-    parts = [_best(blocks_AW, whole_A, longer_M[next_M == block], members) for block in np.unique(next_M)]
+    each, counts = np.unique(next_M, return_counts=True)
+    several = each[counts >= FEWEST]
+    parts = [_best(blocks_AW, whole_A, longer_M[next_M == block], members) for block in several]
     apart = [one for part in parts for one in part]
     together = Beginning(rows_M, common)
     if sum(one.saved(members) for one in apart) > together.saved(members):

@@ -26,13 +26,18 @@ class Drawn:
                 mine.copy_(its, non_blocking=True)
             self._ready = torch.cuda.current_stream().record_event()
 
+    @property
+    def finite(self) -> bool:
+        """Whether all log-probabilities are numbers, once they are read."""
+        return bool(self._found[0][1].isfinite().all())
+
     def read(self) -> list[Token]:
         """The tokens, a row each, when they are there."""
         if self._ready is not None:
             self._ready.synchronize()
-        ids, logprobs = self._found[0].tolist()
+        ids, logprobs = self._found[0][0].long().tolist(), self._found[0][1].tolist()
         if len(self._found) == 1:
-            return [Token(int(id), logprob) for id, logprob in zip(ids, logprobs, strict=True)]
+            return list(map(Token, ids, logprobs))
         best = zip(self._found[1].tolist(), self._found[2].tolist(), self._counts, strict=True)
         tops = [tuple(zip(own[:count], its[:count], strict=True)) for own, its, count in best]
-        return [Token(int(id), logprob, top) for id, logprob, top in zip(ids, logprobs, tops, strict=True)]
+        return list(map(Token, ids, logprobs, tops))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from roslin.engine.block_table import BlockTable
+from roslin.engine.blocks import BLOCK
 from roslin.engine.lookup import Lookup
 from roslin.engine.noise import fresh_seed, stream_key
 from roslin.engine.request import Completion, Event, FinishReason, Request, Timings, Token
@@ -26,7 +27,10 @@ class Generation:
     """How many of its ids have their keys and values in the cache."""
     ids: list[int] = field(default_factory=list)
     """Prompt and answer."""
-    tokens: list[Token] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    """Of the answer's tokens."""
+    tops: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
+    """The most probable tokens in the place of each."""
     completion: Completion | None = None
     submitted: float = field(default_factory=time.perf_counter)
     first_token: float | None = None
@@ -101,6 +105,14 @@ class Generation:
         self.name_blocks()
         return event
 
+    def hear(self, token: Token) -> Event:
+        """Add the token of a pass in which none was proposed."""
+        self.pending -= 1
+        event = self.take(token)
+        if not len(self.ids) % BLOCK:
+            self.name_blocks()
+        return event
+
     def take(self, token: Token) -> Event:
         """Add a drawn token; the event it makes, with the completion when it was the last one."""
         self.drawn += 1
@@ -108,24 +120,27 @@ class Generation:
             self.first_token = time.perf_counter()
         if token.id in self.request.stop_ids:
             return self._say(None, "stop")
-        self.tokens.append(token)
         self.ids.append(token.id)
-        return self._say(token, "length" if self.drawn == self.request.max_new_tokens else None)
+        self.logprobs.append(token.logprob)
+        self.tops.append(token.top)
+        if self.drawn == self.request.max_new_tokens:
+            return self._say(token, "length")
+        return Event(self.number, token)
 
     def end(self, reason: FinishReason) -> Event:
         """End it without another token."""
         return self._say(None, reason)
 
-    def _say(self, token: Token | None, reason: FinishReason | None) -> Event:
-        self.completion = self._completed(reason) if reason else None
+    def _say(self, token: Token | None, reason: FinishReason) -> Event:
+        self.completion = self._completed(reason)
         return Event(self.number, token, self.completion)
 
     def _completed(self, reason: FinishReason) -> Completion:
         now = time.perf_counter()
         return Completion(
-            ids=tuple(token.id for token in self.tokens),
-            logprobs=tuple(token.logprob for token in self.tokens),
-            top_logprobs=tuple(token.top for token in self.tokens),
+            ids=tuple(self.ids[len(self.request.prompt_ids) :]),
+            logprobs=tuple(self.logprobs),
+            top_logprobs=tuple(self.tops),
             finish_reason=reason,
             timings=Timings((self.first_token or now) - self.submitted, now - self.submitted, self.drawn),
             seed=self.seed,

@@ -4,17 +4,15 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from roslin.engine.beginnings import Shared
 from roslin.engine.cache import KVCache
-from roslin.engine.gpu.choice import choose, limits_of
+from roslin.engine.gpu.choice import Draws, choose
 from roslin.engine.gpu.ends import begin, keep
 from roslin.engine.gpu.paged import GpuAttention, SharedPlaces, Tokens, shares
 from roslin.engine.network import Network
-from roslin.engine.request import Sampling
 from roslin.engine.resident import Resident
 from roslin.engine.streams import beginnings_of
 
@@ -61,19 +59,14 @@ class Graphs:
         self._logprobs_B = torch.zeros(max_batch, device=device)
         self._logits_BV = torch.empty(max_batch, rows, device=device)
 
-    def drawn(
-        self, slots: Sequence[int], positions: Sequence[int], samplings: Sequence[Sampling], keys: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
+    def drawn(self, slots: Sequence[int], positions: Sequence[int], draws: Draws | None) -> tuple[Tensor, Tensor]:
         """The id that is drawn for each sequence, and its log-probability, [B] each; they hold until the next step.
 
-        `keys` are those of the sequences' steps in their random streams. The latest tokens are read from their slots on
-        the device, and the new ones are left there. A sequence that has ended there by itself computes nothing: what is
-        said to be drawn for it means nothing, and its latest token stays.
+        Without `draws` all take the best. The latest tokens are read from their slots on the device, and the new ones
+        are left there. A sequence that has ended there by itself computes nothing: what is said to be drawn for it
+        means nothing, and its latest token stays.
         """
-        if all(sampling.greedy for sampling in samplings):
-            self._step(slots, positions, "best")
-        else:
-            self._step(slots, positions, "drawn", keys, limits_of(samplings))
+        self._step(slots, positions, "best" if draws is None else "drawn", draws)
         return self._ids_B[: len(slots)], self._logprobs_B[: len(slots)]
 
     def logits(self, slots: Sequence[int], positions: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,35 +78,32 @@ class Graphs:
         rows = len(slots)
         return self._logits_BV[:rows], self._inputs[:rows], self._seen_B[:rows]
 
-    def _step(
-        self, slots: Sequence[int], positions: Sequence[int], end: End,
-        keys: Sequence[int] = (), limits_B4: npt.NDArray[np.float32] | None = None,
-    ) -> None:  # fmt: skip
+    def _step(self, slots: Sequence[int], positions: Sequence[int], end: End, draws: Draws | None = None) -> None:
         bucket = next(size for size in self._buckets if size >= len(slots))
         found = None if self._beginnings is None else self._beginnings.shared(slots, positions, bucket)
         kind = bucket, end, found is not None
         if self._capture and kind not in self._graphs:
             self._graphs[kind] = self._captured(*kind)
-        self._fill(bucket, slots, positions, keys, limits_B4, found)
+        self._fill(bucket, slots, positions, draws, found)
         if self._capture:
             self._graphs[kind].replay()
         else:
             self._compute(*kind)
 
     def _fill(
-        self, bucket: int, slots: Sequence[int], positions: Sequence[int], keys: Sequence[int] = (),
-        limits_B4: npt.NDArray[np.float32] | None = None, found: Shared | None = None,
+        self, bucket: int, slots: Sequence[int], positions: Sequence[int], draws: Draws | None = None,
+        found: Shared | None = None,
     ) -> None:  # fmt: skip
         inputs_TB = np.zeros((INPUTS, bucket), dtype=np.int64)
         inputs_TB[0, : len(slots)], inputs_TB[0, len(slots) :] = slots, self._resident.spare
         inputs_TB[1, : len(slots)], inputs_TB[1, len(slots) :] = positions, NOBODY
-        inputs_TB[2, : len(keys)] = keys
-        if limits_B4 is not None:
-            inputs_TB[3:].reshape(-1).view(np.float32).reshape(bucket, 4)[: len(limits_B4)] = limits_B4
-        self._inputs[: INPUTS * bucket].copy_(self._resident.sent(inputs_TB.reshape(-1)), non_blocking=True)
+        if draws is not None:
+            inputs_TB[2, : len(slots)] = draws.keys_B
+            inputs_TB[3:].reshape(-1).view(np.float32).reshape(bucket, 4)[: len(slots)] = draws.limits_B4
+        self._resident.send(inputs_TB.reshape(-1), self._inputs[: INPUTS * bucket])
         if found is not None:
             numbers = np.concatenate((found.commons_N, found.tiles_TX.reshape(-1)))
-            self._shared[: len(numbers)].copy_(self._resident.sent(numbers), non_blocking=True)
+            self._resident.send(numbers, self._shared[: len(numbers)])
 
     def _room_for_shared(self, rows: int) -> Tensor:
         """Where the shared places of so many rows are put, or fewer: zeros, which are nobody's."""

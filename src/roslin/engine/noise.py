@@ -9,6 +9,8 @@ import secrets
 from array import array
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -35,6 +37,15 @@ def stream_key(seed: int, stream: int, prompt_ids: Sequence[int]) -> int:
 def step_key(stream: int, step: int) -> int:
     """The key of one step in a stream, as a signed 64-bit integer (what a tensor holds)."""
     return _signed(mix(stream + (step + 1) * _STEP))
+
+
+def step_keys(streams_B: npt.NDArray[np.uint64], steps_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The same of many."""
+    value = streams_B + (steps_B.astype(np.uint64) + np.uint64(1)) * np.uint64(_STEP)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(_FIRST)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(_SECOND)
+    keys_B: npt.NDArray[np.int64] = (value ^ (value >> np.uint64(31))).view(np.int64)
+    return keys_B
 
 
 def mix(value: int) -> int:

@@ -4,17 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor
 
 from roslin.engine.drawn import Drawn
+from roslin.engine.generation import Generation
 from roslin.engine.network import Network
-from roslin.engine.noise import step_key
+from roslin.engine.noise import step_keys
 from roslin.engine.sampler import Samplers, log_sums
 from roslin.engine.scheduler import Run
 from roslin.engine.store import Store
 from roslin.model.finite import watched_hidden
 
 if TYPE_CHECKING:
+    from roslin.engine.gpu.choice import Draws
     from roslin.engine.graphs import Graphs
 
 
@@ -24,11 +27,8 @@ class Pass:
 
     runs: Sequence[Run]
     drawn: Drawn | None
-
-    @property
-    def guesses(self) -> bool:
-        """Whether it computes any guessed token."""
-        return any(run.proposed for run in self.runs)
+    guesses: bool
+    """Whether it computes any guessed token."""
 
 
 class Passes:
@@ -44,7 +44,8 @@ class Passes:
 
     def begin(self, runs: list[Run]) -> Pass:
         """Begin the pass that computes these runs, in order of their lengths where these differ."""
-        if self._with_graphs and all(run.generation.resident and not run.proposed for run in runs):
+        guesses = any(run.proposed for run in runs)
+        if self._with_graphs and not guesses and all(run.generation.resident for run in runs):
             drawn: Drawn | None = self._replayed(runs)
         else:
             drawn = self._computed(runs)
@@ -52,7 +53,7 @@ class Passes:
             if run.draws:
                 run.generation.pending += 1
                 run.generation.resident = True
-        return Pass(runs, drawn)
+        return Pass(runs, drawn, guesses)
 
     def _computed(self, runs: list[Run]) -> Drawn | None:
         if any(run.stop - run.start > 1 for run in runs):
@@ -68,11 +69,9 @@ class Passes:
         """What is drawn after a pass in which everybody computes the token that stands in its slot on the device."""
         slots, positions = [run.generation.slot or 0 for run in runs], [run.start for run in runs]
         self._store.resident.update()
-        graphs = self._captured()
-        drawing = [run.generation for run in runs]
+        graphs, drawing = self._captured(), [run.generation for run in runs]
         if not any(one.request.top_logprobs for one in drawing):
-            keys = [step_key(one.stream, one.drawn + one.pending) for one in drawing]
-            return Drawn(*graphs.drawn(slots, positions, [one.request.sampling for one in drawing], keys))
+            return Drawn(*graphs.drawn(slots, positions, self._draws(drawing, [g.drawn + g.pending for g in drawing])))
         return self._draw(runs, *graphs.logits(slots, positions))
 
     def _captured(self) -> "Graphs":
@@ -92,9 +91,8 @@ class Passes:
         if self._kernels and not any(counts):
             from roslin.engine.gpu.choice import chosen
 
-            keys = [step_key(g.stream, step) for g, step in zip(running, steps, strict=True)]
-            samplings, sent = [g.request.sampling for g in running], self._store.resident.sent
-            ids_B, logprobs_B = chosen(logits_BV, self._vocabulary, samplings, keys, sent)
+            draws = self._draws(running, steps)
+            ids_B, logprobs_B = chosen(logits_BV, self._vocabulary, draws, self._store.resident.sent)
             self._keep(runs, slots_B, seen_B, ids_B)
             return Drawn(ids_B, logprobs_B)
         logits_BV = logits_BV.float()
@@ -106,6 +104,16 @@ class Passes:
             return Drawn(ids_B, logprobs_B)
         best_BK, best_ids_BK = logits_BV[:, : self._vocabulary].topk(max(counts))
         return Drawn(ids_B, logprobs_B, (best_ids_BK, best_BK - total_B1), counts)
+
+    def _draws(self, drawing: Sequence[Generation], steps: Sequence[int]) -> "Draws | None":
+        """How these draw, each at its step of its random stream; None where all take the best."""
+        samplings = [generation.request.sampling for generation in drawing]
+        if all(sampling.greedy for sampling in samplings):
+            return None
+        from roslin.engine.gpu.choice import Draws, limits_of
+
+        streams_B = np.array([generation.stream for generation in drawing], dtype=np.uint64)
+        return Draws(step_keys(streams_B, np.array(steps)), limits_of(samplings))
 
     def _keep(self, runs: Sequence[Run], slots_B: Tensor, seen_B: Tensor, ids_B: Tensor) -> None:
         """Leave the latest tokens in their slots. What is drawn behind a wrong guess must end nobody."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -81,8 +81,7 @@ class Request:
         return found
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """One generated token. Log-probabilities are the model's own, before temperature, top_p and top_k."""
 
     id: int
@@ -116,8 +115,7 @@ class Completion:
     seed: int
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """News of one request: a token, its end, or both. A stop token brings an end without a token."""
 
     number: int

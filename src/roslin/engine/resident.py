@@ -43,6 +43,11 @@ class Resident:
             sent_CX = self.sent(rows_CX)
             self.tables_SW[:, :width].index_copy_(0, sent_CX[:, 0].long(), sent_CX[:, 1:])
 
+    def send(self, numbers: npt.NDArray[Any], there: Tensor) -> None:
+        """Numbers of the host to a place on the device, without waiting for what that does."""
+        tensor = torch.from_numpy(numbers)
+        there.copy_(tensor.pin_memory() if self.device.type == "cuda" else tensor, non_blocking=True)
+
     def sent(self, numbers: npt.NDArray[Any]) -> Tensor:
         """Numbers of the host on the device, without waiting for what that does."""
         tensor = torch.from_numpy(numbers)

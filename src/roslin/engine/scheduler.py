@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from roslin.engine.block_table import BlockTable
-from roslin.engine.blocks import BlockPool
+from roslin.engine.blocks import BLOCK, BlockPool
 from roslin.engine.generation import Generation
 from roslin.engine.slots import Slots
 
@@ -65,10 +65,12 @@ class Scheduler:
             if count and generation.slot is not None and self._make_room(generation, generation.computed + count):
                 budget -= count if lacking > 1 else 0
                 runs.append(self._run(generation, count))
-        while budget > 0 and (newcomer := self._admit()):
+        growing = sum(one.grows for one in self.running) if self._may_admit(budget) else 0
+        while self._may_admit(budget) and (newcomer := self._admit(growing)):
             count = min(newcomer.missing, budget)
             budget -= count
             runs.append(self._run(newcomer, count))
+            growing += newcomer.grows
         return runs
 
     @property
@@ -79,13 +81,14 @@ class Scheduler:
         lacking = (one.table.missing(one.computed + 1) for one in self.running if one.table and one.missing == 1)
         return self._pool.free < sum(lacking)
 
-    def remove(self, generation: Generation) -> None:
-        """Give back all that a generation holds, and forget it."""
-        if generation.slot is None:
-            self.waiting.remove(generation)
-        else:
-            self.running.remove(generation)
-            self._free(generation)
+    def remove(self, *generations: Generation) -> None:
+        """Give back all that these hold, and forget them."""
+        for generation in generations:
+            if generation.slot is None:
+                self.waiting.remove(generation)
+            else:
+                self._free(generation)
+        self.running = [one for one in self.running if one.slot is not None]
 
     def find(self, number: int) -> Generation | None:
         """The running or waiting generation of that number."""
@@ -99,39 +102,46 @@ class Scheduler:
     def _run(self, generation: Generation, count: int) -> Run:
         assert generation.table is not None and generation.slot is not None
         start, stop = generation.computed, generation.computed + count
-        proposed, generation.proposed = generation.proposed, []
-        if not generation.table.extend(stop + len(proposed)):
-            proposed = []  # nobody gives way for a guess
-        run = Run(generation, start, stop + len(proposed), (stop == generation.length) + len(proposed), proposed)
-        # Proposed tokens count only when they have proved right; what stands there else is written over.
         generation.computed = stop
-        generation.name_blocks()
-        self._slots.write(generation.slot, generation.table.blocks)
+        if count > 1 or not stop % BLOCK:
+            generation.name_blocks()
+        run = Run(generation, start, stop, int(stop == generation.length))
+        if generation.proposed:
+            # They count as computed only when they have proved right; what stands there else is written over.
+            proposed, generation.proposed = generation.proposed, []
+            if generation.table.extend(stop + len(proposed)):  # nobody gives way for a guess
+                self._slots.write(generation.slot, generation.table.blocks)
+                run.stop, run.draws, run.proposed = stop + len(proposed), 1 + len(proposed), proposed
         return run
 
-    def _admit(self) -> Generation | None:
-        """Let the one that has waited longest run, if there is a slot and room for all that it has by now.
+    def _may_admit(self, budget: int) -> bool:
+        """Whether anybody waits, and there are a slot and tokens of prompts to be read."""
+        return budget > 0 and bool(self.waiting) and self._slots.any_free
 
-        And for another block for each that runs already and can come to need one: else it would soon have to give way.
+    def _admit(self, growing: int) -> Generation | None:
+        """Let the one that has waited longest run, if there is room for all that it has by now.
+
+        And for another block for each of the `growing` ones that run already and can come to need one: else it would
+        soon have to give way.
         """
-        if not self.waiting or not self._slots.any_free:
-            return None
         generation = self.waiting[0]
         table = BlockTable(self._pool, partial(generation.content, original=self._original))
         # At least one token is computed, for the next one is drawn from what comes of it.
         shared = table.share(len(generation.ids) - 1)
-        growing = sum(one.grows for one in self.running)
         if table.missing(len(generation.ids)) + growing > self._pool.free or not table.extend(len(generation.ids)):
             table.release()
             return None
         self.running.append(self.waiting.popleft())
         slot = self._slots.take(generation.request.most_cached - 1, generation.request.stop_ids)
+        self._slots.write(slot, table.blocks)
         generation.table, generation.computed, generation.slot = table, shared, slot
         return generation
 
     def _make_room(self, generation: Generation, tokens: int) -> bool:
         """Have blocks for so many tokens of one that runs; False when it had to give way itself."""
-        assert generation.table is not None
+        assert generation.table is not None and generation.slot is not None
+        if tokens <= generation.table.room:
+            return True
         while not generation.table.extend(tokens):
             youngest = self.running.pop()
             self._free(youngest)
@@ -139,6 +149,7 @@ class Scheduler:
             self.preempted += 1
             if youngest is generation:
                 return False
+        self._slots.write(generation.slot, generation.table.blocks)
         return True
 
     def _free(self, generation: Generation) -> None:

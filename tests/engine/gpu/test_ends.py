@@ -8,7 +8,6 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from roslin.engine import GREEDY
 from roslin.engine.gpu import ends, paged
 from roslin.engine.graphs import Graphs
 from roslin.engine.slots import NEVER, STOP_IDS
@@ -99,7 +98,7 @@ def test_steps_that_begin_before_anybody_has_read_a_token_write_nothing_for_who_
         resident.latest_S[:3] = ints(3, 9, 20)
         drawn = []
         for position in range(6):
-            ids, _ = graphs.drawn([0, 1, 2], [position] * 3, [GREEDY] * 3, [0] * 3)
+            ids, _ = graphs.drawn([0, 1, 2], [position] * 3, None)
             drawn.append(ids.clone())
     last = [place - 1, 3, 5]
     for slot, its in enumerate(torch.stack(drawn, 1).tolist()):

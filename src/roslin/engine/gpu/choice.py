@@ -1,7 +1,7 @@
 """The next token of each sequence, chosen on a GPU without a word to the host. To be imported only where Triton is."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,13 @@ from roslin.engine.sampler import temperature_of
 BLOCK = 4096
 """Logits that a program looks at at one time."""
 WARPS = 16
+
+
+class Draws(NamedTuple):
+    """The keys of the rows' steps in their random streams, and their limits as of `limits_of`."""
+
+    keys_B: npt.NDArray[np.int64]
+    limits_B4: npt.NDArray[np.float32]
 
 
 def limits_of(samplings: Sequence[Sampling]) -> npt.NDArray[np.float32]:
@@ -39,14 +46,11 @@ def choose(
 def chosen(
     logits_BV: Tensor,
     vocabulary: int,
-    samplings: Sequence[Sampling],
-    keys: Sequence[int],
+    drawn: Draws | None,
     sent: Callable[[npt.NDArray[Any]], Tensor],
 ) -> tuple[Tensor, Tensor]:
     """The id that is drawn for each row, [B], and its log-probability; `sent` brings numbers to the device."""
-    draws = None
-    if not all(sampling.greedy for sampling in samplings):
-        draws = sent(np.array(keys, dtype=np.int64)), sent(limits_of(samplings))
+    draws = None if drawn is None else (sent(drawn.keys_B), sent(drawn.limits_B4))
     ids_B = torch.empty(len(logits_BV), dtype=torch.int64, device=logits_BV.device)
     logprobs_B = torch.empty(len(logits_BV), device=logits_BV.device)
     choose(logits_BV, vocabulary, draws, ids_B, logprobs_B)
