@@ -10,6 +10,9 @@ random weights of that size compute every pass in full, but are made to say the 
 has them say the context over again, which is the most there can be to gain. `--draft` adds a draft model,
 `--draft-shape` one of random weights whose guesses are made right with probability `--right`, each time anew.
 
+Each way has one engine for all rows, which learns what guesses are worth as it goes. The last line is all of them
+together: what finding that out has cost is in it.
+
 Times are those of the process on all its CPUs, prompts included; on a machine that does nothing else these are the wall
 clock's, times the threads. "Tokens a pass" and "kept" (of the guesses computed) are counted by passes. Both ways must
 give the same ids.
@@ -147,6 +150,7 @@ def main() -> None:
     print(f"| {heads} | draft's passes |")
     print("|---|---|---|---|---|---|---|---|")
     plain, guessing = Engine(counted, vocabulary, 1, speculate=False), Engine(counted, vocabulary, 1, draft=draft)
+    taken = [0.0, 0.0]
     for kind, own in groupby(tasks, attrgetter("kind")):
         ways = [Way(plain, counted), Way(guessing, counted, draft)]
         for number, task in enumerate(list(own) * options.rounds):
@@ -154,6 +158,8 @@ def main() -> None:
             one, other = (way.answer(task) for way in order)
             assert one.ids == other.ids, "with guesses it must say the same"
         print_row(kind, *ways)
+        taken = [all_of_it + sum(way.seconds) for all_of_it, way in zip(taken, ways, strict=True)]
+    print(f"all: {taken[0]:.1f} s without, {taken[1]:.1f} s with: {taken[0] / taken[1]:.3f} times as fast")
 
 
 def print_row(kind: str, without: Way, guessing: Way) -> None:
