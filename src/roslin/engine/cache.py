@@ -5,7 +5,6 @@ from torch import Tensor
 
 from roslin.engine.blocks import BLOCK
 from roslin.engine.cpu.memory import zeros
-from roslin.engine.network import Network
 from roslin.engine.queries import Layer
 from roslin.errors import InputError, MachineError, out_of_memory
 from roslin.model import ModelConfig
@@ -27,13 +26,13 @@ def raw(x: Tensor) -> Tensor:
     return x.view(torch.uint8) if x.dtype == FP8 else x
 
 
-def check_kept(dtype: torch.dtype, network: Network) -> None:
-    """Raise InputError where no cache of a network keeps such numbers, MachineError where its GPU has no fp8."""
-    if dtype not in (FP8, network.dtype):
-        raise InputError(f"cache_dtype is {dtype}; a cache of this model keeps {network.dtype} or {FP8}.")
-    if dtype == FP8 and network.device.type == "cuda" and torch.cuda.get_device_capability(network.device) < (8, 9):
+def check_kept(dtype: torch.dtype, usual: torch.dtype, device: torch.device) -> None:
+    """Raise InputError where a cache keeps neither its `usual` numbers nor fp8, MachineError where a GPU has no fp8."""
+    if dtype not in (FP8, usual):
+        raise InputError(f"cache_dtype is {dtype}; a cache of this model keeps {usual} or {FP8}.")
+    if dtype == FP8 and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 9):
         raise MachineError(
-            f"{torch.cuda.get_device_name(network.device)} has no fp8 (L4, RTX 40, H100 and later have): "
+            f"{torch.cuda.get_device_name(device)} has no fp8 (L4, RTX 40, H100 and later have): "
             "leave the cache as it is."
         )
 

@@ -17,7 +17,7 @@ from roslin.engine.generation import Generation
 from roslin.engine.network import Network
 from roslin.engine.sampler import Samplers
 from roslin.engine.scheduler import PROMPT_TOKENS_BESIDE, Run
-from roslin.engine.store import Store
+from roslin.engine.store import Store, usual_cache
 from roslin.memory import DRAFTED, token_bytes
 
 _UNDRAWN = 0
@@ -86,7 +86,7 @@ class Draft:
     @property
     def token_bytes(self) -> int:
         """What its cache keeps of one token."""
-        return token_bytes(self._network.config, self._network.dtype.itemsize)
+        return token_bytes(self._network.config, usual_cache(self._network).itemsize)
 
     @property
     def held(self) -> int:

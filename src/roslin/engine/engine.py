@@ -19,7 +19,7 @@ from roslin.engine.passes import Pass, Passes
 from roslin.engine.request import Completion, Event, Request
 from roslin.engine.scheduler import PROMPT_TOKENS_BESIDE, Scheduler
 from roslin.engine.speculation import speculation_for
-from roslin.engine.store import Store, lengths_matter
+from roslin.engine.store import Store, lengths_matter, usual_cache
 from roslin.engine.streams import has_kernels
 from roslin.errors import InputError, MachineError, out_of_memory
 from roslin.model.finite import find_fault, not_finite
@@ -77,7 +77,7 @@ class Engine:
         self._weights_stay = weights_stay
         self._cache_dtype = cache_dtype
         if cache_dtype is not None:
-            check_kept(cache_dtype, decoder)
+            check_kept(cache_dtype, usual_cache(decoder), decoder.device)
         self._cache_tokens = cache_tokens
         self._ahead = decoder.device.type == "cuda" if ahead is None else ahead
         self._with_graphs = graphs and weights_stay and has_kernels(decoder.device) and not lengths_matter(decoder)
@@ -89,6 +89,11 @@ class Engine:
         self._on_its_way: Pass | None = None
         self._next_number = 0
         self._begin()
+
+    @property
+    def _kept(self) -> torch.dtype:
+        """The dtype of keys and values: as the decoder is now, which may change while nothing runs."""
+        return self._cache_dtype or usual_cache(self.decoder)
 
     @property
     def capacity(self) -> Capacity:
@@ -249,12 +254,12 @@ class Engine:
         config, dtype, device = self.decoder.config, self.decoder.dtype, self.decoder.device
         if self._cache_tokens is None:
             drafting = self.draft.token_bytes if self.draft else 0
-            blocks = capacity(config, dtype, device, self._max_batch, drafting, self._cache_dtype).blocks
+            blocks = capacity(config, dtype, device, self._max_batch, drafting, self._kept).blocks
         else:
             blocks = self._cache_tokens // BLOCK
         self._on_its_way = None
         kernels = has_kernels(device)
-        self._store = Store(self.decoder, blocks, self._max_batch, kernels=kernels, kept=self._cache_dtype)
+        self._store = Store(self.decoder, blocks, self._max_batch, kernels=kernels, kept=self._kept)
         self._passes = Passes(self.decoder, self._store, self.vocabulary, kernels=kernels, graphs=self._with_graphs)
         if self.draft is not None:
             self.draft.begin(blocks, kernels=has_kernels(self.draft.device))
@@ -263,7 +268,7 @@ class Engine:
 
     def _catch_up(self) -> None:
         """While nothing runs: let go of what other weights have left."""
-        if not self._store.cache.fits(self._cache_dtype or self.decoder.dtype, self.decoder.device):
+        if not self._store.cache.fits(self._kept, self.decoder.device):
             self._begin()
         elif not self._weights_stay:
             self._store.pool.forget()

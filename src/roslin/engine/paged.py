@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from roslin.engine.blocks import BLOCK, blocks_for
-from roslin.engine.cache import FP8, KVCache, as_kept
+from roslin.engine.cache import KVCache, as_kept
 from roslin.engine.cpu.attention import CppAttention, has_kernel
 from roslin.engine.gathered import GatheredAttention
 from roslin.engine.queries import Kernel, Queries
@@ -62,8 +62,8 @@ class PagedAttention:
     def __call__(self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> Tensor:
         """Remember the keys and values; what each token gathers, [N, H, K]."""
         kept = self.cache.layers[layer]
-        if self.cache.dtype == FP8:  # everybody sees what those will who come later
-            k_NGK, v_NGK = (as_kept(x_NGK, FP8).to(q_NHK.dtype) for x_NGK in (k_NGK, v_NGK))
+        if self._chunks and self.cache.dtype != q_NHK.dtype:  # everybody sees what those will who come later
+            k_NGK, v_NGK = (as_kept(x_NGK, self.cache.dtype).to(q_NHK.dtype) for x_NGK in (k_NGK, v_NGK))
         self._kernel.write(kept, k_NGK, v_NGK, self._places_N)
         if not self._chunks:
             return self._kernel.attend(kept, q_NHK, self._queries)

@@ -4,6 +4,7 @@ import torch
 
 from roslin.engine.blocks import BlockPool
 from roslin.engine.cache import KVCache
+from roslin.engine.cpu.decoder import KernelDecoder
 from roslin.engine.network import Network, SharedNetwork
 from roslin.engine.resident import Resident
 from roslin.engine.slots import Slots
@@ -18,13 +19,14 @@ class Store:
     ) -> None:
         """Empty, with room for `blocks` of up to `sequences` at once. `kernels`: attention by Triton's.
 
-        `kept` is the dtype of keys and values; None: the network's.
+        `kept` is the dtype of keys and values; None: the one that is usual for the network.
         """
         config, device = network.config, network.device
+        kept = kept or usual_cache(network)
         if isinstance(network, SharedNetwork):
-            self.cache, blocks = network.new_cache(blocks, sequences, kept or network.dtype)
+            self.cache, blocks = network.new_cache(blocks, sequences, kept)
         else:
-            self.cache = KVCache(config, kept or network.dtype, device)
+            self.cache = KVCache(config, kept, device)
         self.pool = BlockPool(blocks, self.cache.provide)
         self.slots = Slots(sequences, config.positions)
         self.resident = Resident(self.slots, device)
@@ -32,6 +34,11 @@ class Store:
         self.streams = Streams(self.cache, self.slots, self.resident, kernels=kernels, reach=lengths)
         self.original = config.rotary_scaling.original if config.rotary_scaling and lengths else None
         """Positions beyond which keys depend on how long their sequence is; None where they never do."""
+
+
+def usual_cache(network: Network) -> torch.dtype:
+    """The dtype of keys and values unless another one is asked for."""
+    return network.weights if isinstance(network, KernelDecoder) else network.dtype
 
 
 def lengths_matter(network: Network) -> bool:

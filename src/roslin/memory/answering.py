@@ -66,17 +66,17 @@ def answering(
     """
     share = config.shared(processes)
     size = 4 if precision == "fp32" else 2
-    key_size = 4 if device == "cpu" else size  # what a CPU keeps of a model in bf16 is in fp32 all the same
+    between = 4 if device == "cpu" else size  # a CPU computes in fp32 between the products, whatever the weights are
     unpacking = 2 * largest_matrix(share) if precision in ("int8", "int4") and device == "cuda" else 0
     drawing = replace(share, vocab_rows=config.vocab_rows)  # one of them draws, from the whole vocabulary
-    kept = 1 if cache == "fp8" else key_size
+    kept = 1 if cache == "fp8" else size
     tokens = batch * _whole_blocks(positions)
     return Answering(
         weights=weight_bytes(share, precision),
         keys_and_values=token_bytes(share, kept) * tokens,
-        workspace=_workspace(drawing, size, positions, batch, device, kept) + unpacking,
+        workspace=_workspace(drawing, between, positions, batch, device, kept) + unpacking,
         draft_weights=weight_bytes(draft, "fp32" if precision == "fp32" else "bf16") if draft else 0,
-        draft_keys_and_values=token_bytes(draft, key_size) * min(batch, DRAFTED) * _whole_blocks(positions)
+        draft_keys_and_values=token_bytes(draft, size) * min(batch, DRAFTED) * _whole_blocks(positions)
         if draft
         else 0,
     )

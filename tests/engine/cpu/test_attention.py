@@ -25,15 +25,19 @@ def layer_of(blocks: int, groups: int, head_dim: int, dtype: torch.dtype) -> Lay
 
 
 @needs_kernels
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("dtype", "kept"), [(torch.float32,) * 2, (torch.float32, torch.bfloat16), (torch.bfloat16,) * 2]
+)
 @pytest.mark.parametrize("head_dim", [64, 80, 96, 128, 256, 20, 7])
 @pytest.mark.parametrize(("heads", "groups"), [(3, 3), (6, 2)])
 @pytest.mark.parametrize("window", [None, 9])
-def test_it_equals_plain_torch(dtype: torch.dtype, head_dim: int, heads: int, groups: int, window: int | None) -> None:
+def test_it_equals_plain_torch(
+    dtype: torch.dtype, kept: torch.dtype, head_dim: int, heads: int, groups: int, window: int | None
+) -> None:
     torch.manual_seed(head_dim)
     lengths = [1, 2, 15, 16, 17, 53, 130]
     queries = queries_of(lengths, window)
-    layer = layer_of(queries.tables_SW.numel(), groups, head_dim, dtype)
+    layer = layer_of(queries.tables_SW.numel(), groups, head_dim, kept)
     # As they come: a part of a wider row.
     q_MHK = torch.randn(len(lengths), heads + 2, head_dim).to(dtype)[:, :heads]
     expected = GatheredAttention().attend(layer, q_MHK, queries)
@@ -70,10 +74,12 @@ def test_a_token_is_the_same_to_the_bit_whatever_stands_beside_it_and_however_ma
 
 
 @needs_kernels
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_it_writes_as_plain_torch_does(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "kept"), [(torch.float32,) * 2, (torch.float32, torch.bfloat16), (torch.bfloat16,) * 2]
+)
+def test_it_writes_as_plain_torch_does(dtype: torch.dtype, kept: torch.dtype) -> None:
     torch.manual_seed(0)
-    plain = layer_of(5, 3, 20, dtype)
+    plain = layer_of(5, 3, 20, kept)
     layer = plain[0].clone(), plain[1].clone()
     places = torch.randperm(5 * BLOCK)[:30]
     k_NGK, v_NGK = torch.randn(30, 9, 20).to(dtype).split(3, 1)[1:]

@@ -7,7 +7,9 @@ from cpu_kernels import needs_kernels
 from roslin.engine import GREEDY, Engine, Request, Sampling, ScoreRow, fuse, score
 from roslin.engine.cpu.decoder import REPEATED, KernelDecoder
 from roslin.engine.cpu.many import MANY, has_fast_bfloat16
-from roslin.model import PackedAttention, find_model, load_decoder, packed_positions
+from roslin.engine.store import usual_cache
+from roslin.errors import InputError
+from roslin.model import Decoder, PackedAttention, find_model, load_decoder, packed_positions
 from roslin.model.quantised import Bits
 from tiny_decoders import FAMILIES, VOCABULARY, plain_logits, quantised, tiny_decoder
 
@@ -108,6 +110,29 @@ class _OneByOne:
     def reach(self, positions_N: torch.Tensor) -> torch.Tensor:
         lengths = torch.tensor(self._lengths)
         return lengths.repeat_interleave(lengths)
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_keys_and_values_are_kept_as_the_weights_are_read(bits: Bits | None) -> None:
+    def made() -> Decoder:
+        decoder = tiny_decoder("llama").bfloat16()
+        return decoder if bits is None else quantised(decoder, bits)
+
+    fused = fuse(made())
+    assert fused.dtype == torch.float32
+    assert usual_cache(fused) == torch.bfloat16
+    assert usual_cache(fuse(made().float())) == torch.float32
+    engine = Engine(fused, VOCABULARY, 2, cache_dtype=torch.bfloat16)
+    prompt = [7, 3, 11] * 20
+    first, again = (engine.run([Request(prompt, 30, GREEDY)])[0] for _ in range(2))
+    assert again.ids == first.ids  # the prompt is read anew, or found in the cache
+    ids = [*prompt, *first.ids]
+    expected = plain_logits(made().float(), ids).log_softmax(-1)[range(len(prompt) - 1, len(ids) - 1), first.ids]
+    rounded = plain_logits(made(), ids).log_softmax(-1)[range(len(prompt) - 1, len(ids) - 1), first.ids]
+    error = (torch.tensor(first.logprobs) - expected).abs()
+    assert 0 < error.mean() < 1.5 * (rounded - expected).abs().mean() + 1e-3
+    with pytest.raises(InputError, match=r"keeps torch\.bfloat16 or torch\.float8_e4m3fn"):
+        Engine(fused, VOCABULARY, 2, cache_dtype=torch.float16)
 
 
 @pytest.mark.skipif(not has_fast_bfloat16(), reason="torch has no instructions for bfloat16 here")

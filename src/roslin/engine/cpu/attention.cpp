@@ -15,8 +15,9 @@ namespace {
 
 // What one call is about. `q` and `out` hold tokens of heads · head_dim numbers; those of `q` lie `q_stride` apart.
 struct Attention {
-    void *out;
-    const void *q, *keys, *values;
+    float *out;
+    const float *q;
+    const void *keys, *values;
     const int32_t *tables, *slots, *lengths;
     int64_t q_stride, table_stride;
     int64_t tokens, heads, groups, head_dim, block;
@@ -31,8 +32,26 @@ using Work = void (*)(const Attention &, int64_t token, int64_t group);
 #define ROSLIN_BODY "attention_token.h"
 #include "every_lane.inl"
 
-// dtype: 0 float32, 1 bfloat16, of everything.
-ROSLIN_API void roslin_paged_attention(void *out, const void *q, const void *keys, const void *values,
+namespace {
+
+// Put rows of `groups` · `head_dim` numbers, which lie `stride` apart, to places that count all of the cache's.
+template <typename T>
+void write(T *cache, const float *x, const int64_t *places, int64_t stride, int64_t tokens, int64_t groups,
+           int64_t head_dim, int64_t block) {
+    for (int64_t token = 0; token < tokens; ++token) {
+        int64_t first = places[token] / block * groups * block + places[token] % block;
+        for (int64_t group = 0; group < groups; ++group) {
+            const float *from = x + token * stride + group * head_dim;
+            T *to = cache + (first + group * block) * head_dim;
+            for (int64_t k = 0; k < head_dim; ++k) narrow(from[k], to + k);
+        }
+    }
+}
+
+}  // namespace
+
+// dtype: 0 float32, 1 bfloat16, of keys and values in the cache.
+ROSLIN_API void roslin_paged_attention(float *out, const float *q, const void *keys, const void *values,
                                        const int32_t *tables, const int32_t *slots, const int32_t *lengths,
                                        int64_t q_stride, int64_t table_stride, int64_t tokens, int64_t heads,
                                        int64_t groups, int64_t head_dim, int64_t block, int64_t window, float scale,
@@ -44,20 +63,15 @@ ROSLIN_API void roslin_paged_attention(void *out, const void *q, const void *key
                      [&](int64_t chunk) { work(a, chunk / groups, chunk % groups); });
 }
 
-// Put keys and values [tokens, groups, head_dim] of `bytes` a number into the cache; places[token] counts all of its
+// Put keys and values [tokens, groups, head_dim] into the cache, whose dtype is as above; places[token] counts all of its
 // places, block after block.
-ROSLIN_API void roslin_paged_write(void *keys, void *values, const void *k, const void *v, const int64_t *places,
+ROSLIN_API void roslin_paged_write(void *keys, void *values, const float *k, const float *v, const int64_t *places,
                                    int64_t k_stride, int64_t v_stride, int64_t tokens, int64_t groups,
-                                   int64_t head_dim, int64_t block, int64_t bytes) {
-    int64_t row = head_dim * bytes;
-    for (int64_t token = 0; token < tokens; ++token) {
-        int64_t first = places[token] / block * groups * block + places[token] % block;
-        for (int64_t group = 0; group < groups; ++group) {
-            int64_t to = (first + group * block) * row;
-            const char *key = static_cast<const char *>(k) + token * k_stride * bytes + group * row;
-            const char *value = static_cast<const char *>(v) + token * v_stride * bytes + group * row;
-            std::memcpy(static_cast<char *>(keys) + to, key, row);
-            std::memcpy(static_cast<char *>(values) + to, value, row);
-        }
-    }
+                                   int64_t head_dim, int64_t block, int dtype) {
+    auto both = [&](auto *to_keys, auto *to_values) {
+        write(to_keys, k, places, k_stride, tokens, groups, head_dim, block);
+        write(to_values, v, places, v_stride, tokens, groups, head_dim, block);
+    };
+    if (dtype == 1) both(static_cast<BFloat16 *>(keys), static_cast<BFloat16 *>(values));
+    else both(static_cast<float *>(keys), static_cast<float *>(values));
 }

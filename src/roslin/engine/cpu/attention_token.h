@@ -84,15 +84,16 @@ ROSLIN_INLINE void gather(float *gathered, float kept, const float *weights, con
     }
 }
 
-// Softmax in one sweep: what was gathered is rescaled whenever a larger score comes. Scores are in powers of 2.
+// Softmax in one sweep: what was gathered is rescaled whenever a larger score comes. Scores are in powers of 2. Keys and
+// values are of type T.
 template <typename T>
 void attend(const Attention &a, int64_t token, int64_t group) {
     const int64_t head_dim = a.head_dim, block = a.block, shared = a.heads / a.groups;
     float *q = scratch(shared * (2 * head_dim + 2) + block), *gathered = q + shared * head_dim;
     float *highest = gathered + shared * head_dim, *totals = highest + shared, *weights = totals + shared;
-    const T *asked = static_cast<const T *>(a.q) + token * a.q_stride + group * shared * head_dim;
+    const float *asked = a.q + token * a.q_stride + group * shared * head_dim;
     for (int64_t i = 0; i < shared * head_dim; ++i) {
-        q[i] = widened(asked[i]) * (a.scale * 1.44269504089f);
+        q[i] = asked[i] * (a.scale * 1.44269504089f);
         gathered[i] = 0;
     }
     for (int64_t head = 0; head < shared; ++head) {
@@ -140,6 +141,6 @@ void attend(const Attention &a, int64_t token, int64_t group) {
             gather(gathered + head * head_dim, kept, weights, values, begin, end, head_dim);
         }
     }
-    T *out = static_cast<T *>(a.out) + (token * a.heads + group * shared) * head_dim;
-    for (int64_t i = 0; i < shared * head_dim; ++i) narrow(gathered[i] / totals[i / head_dim], out + i);
+    float *out = a.out + (token * a.heads + group * shared) * head_dim;
+    for (int64_t i = 0; i < shared * head_dim; ++i) out[i] = gathered[i] / totals[i / head_dim];
 }

@@ -46,6 +46,8 @@ class KernelDecoder:
     def __init__(self, decoder: Decoder) -> None:
         """Take `decoder` apart, layer by layer, so that its weights and the packed ones are never both whole."""
         self.config: ModelConfig = decoder.config
+        self.weights = decoder.dtype
+        """The dtype of the numbers it was made of, or of those in few bits when they are read."""
         self._embedding = decoder.embedding
         self._norm = Preparation(_source(self.config, decoder.norm))
         self._rotary = Rotary(self.config)

@@ -6,12 +6,7 @@
 // Clang before version 16 has the dot product's functions only where it builds for processors that all have them.
 #if defined(ROSLIN_ARM) && (!defined(__clang__) || __clang_major__ >= 16 || defined(__ARM_FEATURE_DOTPROD))
 
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("arch=armv8.2-a+dotprod")
-#endif
+ROSLIN_BEGIN_DOT
 
 namespace roslin {
 namespace {
@@ -119,11 +114,7 @@ void tile_rows(const Matrix &m, int64_t tile, const Rows &x, int64_t first, int6
 }  // namespace
 }  // namespace roslin
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+ROSLIN_END
 
 namespace roslin {
 TileProduct neon_tile_product(Kind) { return tile_rows; }
