@@ -1,5 +1,6 @@
 """Steps with static inputs, run call by call in Triton's interpreter where there is no GPU."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ pytest.importorskip("triton")
 from roslin.engine import GREEDY, Engine, Request, Sampling
 from roslin.engine.cache import FP8
 from roslin.engine.gpu import paged
-from roslin.errors import InputError
+from roslin.engine.graphs import End, Graphs
+from roslin.errors import InputError, MachineError
 from tiny_decoders import VOCABULARY, tiny_decoder
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -96,3 +98,79 @@ def test_with_keys_and_values_in_fp8_kernels_answer_as_plain_torch_does(graphs: 
 def test_a_cache_in_another_dtype_is_refused() -> None:
     with pytest.raises(InputError, match=r"cache_dtype is torch.float16; a cache of this model keeps torch.float32"):
         Engine(tiny_decoder("gpt_neox"), VOCABULARY, cache_dtype=torch.float16)
+
+
+class Recorded(Graphs):
+    """Graphs that capture nothing but say what they would; of `broken` rows they cannot."""
+
+    broken = 0
+    failure = RuntimeError("operation not permitted when stream is capturing")
+
+    def __init__(self, *told: Any, **how: Any) -> None:
+        super().__init__(*told, **how | {"capture": False})
+        self._capture = True
+
+    def _captured(self, bucket: int, end: End, shared: bool) -> Any:
+        if bucket == self.broken:
+            raise self.failure
+        return SimpleNamespace(replay=lambda: self._compute(bucket, end, shared))
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> type[Recorded]:
+    monkeypatch.setattr("roslin.engine.graphs.Graphs", Recorded)
+    return Recorded
+
+
+def captured(engine: Engine) -> list[tuple[int, str, bool]]:
+    made = engine._passes._graphs
+    return [] if made is None else list(made[1]._graphs)
+
+
+def with_graphs(max_batch: int) -> Engine:
+    return Engine(tiny_decoder("gpt_neox", layers=1).to(DEVICE), VOCABULARY, max_batch, weights_stay=True, graphs=True)
+
+
+@pytest.mark.usefixtures("recorded")
+def test_steps_of_few_are_captured_beforehand_and_others_when_they_are_wanted() -> None:
+    engine = with_graphs(20)
+    assert not captured(engine) and not engine._store.pool.size
+    engine.prepare()
+    few = [(rows, end, False) for rows in (16, 8, 4, 2, 1) for end in ("best", "drawn")]
+    assert captured(engine) == few and engine._store.pool.size == engine._store.pool.limit
+    engine.prepare()
+    engine.run([Request([n + 3], 3, GREEDY) for n in range(2)])
+    assert captured(engine) == few
+    engine.run([Request([n + 3], 3, GREEDY) for n in range(17)])
+    assert captured(engine) == [*few, (20, "best", False)]
+
+
+def test_without_being_asked_the_first_request_prepares(recorded: type[Recorded]) -> None:
+    engine = with_graphs(2)
+    engine.submit(Request([3], 3, GREEDY))
+    assert len(captured(engine)) == 4
+
+
+def test_a_step_that_cannot_be_captured_is_told_and_memory_that_lacks_too(
+    recorded: type[Recorded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is kept of it: the next try begins from the start."""
+    monkeypatch.setattr(recorded, "broken", 2)
+    engine = with_graphs(2)
+    for _ in range(2):
+        with pytest.raises(MachineError, match=r"of 2 sequences cannot be captured.* not permitted .* without graphs"):
+            engine.submit(Request([3], 3, GREEDY))
+        assert not engine.busy and not engine._store.pool.size
+    monkeypatch.setattr(recorded, "failure", torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(MachineError, match=r"Out of memory on .*: lower max_batch"):
+        engine.prepare()
+    monkeypatch.setattr(recorded, "broken", 0)
+    assert len(engine.run([Request([3], 3, GREEDY)])[0].ids) == 3
+
+
+def test_graphs_are_off_where_nothing_is_said() -> None:
+    assert not Engine(tiny_decoder("gpt_neox"), VOCABULARY, weights_stay=True)._with_graphs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("roslin.engine.engine.GRAPHS", True)
+        assert Engine(tiny_decoder("gpt_neox"), VOCABULARY, weights_stay=True)._with_graphs
+        assert not Engine(tiny_decoder("gpt_neox"), VOCABULARY)._with_graphs

@@ -13,6 +13,7 @@ import torch
 from roslin.engine.blocks import BLOCK, blocks_for
 from roslin.engine.cache import check_kept
 from roslin.engine.capacity import Capacity, Occupancy, capacity
+from roslin.engine.drawn import Drawn
 from roslin.engine.generation import Generation
 from roslin.engine.network import Network, SharedNetwork
 from roslin.engine.passes import Pass, Passes
@@ -23,6 +24,9 @@ from roslin.engine.store import Store, lengths_matter, usual_cache
 from roslin.engine.streams import has_kernels
 from roslin.errors import InputError, MachineError, out_of_memory
 from roslin.model.finite import find_fault, not_finite
+
+GRAPHS = False
+"""Whether an engine that is not told captures passes as CUDA graphs: not before that has been measured on GPUs."""
 
 
 class Engine:
@@ -41,7 +45,7 @@ class Engine:
         weights_stay: bool = False,
         cache_tokens: int | None = None,
         ahead: bool | None = None,
-        graphs: bool = False,
+        graphs: bool | None = None,
         speculate: bool | None = None,
         draft: Network | None = None,
         cache_dtype: torch.dtype | None = None,
@@ -51,11 +55,12 @@ class Engine:
         At most `max_batch` requests run at once. The cache grows as it is needed, up to `cache_tokens`, or to what
         memory was free when this was made. If `weights_stay` as they are, a request may begin with what an earlier one
         has left in the cache; else only with what those beside it have. `ahead`: each pass begins before the tokens of
-        the one before are read, so that a GPU never waits for the host (None: on a GPU); who stops is found one pass
-        late, and what that has computed for it is dropped. `graphs`: passes in which everybody answers are captured
-        as CUDA graphs, for which the weights must stay. `speculate`: tokens that follow where an answer's latest ones
-        stood before, in prompt or answer, are computed on trial beside them, and kept if they are what is drawn; what
-        comes back is the same, several tokens of a pass one step after the other. None: where that is found to be
+        the one before are read, so that a GPU never waits for the host (None: on a GPU). Who stops is then heard of one
+        pass late, and what that has drawn for it is dropped; Triton's kernels compute nothing for it. `graphs`: passes
+        in which everybody answers are captured as CUDA graphs, for which the weights must stay (None: as GRAPHS says);
+        see `prepare`. `speculate`: tokens that follow where an answer's latest ones stood before, in prompt or answer,
+        are computed on trial beside them, and kept if they are what is drawn; what comes back is the same, several
+        tokens of a pass one step after the other. None: where that is found to be
         faster, in fp32 on a CPU (whose kernels compute in that); False: never; True: whenever there are any. `draft`: a
         small model of the same vocabulary that makes such guesses too, of any device and dtype, but for an fp16
         `decoder` never; with it, None means on any device in any other dtype.
@@ -80,6 +85,7 @@ class Engine:
             check_kept(cache_dtype, usual_cache(decoder), decoder.device)
         self._cache_tokens = cache_tokens
         self._ahead = decoder.device.type == "cuda" if ahead is None else ahead
+        graphs = GRAPHS if graphs is None else graphs
         self._with_graphs = graphs and weights_stay and has_kernels(decoder.device) and not lengths_matter(decoder)
         self._with_graphs = self._with_graphs and decoder.dtype != torch.float16  # each layer is watched there
         self._with_graphs = self._with_graphs and not isinstance(decoder, SharedNetwork)  # others would not hear of it
@@ -120,6 +126,25 @@ class Engine:
         """Whether any request runs or waits."""
         return self._scheduler.busy
 
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """Do now what the first request would wait for, as long as there was none, on the thread that will step.
+
+        With CUDA graphs that is to take the cache's memory, and to capture passes of few sequences: seconds, and the
+        first time on a machine, when kernels are compiled, half a minute. Those of more are captured when they are
+        first wanted, which holds up that step. Raises MachineError where memory does not do or a pass cannot be
+        captured.
+        """
+        if self._with_graphs and not self._store.pool.size:
+            self._store.pool.make_all()
+            try:
+                self._passes.prepare()
+            except BaseException as error:
+                self._begin()
+                if out_of_memory(error):
+                    raise self._short_of_memory() from error
+                raise
+
     def submit(self, request: Request) -> int:
         """Queue a request; its number. Raises InputError with all that is wrong, before any work."""
         return self.submit_all([request])[0]
@@ -148,7 +173,7 @@ class Engine:
         except BaseException as error:
             self._drop_all()
             if out_of_memory(error):
-                raise MachineError(f"Out of memory on {self.decoder.device}: lower max_batch, or shorten.") from error
+                raise self._short_of_memory() from error
             raise
 
     def run(self, requests: Sequence[Request]) -> list[Completion]:
@@ -198,6 +223,8 @@ class Engine:
         """The news of a pass. Of those who have ended since it began, nothing more is heard."""
         if done.drawn is None:
             return []
+        if not done.guesses:
+            return self._hear(done, done.drawn)
         tokens = iter(done.drawn.read())
         drawn = [(run, list(islice(tokens, run.draws))) for run in done.runs if run.draws]
         heard = [(run, own) for run, own in drawn if run.generation.completion is None]
@@ -210,12 +237,25 @@ class Engine:
                 self._store.resident.latest_S[run.generation.slot or 0] = run.generation.kept[-1].id
         return self._tell([run.generation for run, _ in heard], first=True)
 
+    def _hear(self, done: Pass, drawn: Drawn) -> list[Event]:
+        """The news of a pass in which nobody has drawn more than one token."""
+        tokens, events, ended = drawn.read(), [], []
+        drawing = (run.generation for run in done.runs if run.draws)
+        heard = [(one, token) for one, token in zip(drawing, tokens, strict=True) if one.completion is None]
+        if not drawn.finite and not all(math.isfinite(token.logprob) for _, token in heard):
+            raise self._fault(done)
+        for generation, token in heard:
+            events.append(generation.hear(token))
+            if generation.completion:
+                ended.append(generation)
+        if ended:
+            self._scheduler.remove(*ended)
+        return events
+
     def _tell(self, generations: Sequence[Generation], *, first: bool) -> list[Event]:
         """A token of each, the `first` of those that it has kept of a pass, or the next."""
         events = [generation.tell(first=first) for generation in generations]
-        for generation in generations:
-            if generation.completion:
-                self._scheduler.remove(generation)
+        self._scheduler.remove(*(generation for generation in generations if generation.completion))
         return events
 
     def _fault(self, done: Pass) -> MachineError:
@@ -225,12 +265,14 @@ class Engine:
         hidden_ND = self.decoder.hidden(*what)
         return not_finite(find_fault(self.decoder, *what, hidden_ND), self.decoder.dtype)
 
+    def _short_of_memory(self) -> MachineError:
+        return MachineError(f"Out of memory on {self.decoder.device}: lower max_batch, or shorten.")
+
     def _submit_all(self, requests: Sequence[Request]) -> list[Generation]:
         if not self.busy:
             self._on_its_way = None
             self._catch_up()
-        if self._with_graphs and not self._store.pool.size:
-            self._store.pool.make_all()
+        self.prepare()
         faults = [self._faults(request) for request in requests]
         if any(faults):
             raise InputError(_listed(faults))

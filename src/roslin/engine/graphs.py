@@ -15,6 +15,7 @@ from roslin.engine.gpu.paged import GpuAttention, SharedPlaces, Tokens, shares
 from roslin.engine.network import Network
 from roslin.engine.resident import Resident
 from roslin.engine.streams import beginnings_of
+from roslin.errors import MachineError, out_of_memory
 
 BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
 """Numbers of rows for which there are graphs; rows that nobody needs write nothing."""
@@ -23,8 +24,14 @@ NOBODY = -1
 INPUTS = 5
 """Of each row: slot, position, key, and as two more the four limits of what may be drawn."""
 
+FEW = 16
+"""Rows up to which steps are captured beforehand."""
+
 End = Literal["best", "drawn", "logits"]
 """What becomes of a step's logits: the best id, one drawn, or nothing."""
+DRAWING: tuple[End, ...] = ("best", "drawn")
+Kind = tuple[int, End, bool]
+"""Of a step: its rows, what is done with the logits, and whether any rows share beginnings."""
 
 
 class Graphs:
@@ -46,8 +53,7 @@ class Graphs:
         """Without `capture`, the same steps run call by call: that is how they are tested without a GPU."""
         self._decoder, self._cache, self._resident, self._vocabulary = decoder, cache, resident, vocabulary
         self._buckets = sorted({*(size for size in BUCKETS if size < max_batch), max_batch})
-        self._graphs: dict[tuple[int, End, bool], torch.cuda.CUDAGraph] = {}
-        """By rows, what is done with the logits, and whether any share beginnings."""
+        self._graphs: dict[Kind, torch.cuda.CUDAGraph] = {}
         self._beginnings = beginnings_of(cache, resident.slots)
         self._capture = capture
         self._pool = torch.cuda.graph_pool_handle() if capture else None
@@ -58,6 +64,12 @@ class Graphs:
         self._ids_B = torch.zeros(max_batch, dtype=torch.int64, device=device)
         self._logprobs_B = torch.zeros(max_batch, device=device)
         self._logits_BV = torch.empty(max_batch, rows, device=device)
+
+    def prepare(self) -> None:
+        """Capture steps of few rows, the most first: of memory that one has used the next takes what it needs."""
+        for bucket in reversed([size for size in self._buckets if size <= FEW]):
+            for end in DRAWING:
+                self._have((bucket, end, False))
 
     def drawn(self, slots: Sequence[int], positions: Sequence[int], draws: Draws | None) -> tuple[Tensor, Tensor]:
         """The id that is drawn for each sequence, and its log-probability, [B] each; they hold until the next step.
@@ -82,8 +94,7 @@ class Graphs:
         bucket = next(size for size in self._buckets if size >= len(slots))
         found = None if self._beginnings is None else self._beginnings.shared(slots, positions, bucket)
         kind = bucket, end, found is not None
-        if self._capture and kind not in self._graphs:
-            self._graphs[kind] = self._captured(*kind)
+        self._have(kind)
         self._fill(bucket, slots, positions, draws, found)
         if self._capture:
             self._graphs[kind].replay()
@@ -109,6 +120,20 @@ class Graphs:
         """Where the shared places of so many rows are put, or fewer: zeros, which are nobody's."""
         tiles = self._beginnings.tiles(rows) * (2 + self._beginnings.members) if self._beginnings else 0
         return torch.zeros(rows + tiles, dtype=torch.int32, device=self._resident.device)
+
+    def _have(self, kind: Kind) -> None:
+        """Capture a step, if steps are captured and this one has not been. Raises MachineError where that fails."""
+        if not self._capture or kind in self._graphs:
+            return
+        try:
+            self._graphs[kind] = self._captured(*kind)
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            raise MachineError(
+                f"A pass of {kind[0]} sequences cannot be captured as a CUDA graph on {self._resident.device}: "
+                f"{error}. Answer without graphs."
+            ) from error
 
     def _captured(self, bucket: int, end: End, shared: bool) -> torch.cuda.CUDAGraph:
         self._fill(bucket, [], [])

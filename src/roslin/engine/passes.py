@@ -42,6 +42,11 @@ class Passes:
         self._graphs: tuple[int, Graphs] | None = None
         """Beside the number of blocks that the cache had, which has not moved while it has as many."""
 
+    def prepare(self) -> None:
+        """Capture passes of few sequences, where passes are captured. Raises MachineError where one cannot be."""
+        if self._with_graphs:
+            self._captured().prepare()
+
     def begin(self, runs: list[Run]) -> Pass:
         """Begin the pass that computes these runs, in order of their lengths where these differ."""
         guesses = any(run.proposed for run in runs)
