@@ -18,18 +18,33 @@ import torch
 from torch import Tensor
 
 from roslin.answer.prompts import choose_prompts
+from roslin.engine.gpu.matrix import Matrix, in_fp8
 from roslin.model import Decoder, PackedAttention, find_model, load_decoder, packed_positions, text_source
-from roslin.model.quantised import QuantisedWeight, quantise_4, quantise_8, round_to_4
+from roslin.model.quantised import quantise_4, quantise_8, round_to_4
 from roslin.records import load
 from roslin.tokens import Tokenizer
 
-WAYS: dict[str, tuple[Callable[[Tensor], QuantisedWeight] | None, float]] = {
+
+def to_int8(weight: Tensor) -> Tensor:
+    return quantise_8(weight).dequantize()
+
+
+def to_fp8(weight: Tensor) -> Tensor:
+    """What a GPU reads in fp8: e4m3, with a scale for each output."""
+    matrix = in_fp8(Matrix(weight, None, (weight.shape[1],)))
+    assert matrix.scale is not None
+    return matrix.weight.float() * matrix.scale[0, :, None]
+
+
+WAYS: dict[str, tuple[Callable[[Tensor], Tensor] | None, float]] = {
     "as it is": (None, 16),
-    "int8": (quantise_8, 8),
-    "int4 g64, rounded": (round_to_4, 4.5),
-    "int4 g64, roslin": (quantise_4, 4.5),
-    "int4 g32, roslin": (lambda weight: quantise_4(weight, 32), 5),
+    "int8": (to_int8, 8),
+    "fp8": (to_fp8, 8),
+    "int4 g64, rounded": (lambda weight: round_to_4(weight).dequantize(), 4.5),
+    "int4 g64, roslin": (lambda weight: quantise_4(weight).dequantize(), 4.5),
+    "int4 g32, roslin": (lambda weight: quantise_4(weight, 32).dequantize(), 5),
 }
+"""By name: what a matrix is when it is read again, and its bits a weight."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +84,18 @@ def read_rows(folder: Path, records: Path, count: int) -> list[Row]:
     return rows
 
 
-def pack(decoder: Decoder, quantise: Callable[[Tensor], QuantisedWeight]) -> float:
-    """Quantise every matrix in place, embedding and head in 8 bits; the layers' relative error."""
+def pack(decoder: Decoder, quantise: Callable[[Tensor], Tensor]) -> float:
+    """Quantise every matrix in place, embedding and head in fp8 as the layers, else in int8; the layers' error."""
     error = size = 0.0
     for block in decoder.blocks:
         for part in ("qkv", "out", "up", "down"):
             weight = getattr(block, part).weight
-            packed = quantise(weight).dequantize()
+            packed = quantise(weight)
             error += float((packed - weight).square().sum())
             size += float(weight.square().sum())
             getattr(block, part).weight.data = packed
     for outer in (decoder.embedding, decoder.head):
-        outer.weight.data = quantise_8(outer.weight).dequantize()
+        outer.weight.data = (to_fp8 if quantise is to_fp8 else to_int8)(outer.weight)
     return math.sqrt(error / size)
 
 
