@@ -6,15 +6,22 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import torch
 
 import roslin
-from roslin.memory import GPUS, gib
+from roslin.answer.device import pick_cache
+from roslin.cli.plan_serving import serving
+from roslin.engine import Engine, fuse
+from roslin.memory import GPUS, Kept, Precision, answering, gib
+from roslin.model.describe import Description
 from roslin.model.published import PUBLISHED
 from roslin.tune.alternatives import look_ahead
-from roslin.tune.plan import gpus_of
+from roslin.tune.plan import Machine, gpus_of
 from roslin.tune.recipe import Recipe
+from tiny_decoders import VOCABULARY, tiny_decoder
 
 STARTER = Path(roslin.__file__).parent / "assets" / "records" / "starter.jsonl"
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -128,6 +135,26 @@ def test_answering_with_a_draft_model_and_keys_in_fp8() -> None:
     words = " ".join(shown.stdout.split())
     assert f"from {model} with {draft} as its draft model, keys and values in fp8, in GiB:" in words
     assert "5.17 draft weights + 9.38 draft keys and values" in words
+
+
+@pytest.mark.parametrize("cache", get_args(Kept))
+@pytest.mark.parametrize("drafted", [False, True])
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_cache_that_is_planned_is_the_engines(
+    precision: Precision, dtype: torch.dtype, drafted: bool, cache: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU whose memory is short of what as many answers could need."""
+    decoder, draft = (tiny_decoder(family, layers=2).to(dtype) for family in ("gpt_neox", "llama"))
+    model, other = (Description(one.config.family, one.config, None, None) for one in (decoder, draft))
+    needs = answering(model.config, precision, 400, 20, "cpu", draft=other.config if drafted else None, cache=cache)
+    free = 2 * (needs.workspace + needs.draft_keys_and_values // 2 + needs.keys_and_values // 2)
+    machine = Machine(free + needs.weights + needs.draft_weights, on_gpu=False)
+    monkeypatch.setattr("roslin.engine.capacity.free_memory", lambda device: (free, machine.memory))
+    engine = Engine(
+        fuse(decoder), VOCABULARY, 20, draft=fuse(draft) if drafted else None, cache_dtype=pick_cache(cache)
+    )
+    asked = serving(model, machine, None, 20, other if drafted else None, cache)
+    assert engine.capacity.tokens == asked.cache_tokens(precision) < 20 * 400
 
 
 @pytest.mark.parametrize(

@@ -68,10 +68,10 @@ class Serving:
     def cache_tokens(self, precision: Precision) -> int:
         """How many tokens the engine's cache would hold at most, were all memory free but for the weights."""
         config, needs, memory = self.model.config, self.needs[precision], self.machine.memory
-        size = 4 if precision == "fp32" or not self.machine.on_gpu else 2
+        size = 4 if precision == "fp32" else 2
         return cache_tokens(
             replace(config.shared(self.machine.count), vocab_rows=config.vocab_rows),
-            size,
+            size if self.machine.on_gpu else 4,  # a CPU computes in fp32 between the products
             self.batch,
             memory - needs.weights - needs.draft_weights,
             memory,
