@@ -3,17 +3,21 @@
     python bench/gpu_throughput.py              all of it, under 8 minutes
     python bench/gpu_throughput.py --quick      under a minute
     python bench/gpu_throughput.py --profile    also a step's kernels by time
-    python bench/gpu_throughput.py --parts graphs,apart,sampled,fp8 --common 512
+    python bench/gpu_throughput.py --parts limits,graphs,apart,sampled,fp8 --common 512
 
 Random weights at the shape of a Pythia model, bf16. A part that fails says so, and the others go on. Parts that answer:
 `eager`, without CUDA graphs; `graphs`; `apart`, where each reads for itself what several begin with; `sampled`, drawn
-from a nucleus of 0.92; `fp8`, with keys and values in fp8. `--common` adds a context of so many tokens that all share.
+from a nucleus of 0.92; `fp8`, with keys and values in fp8; `fp8-all`, with weights in fp8 too. `single` is one stream
+beside each of them, `plain` the error of the log-probabilities against the plain decoder, `limits` what the memory
+reads and the tensor cores multiply at most, of which each part then has its share. `--common` adds a context of so many
+tokens that all share.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import gc
 import math
 import random
 import statistics
@@ -26,19 +30,21 @@ import torch
 
 from gpu_shared import DEVICE, LENGTHS, SHAPES, clear, config_of, peak_gib, print_kernels, random_decoder, synchronize
 from roslin.engine import GREEDY, Completion, Engine, Request, Sampling, beginnings, fuse
-from roslin.engine.cache import FP8, KVCache
-from roslin.model import ModelConfig, PackedAttention, packed_positions
-from roslin.model.rotary import Rotary
+from roslin.engine.cache import FP8
+from roslin.memory import token_bytes
+from roslin.model import PackedAttention, packed_positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from roslin.engine import Network
+    from roslin.model import ModelConfig
 
 T = TypeVar("T")
 VOCABULARY = 50280
 PEERS = {"vLLM 0.24, 6.9b": 11_050, "bound from peak rates, 6.9b": 15_200}
 """New tokens a second of 1,024 such prompts, measured elsewhere on one H100."""
+PARTS = "limits,eager,graphs,fp8-all,single,plain"
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,8 @@ class Way:
     apart: bool = False
     sampled: bool = False
     cache: torch.dtype | None = None
+    weights: bool = False
+    """In fp8."""
 
 
 WAYS = {
@@ -57,8 +65,17 @@ WAYS = {
     "apart": Way(apart=True),
     "sampled": Way(sampled=True),
     "fp8": Way(cache=FP8),
+    "fp8-all": Way(cache=FP8, weights=True),
 }
 WORTH = beginnings.WORTH
+
+
+@dataclass
+class Limits:
+    """What the GPU does at most, measured: bytes read and numbers multiplied and added (twice each) a second."""
+
+    read: float = 0.0
+    flops: float = 0.0
 
 
 @dataclass
@@ -72,6 +89,8 @@ class Measured:
     preempted: int = 0
     peak: float = 0.0
     done: dict[int, Completion] = field(default_factory=dict)
+    lengths: list[tuple[int, int]] = field(default_factory=list)
+    """Of each prompt and its answer."""
 
     def lines(self) -> str:
         times = sorted(seconds for seconds, _ in self.steps)
@@ -83,6 +102,18 @@ class Measured:
             f"tokens in {statistics.mean(s for s, _ in fullest) * 1e3:.1f} ms; {self.preempted} gave way; "
             f"peak {self.peak:.1f} GiB"
         )
+
+    def shares(self, config: ModelConfig, way: Way, limits: Limits) -> str:
+        """What was read and multiplied a second: all weights a step, each one's cache a token, products of tokens."""
+        head = config.vocab_rows * config.width
+        layers = config.parameter_count - 2 * head
+        each = token_bytes(config, way.cache.itemsize if way.cache else 2)
+        cached = sum(length * new + new * (new + 1) // 2 for length, new in self.lengths)
+        read = (len(self.steps) * (layers + head) * (1 if way.weights else 2) + cached * each) / self.seconds
+        flops = 2 * (layers * (self.prompt + self.new) + head * self.new) / self.seconds
+        of_read = f" ({read / limits.read:.1%} of {limits.read / 1e9:,.0f})" if limits.read else ""
+        of_flops = f" ({flops / limits.flops:.1%} of {limits.flops / 1e12:.0f} in bf16)" if limits.flops else ""
+        return f"    {read / 1e9:,.0f} GB/s read{of_read}, {flops / 1e12:.0f} TFLOP/s of products{of_flops}"
 
 
 def requests_of(count: int, new: int, seed: int = 0, *, common: int = 0, sampled: bool = False) -> list[Request]:
@@ -118,7 +149,8 @@ def measure(name: str, engine: Engine, requests: list[Request]) -> Measured:
                 found.done[event.number - first] = event.completion
     synchronize()
     found.seconds = time.perf_counter() - started
-    found.new = sum(len(completion.ids) for completion in found.done.values())
+    found.lengths = [(len(one.prompt_ids), len(found.done[number].ids)) for number, one in enumerate(requests)]
+    found.new = sum(new for _, new in found.lengths)
     found.preempted, found.peak = engine.preempted - before, peak_gib()
     print(found.lines(), flush=True)
     return found
@@ -166,104 +198,6 @@ def single(engine: Engine, name: str, *, sampled: bool) -> None:
     print(f"{name}, one stream: {128 / (time.perf_counter() - started):.1f} tokens/s, the prompt's pass included")
 
 
-def attention(config: ModelConfig) -> None:
-    """The kernel by itself: what it reads of the cache a second, for tiles and warps."""
-    from roslin.engine.gpu import paged
-    from roslin.engine.gpu.paged import GpuAttention, Tokens
-
-    kept = paged.NUMBERS, paged.WARPS
-    one = ModelConfig(**{**vars(config), "layers": 1})
-    shapes = ((1, 256), (1, 2000), (64, 190), (448, 190), (448, 600))
-    for batch, length, dtype in [*((*shape, torch.bfloat16) for shape in shapes), *((*shape, FP8) for shape in shapes)]:
-        cache = KVCache(one, dtype, DEVICE)
-        width = -(-length // 16)
-        cache.provide(batch * width)
-        tables = torch.randperm(batch * width, device=DEVICE).view(batch, width).int()
-        slots = torch.arange(batch, device=DEVICE)
-        positions = torch.full((batch,), length - 1, device=DEVICE)
-        qkv = torch.randn(batch, config.qkv_rows, device=DEVICE).bfloat16()
-        out = torch.empty(batch, config.query_rows, device=DEVICE, dtype=torch.bfloat16)
-        figures = []
-        for numbers in (2048, 4096, 8192):
-            for warps in (1, 2, 4, 8):
-                paged.NUMBERS, paged.WARPS = numbers, warps
-                attend = GpuAttention(cache, tables, Tokens(slots, positions, batch, None))
-                turns = Rotary(one).turns(positions, torch.bfloat16, attend)
-                seconds = timed(
-                    lambda attend=attend, qkv=qkv, turns=turns, out=out: attend.from_qkv(0, qkv, turns, out)
-                )
-                moved = batch * length * config.key_rows * 2 * dtype.itemsize
-                figures.append(
-                    (
-                        seconds,
-                        f"{numbers} numbers {warps} warps: {seconds * 1e6:.1f} µs {moved / seconds / 1e12:.2f} TB/s",
-                    )
-                )
-        figures.sort()
-        print(
-            f"  {batch} × {length}, {str(dtype)[6:]}: "
-            + "; ".join(text for _, text in figures[:4])
-            + f"; worst {figures[-1][1]}",
-            flush=True,
-        )
-        del cache
-    paged.NUMBERS, paged.WARPS = kept
-    attempt("shared places", lambda: shared_places(one))
-
-
-def shared_places(one: ModelConfig) -> None:
-    """Attention where all begin alike, each reading that for itself or all together."""
-    from roslin.engine.gpu.paged import GpuAttention, SharedPlaces, Tokens, members, shares
-    from roslin.engine.slots import Slots
-
-    for batch, common, own in ((448, 16, 174), (448, 512, 174), (64, 512, 174), (16, 1600, 174)):
-        width = -(-(common + own) // 16)
-        cache = KVCache(one, torch.bfloat16, DEVICE)
-        cache.provide(batch * width)
-        slots = Slots(batch, 16 * width)
-        tables = torch.randperm(batch * width).view(batch, width).int()
-        tables[:, : common // 16] = tables[0, : common // 16]
-        slots.rows_SW = tables.numpy()
-        places = [common + own - 1] * batch
-        found = beginnings.Beginnings(slots, members(*cache.heads[:2])).shared(range(batch), places)
-        assert found is not None
-        sent = (torch.from_numpy(numbers).to(DEVICE) for numbers in (found.commons_N, found.tiles_TX))
-        positions = torch.tensor(places, device=DEVICE)
-        qkv = torch.randn(batch, one.qkv_rows, device=DEVICE).bfloat16()
-        times, outs = [], []
-        for shared in (None, SharedPlaces(*sent, shares(batch))):
-            tokens = Tokens(torch.arange(batch, device=DEVICE), positions, batch, None, shared=shared)
-            attend = GpuAttention(cache, tables.to(DEVICE), tokens)
-            turns = Rotary(one).turns(positions, torch.bfloat16, attend)
-            outs.append(torch.empty(batch, one.query_rows, device=DEVICE, dtype=torch.bfloat16))
-            run = (attend, qkv, turns, outs[-1])
-            times.append(timed(lambda run=run: run[0].from_qkv(0, *run[1:])))
-        apart = float((outs[1] - outs[0]).norm() / outs[0].norm())
-        print(
-            f"  {batch} × ({common} shared + {own}): {times[0] * 1e6:.1f} µs each for itself, {times[1] * 1e6:.1f} "
-            f"together; {apart:.1e} apart",
-            flush=True,
-        )
-
-
-def timed(run: Callable[[], object], calls: int = 20) -> float:
-    """Seconds a call, in a graph of several."""
-    for _ in range(3):
-        run()
-    synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(calls):
-            run()
-    graph.replay()
-    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    begin.record()
-    graph.replay()
-    end.record()
-    end.synchronize()
-    return begin.elapsed_time(end) / 1e3 / calls
-
-
 def profile(engine: Engine, requests: list[Request]) -> None:
     """Where the GPU's time of some steps goes, kernel by kernel: with prompts beside, then all answering."""
     engine.submit_all(requests)
@@ -291,10 +225,27 @@ def attempt(name: str, part: Callable[[], T]) -> T | None:
         print(f"[{name}: {time.perf_counter() - started:.1f} s]", flush=True)
 
 
-def network_of(config: ModelConfig, *, plain: bool) -> Network:
+def measure_limits(limits: Limits) -> None:
+    """A plain read, and a product of bf16 matrices."""
+    from gpu_decode import Report, rates, timed
+
+    report = Report()
+    rates(report)
+    one = torch.randn(8192, 8192, device=DEVICE, dtype=torch.bfloat16)
+    limits.read, limits.flops = report.read, 2 * 8192**3 / timed(lambda: one @ one)
+    print(f"products in bf16 {limits.flops / 1e12:.0f} TFLOP/s", flush=True)
+
+
+def network_of(config: ModelConfig, *, plain: bool, fp8: bool) -> Network:
     """Random weights as answers are made with them, or as they are."""
     if plain:
         return random_decoder(config)
+    if fp8:
+        from roslin.engine.gpu.decoder import GpuDecoder
+        from roslin.engine.gpu.matrix import in_fp8
+
+        with torch.inference_mode():
+            return GpuDecoder(random_decoder(config), in_fp8)
     return attempt("fuse", lambda: fuse(random_decoder(config))) or random_decoder(config)
 
 
@@ -313,17 +264,42 @@ def beside_peers(last: Measured | None) -> None:
         print(f"{peer}: {rate:,} new tokens/s{share}")
 
 
+def answered(asked: argparse.Namespace, part: str, way: Way, config: ModelConfig, limits: Limits) -> Measured:
+    """All prompts, answered in one way."""
+    network = network_of(config, plain=asked.plain_decoder, fp8=way.weights)
+    clear()
+    beginnings.WORTH = 10**9 if way.apart else WORTH
+    engine = Engine(network, VOCABULARY, asked.batch, weights_stay=True, graphs=way.graphs, cache_dtype=way.cache)
+    print(f"cache: {engine.capacity}")
+    started = time.perf_counter()
+    engine.prepare()
+    print(f"made ready in {time.perf_counter() - started:.1f} s", flush=True)
+    # As a server does: what has been imported need not be looked through again and again, which takes 0.1 s each time.
+    gc.collect()
+    gc.freeze()
+    kind = {"common": asked.common, "sampled": way.sampled}
+    measure(f"{part}, warming up", engine, requests_of(asked.batch if way.graphs else 64, 3, seed=1, **kind))
+    if way.graphs and not asked.quick:
+        measure(f"Roslin, {part}, other prompts", engine, requests_of(asked.prompts, asked.new, seed=2, **kind))
+    requests = requests_of(asked.prompts, asked.new, **kind)
+    measured = measure(f"Roslin, {part}", engine, requests)
+    print(measured.shares(config, way, limits), flush=True)
+    attempt(f"{part} beside alone", lambda: compare_alone(engine, requests, measured))
+    if "single" in asked.parts.split(","):
+        attempt(f"{part} single", lambda: single(engine, part, sampled=way.sampled))
+    if asked.profile:
+        attempt(f"{part} profile", lambda: profile(engine, requests_of(asked.batch, 300, seed=3, **kind)))
+    gc.unfreeze()
+    return measured
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="6.9b", choices=SHAPES)
     parser.add_argument("--prompts", type=int, default=1024)
     parser.add_argument("--new", type=int, default=128)
     parser.add_argument("--batch", type=int, default=1024, help="requests at once, at most")
-    parser.add_argument(
-        "--parts",
-        default="eager,graphs,single,attention,plain",
-        help="which, with commas between: also apart, sampled, fp8",
-    )
+    parser.add_argument("--parts", default=PARTS, help="which, with commas between: also apart, sampled, fp8")
     parser.add_argument("--common", type=int, default=0, help="tokens of a context that all prompts share")
     parser.add_argument("--plain-decoder", action="store_true", help="the plain decoder instead of the fused one")
     parser.add_argument("--quick", action="store_true", help="half the prompts and half the tokens")
@@ -331,45 +307,20 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.quick:
         asked.prompts, asked.new = asked.prompts // 2, asked.new // 2
-        asked.parts = "graphs,single"
-    config, parts = config_of(asked.shape), asked.parts.split(",")
-    requests = requests_of(asked.prompts, asked.new, common=asked.common)
-    introduce(asked.shape, requests)
-    if "attention" in parts:
-        attempt("attention", lambda: attention(config))
-    network = network_of(config, plain=asked.plain_decoder)
-    clear()
+        asked.parts = "limits,graphs,single,plain"
+    config, parts, limits = config_of(asked.shape), asked.parts.split(","), Limits()
+    introduce(asked.shape, requests_of(asked.prompts, asked.new, common=asked.common))
+    if "limits" in parts:
+        attempt("limits", lambda: measure_limits(limits))
     last: Measured | None = None
     for part in [part for part in WAYS if part in parts]:
-
-        def run(part: str = part, way: Way = WAYS[part]) -> Measured:
-            beginnings.WORTH = 10**9 if way.apart else WORTH
-            engine = Engine(
-                network, VOCABULARY, asked.batch, weights_stay=True, graphs=way.graphs, cache_dtype=way.cache
-            )
-            print(f"cache: {engine.capacity}")
-            kind = {"common": asked.common, "sampled": way.sampled}
-            measure(f"{part}, warming up", engine, requests_of(asked.batch if way.graphs else 64, 3, seed=1, **kind))
-            if way.graphs and not asked.quick:
-                measure(f"Roslin, {part}, other prompts", engine, requests_of(asked.prompts, asked.new, seed=2, **kind))
-            its = requests_of(asked.prompts, asked.new, **kind)
-            measured = measure(f"Roslin, {part}", engine, its)
-            attempt(f"{part} beside alone", lambda: compare_alone(engine, its, measured))
-            if "single" in parts:
-                attempt(f"{part} single", lambda: single(engine, part, sampled=way.sampled))
-            if asked.profile:
-                attempt(f"{part} profile", lambda: profile(engine, requests_of(asked.batch, 300, seed=3, **kind)))
-            return measured
-
-        found = attempt(part, run)
-        if found is not None and not WAYS[part].sampled:
+        found = attempt(part, lambda part=part: answered(asked, part, WAYS[part], config, limits))
+        if found is not None and not WAYS[part].sampled and not WAYS[part].weights:
             last = found
         clear()
     beside_peers(last)
     if last is not None and "plain" in parts:
-        kept = last
-        del network
-        clear()
+        kept, requests = last, requests_of(asked.prompts, asked.new, common=asked.common)
         attempt("plain", lambda: compare_plain(config, requests, kept))
     assert last is None or math.isfinite(last.seconds)
 
