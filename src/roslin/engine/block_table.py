@@ -27,11 +27,6 @@ class BlockTable:
             self._named, self._last_name = self._named + 1, name
         return self._named * BLOCK
 
-    @property
-    def room(self) -> int:
-        """For how many tokens it has blocks."""
-        return len(self.blocks) * BLOCK
-
     def missing(self, tokens: int) -> int:
         """How many blocks it lacks for so many tokens."""
         return max(0, blocks_for(tokens) - len(self.blocks))

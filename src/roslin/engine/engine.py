@@ -240,14 +240,17 @@ class Engine:
     def _hear(self, done: Pass, drawn: Drawn) -> list[Event]:
         """The news of a pass in which nobody has drawn more than one token."""
         tokens, events, ended = drawn.read(), [], []
-        drawing = (run.generation for run in done.runs if run.draws)
-        heard = [(one, token) for one, token in zip(drawing, tokens, strict=True) if one.completion is None]
-        if not drawn.finite and not all(math.isfinite(token.logprob) for _, token in heard):
-            raise self._fault(done)
-        for generation, token in heard:
-            events.append(generation.hear(token))
-            if generation.completion:
-                ended.append(generation)
+        drawing = [run.generation for run in done.runs if run.draws]
+        if not drawn.finite:  # which does not matter where nobody hears it
+            pairs = zip(drawing, tokens, strict=True)
+            if not all(math.isfinite(token.logprob) for one, token in pairs if one.completion is None):
+                raise self._fault(done)
+        for generation, token in zip(drawing, tokens, strict=True):
+            if generation.completion is None:
+                event = generation.hear(token)
+                events.append(event)
+                if event.completion:
+                    ended.append(generation)
         if ended:
             self._scheduler.remove(*ended)
         return events

@@ -30,7 +30,7 @@ class Generation:
     logprobs: list[float] = field(default_factory=list)
     """Of the answer's tokens."""
     tops: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
-    """The most probable tokens in the place of each."""
+    """The most probable tokens in the place of each, where they are asked for."""
     completion: Completion | None = None
     submitted: float = field(default_factory=time.perf_counter)
     first_token: float | None = None
@@ -54,11 +54,6 @@ class Generation:
         self.stream = stream_key(self.seed, sampling.stream, self.request.prompt_ids)
         self.ids = list(self.request.prompt_ids)
         self.lookup = Lookup(len(self.ids))
-
-    @property
-    def length(self) -> int:
-        """How many ids it has, those that nobody has read yet among them."""
-        return len(self.ids) + self.pending
 
     @property
     def missing(self) -> int:
@@ -122,7 +117,8 @@ class Generation:
             return self._say(None, "stop")
         self.ids.append(token.id)
         self.logprobs.append(token.logprob)
-        self.tops.append(token.top)
+        if token.top:
+            self.tops.append(token.top)
         if self.drawn == self.request.max_new_tokens:
             return self._say(token, "length")
         return Event(self.number, token)
@@ -140,7 +136,7 @@ class Generation:
         return Completion(
             ids=tuple(self.ids[len(self.request.prompt_ids) :]),
             logprobs=tuple(self.logprobs),
-            top_logprobs=tuple(self.tops),
+            top_logprobs=tuple(self.tops) or ((),) * len(self.logprobs),
             finish_reason=reason,
             timings=Timings((self.first_token or now) - self.submitted, now - self.submitted, self.drawn),
             seed=self.seed,

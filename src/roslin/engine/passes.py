@@ -76,7 +76,7 @@ class Passes:
         self._store.resident.update()
         graphs, drawing = self._captured(), [run.generation for run in runs]
         if not any(one.request.top_logprobs for one in drawing):
-            return Drawn(*graphs.drawn(slots, positions, self._draws(drawing, [g.drawn + g.pending for g in drawing])))
+            return Drawn(*graphs.drawn(slots, positions, self._draws(drawing)))
         return self._draw(runs, *graphs.logits(slots, positions))
 
     def _captured(self) -> "Graphs":
@@ -110,14 +110,15 @@ class Passes:
         best_BK, best_ids_BK = logits_BV[:, : self._vocabulary].topk(max(counts))
         return Drawn(ids_B, logprobs_B, (best_ids_BK, best_BK - total_B1), counts)
 
-    def _draws(self, drawing: Sequence[Generation], steps: Sequence[int]) -> "Draws | None":
-        """How these draw, each at its step of its random stream; None where all take the best."""
+    def _draws(self, drawing: Sequence[Generation], steps: Sequence[int] | None = None) -> "Draws | None":
+        """How these draw, each at its step of its random stream (None: its next); None where all take the best."""
         samplings = [generation.request.sampling for generation in drawing]
         if all(sampling.greedy for sampling in samplings):
             return None
         from roslin.engine.gpu.choice import Draws, limits_of
 
         streams_B = np.array([generation.stream for generation in drawing], dtype=np.uint64)
+        steps = [generation.drawn + generation.pending for generation in drawing] if steps is None else steps
         return Draws(step_keys(streams_B, np.array(steps)), limits_of(samplings))
 
     def _keep(self, runs: Sequence[Run], slots_B: Tensor, seen_B: Tensor, ids_B: Tensor) -> None:

@@ -62,14 +62,15 @@ class Scheduler:
         runs: list[Run] = []
         for generation, lacking in zip(list(self.running), missing, strict=True):
             count = 1 if lacking == 1 else min(lacking, budget)
-            if count and generation.slot is not None and self._make_room(generation, generation.computed + count):
+            if count and generation.slot is not None and self._has_room(generation, count):
                 budget -= count if lacking > 1 else 0
-                runs.append(self._run(generation, count))
+                runs.append(self._run(generation, count, draws=count == lacking))
         growing = sum(one.grows for one in self.running) if self._may_admit(budget) else 0
         while self._may_admit(budget) and (newcomer := self._admit(growing)):
-            count = min(newcomer.missing, budget)
+            lacking = newcomer.missing
+            count = min(lacking, budget)
             budget -= count
-            runs.append(self._run(newcomer, count))
+            runs.append(self._run(newcomer, count, draws=count == lacking))
             growing += newcomer.grows
         return runs
 
@@ -99,13 +100,13 @@ class Scheduler:
         yield from self.running
         yield from self.waiting
 
-    def _run(self, generation: Generation, count: int) -> Run:
+    def _run(self, generation: Generation, count: int, *, draws: bool) -> Run:
         assert generation.table is not None and generation.slot is not None
         start, stop = generation.computed, generation.computed + count
         generation.computed = stop
         if count > 1 or not stop % BLOCK:
             generation.name_blocks()
-        run = Run(generation, start, stop, int(stop == generation.length))
+        run = Run(generation, start, stop, int(draws))
         if generation.proposed:
             # They count as computed only when they have proved right; what stands there else is written over.
             proposed, generation.proposed = generation.proposed, []
@@ -137,11 +138,15 @@ class Scheduler:
         generation.table, generation.computed, generation.slot = table, shared, slot
         return generation
 
+    def _has_room(self, generation: Generation, count: int) -> bool:
+        """Have blocks for so many tokens more of one that runs; False when it had to give way itself."""
+        # Mostly it is one token, and the last block is not full.
+        return bool(count == 1 and generation.computed % BLOCK) or self._make_room(
+            generation, generation.computed + count
+        )
+
     def _make_room(self, generation: Generation, tokens: int) -> bool:
-        """Have blocks for so many tokens of one that runs; False when it had to give way itself."""
         assert generation.table is not None and generation.slot is not None
-        if tokens <= generation.table.room:
-            return True
         while not generation.table.extend(tokens):
             youngest = self.running.pop()
             self._free(youngest)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -62,8 +61,7 @@ class Streams:
         # Rows of even length, so that each begins where 16 bytes do: kernels are compiled for that.
         numbers_SN = np.zeros((3, total + total % 2), dtype=np.int64)
         numbers_SN[0, :total] = _ids(runs)
-        within_N = np.arange(total) - np.repeat(ends_R - counts, counts)
-        numbers_SN[1, :total] = np.repeat(starts_R, counts) + within_N
+        numbers_SN[1, :total] = np.repeat(starts_R, counts) + _within(counts)
         numbers_SN[2, :total] = np.repeat(slots_R, counts)
         ids_N, positions_N, slots_N = self._resident.sent(numbers_SN)[:, :total]
         seen_N = positions_N
@@ -78,9 +76,9 @@ class Streams:
                 ids_N = torch.where(ids_N == UNREAD, self._resident.latest_S[slots_N], ids_N)
         lasts_B: Tensor | slice = slice(None)
         slots_B, seen_B = slots_N, seen_N
-        if total != sum(run.draws for run in runs):
-            lasts = [range(end - run.draws, end) for run, end in zip(runs, ends_R.tolist(), strict=True)]
-            lasts_B = self._resident.sent(np.array([*chain.from_iterable(lasts)], dtype=np.int64))
+        draws_R = np.array([run.draws for run in runs])
+        if total != draws_R.sum():
+            lasts_B = self._resident.sent(np.repeat(ends_R - draws_R, draws_R) + _within(draws_R))
             slots_B, seen_B = slots_N[lasts_B], seen_N[lasts_B]
         if self._kernels:
             attend = self._by_kernels(runs, slots_N, seen_N, counts, slots_R, starts_R, ends_R)
@@ -104,7 +102,7 @@ class Streams:
         runs_T4 = None
         if alone < len(runs) or not all(run.generation.resident for run in runs):
             tiles_R = -(-counts[alone:] // RUN)
-            within_T = (np.arange(tiles_R.sum()) - np.repeat(tiles_R.cumsum() - tiles_R, tiles_R)) * RUN
+            within_T = _within(tiles_R) * RUN
             counts_T, slots_T, starts_T, ends_T = (
                 np.repeat(each[alone:], tiles_R) for each in (counts, slots_R, starts_R, ends_R)
             )
@@ -140,6 +138,15 @@ def _ids(runs: Sequence[Run]) -> list[int]:
     """The ids that are known, and UNREAD for those that are not: the last one of a run of one."""
     ids: list[int] = []
     for run in runs:
-        known = run.generation.ids[run.start : run.stop]
-        ids += [*known, *run.proposed] or [UNREAD]
+        known = run.generation.ids
+        if run.start < len(known):
+            ids += known[run.start : run.stop]
+            ids += run.proposed
+        else:
+            ids.append(UNREAD)
     return ids
+
+
+def _within(counts_R: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Of things that come in runs of so many, the place of each in its run."""
+    return np.arange(counts_R.sum()) - np.repeat(counts_R.cumsum() - counts_R, counts_R)

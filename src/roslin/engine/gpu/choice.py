@@ -10,7 +10,7 @@ from torch import Tensor
 
 from roslin.engine.gpu import drawing
 from roslin.engine.request import Sampling
-from roslin.engine.sampler import temperature_of
+from roslin.engine.sampler import COLDEST, HOTTEST
 
 BLOCK = 4096
 """Logits that a program looks at at one time."""
@@ -26,7 +26,14 @@ class Draws(NamedTuple):
 
 def limits_of(samplings: Sequence[Sampling]) -> npt.NDArray[np.float32]:
     """What each may draw from, [B, 4]: temperature, top_p, top_k, 0; a temperature of 0 takes the best."""
-    return np.array([_limits(sampling) for sampling in samplings], dtype=np.float32)
+    temperatures_B = np.array([sampling.temperature for sampling in samplings])
+    top_p_B = np.array([sampling.top_p for sampling in samplings])
+    drawn_B = temperatures_B > 0
+    limits_B4 = np.zeros((len(samplings), 4), dtype=np.float32)
+    limits_B4[:, 0] = np.where(drawn_B, temperatures_B.clip(COLDEST, HOTTEST), 0)
+    limits_B4[:, 1] = np.where(drawn_B & (top_p_B < 1), top_p_B, 0)
+    limits_B4[:, 2] = np.where(drawn_B, [sampling.top_k for sampling in samplings], 0)
+    return limits_B4
 
 
 def choose(
@@ -55,9 +62,3 @@ def chosen(
     logprobs_B = torch.empty(len(logits_BV), device=logits_BV.device)
     choose(logits_BV, vocabulary, draws, ids_B, logprobs_B)
     return ids_B, logprobs_B
-
-
-def _limits(sampling: Sampling) -> tuple[float, float, int, int]:
-    if sampling.greedy:
-        return 0.0, 0.0, 0, 0
-    return temperature_of(sampling), sampling.top_p if sampling.top_p < 1 else 0.0, sampling.top_k, 0
