@@ -13,7 +13,7 @@ from torch import Tensor
 from guessing import answering, assert_same, measured, nearly, random_request
 from roslin.engine import GREEDY, Engine, Network, Request, Sampling, fuse
 from roslin.engine.draft import Draft
-from roslin.engine.expectations import Success
+from roslin.engine.expectations import Lasting, Success
 from roslin.engine.speculation import MOST, Speculation
 from roslin.errors import InputError
 from roslin.model import Attend, Decoder, scaled
@@ -264,6 +264,28 @@ def test_a_long_text_is_not_read_for_the_few_tokens_that_are_left() -> None:
     short = answering([1, 2, 3], prompt)
     short.request = replace(short.request, max_new_tokens=6)
     assert speculation.counts([short]) == [0]
+
+
+def test_a_long_text_is_not_read_where_answers_have_been_short() -> None:
+    draft = Draft(stranger(), VOCABULARY, 4)
+    speculation = asked(draft)
+    long = answering([1, 2, 3], [n * 17 % 40 for n in range(300)])
+    assert speculation.counts([long])[0] > 0
+    for _ in range(100):
+        draft.lasted.saw(1)
+    assert speculation.counts([long]) == [0]
+    for _ in range(501):
+        draft.rest()
+    assert speculation.counts([long])[0] > 0
+
+
+def test_the_mean_of_what_lasted_follows_the_latest() -> None:
+    lasting = Lasting()
+    assert lasting.mean == 32
+    for tokens in (4, 400):
+        for _ in range(300):
+            lasting.saw(tokens)
+        assert lasting.mean == pytest.approx(tokens, rel=0.05)
 
 
 def test_what_is_looked_up_goes_before_a_draft_that_is_less_often_right() -> None:

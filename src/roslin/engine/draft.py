@@ -65,7 +65,6 @@ class Draft:
         """Whether it has made any pass."""
         self._piece = 1
         """Tokens of a text that are read at once, at most: more and more, as it is found out what they take."""
-        self._lasted = Lasting()
         self._forget_worth()
 
     def begin(self, blocks: int, *, kernels: bool) -> None:
@@ -112,7 +111,7 @@ class Draft:
 
         And the part of reading their texts that this pass has to bear.
         """
-        lasting = max(1.0, self._lasted.mean)
+        lasting = max(1.0, self.lasted.mean)
         reading = sum(self.reading(generation, one) / min(lasting, _left(generation)) for generation in asking)
         return passes * self._each(len(asking), one) + reading
 
@@ -239,7 +238,7 @@ class Draft:
     def _release(self, shadow: Shadow) -> None:
         assert shadow.table is not None and shadow.slot is not None
         del self._shadows[shadow.number]
-        self._lasted.saw(len(shadow.ids) - shadow.began)
+        self.lasted.saw(len(shadow.ids) - shadow.began)
         shadow.table.release()
         self._store.slots.free(shadow.slot)
 
@@ -262,7 +261,7 @@ class Draft:
         return len(generation.ids) - (shadow.computed if shadow else 0)
 
     def _forget_worth(self) -> None:
-        self.costs, self.success = PassCosts(), Success()
+        self.costs, self.success, self.lasted = PassCosts(), Success(), Lasting()
         self._slopes: deque[float] = deque(maxlen=3)
         """Seconds a token that reading the latest long texts took beside the pass."""
         self._piece, self._rested = 1, 0
