@@ -168,6 +168,15 @@ def test_a_step_that_cannot_be_captured_is_told_and_memory_that_lacks_too(
     assert len(engine.run([Request([3], 3, GREEDY)])[0].ids) == 3
 
 
+@pytest.mark.usefixtures("recorded")
+def test_where_there_is_no_room_for_a_cache_requests_are_refused() -> None:
+    decoder = tiny_decoder("gpt_neox", layers=1).to(DEVICE)
+    engine = Engine(decoder, VOCABULARY, 2, weights_stay=True, graphs=True, cache_tokens=8)
+    for _ in range(2):
+        with pytest.raises(InputError, match="can never fit into the cache, which has memory for 0 tokens"):
+            engine.submit(Request([3], 3, GREEDY))
+
+
 def test_graphs_are_off_where_nothing_is_said() -> None:
     assert not Engine(tiny_decoder("gpt_neox"), VOCABULARY, weights_stay=True)._with_graphs
     with pytest.MonkeyPatch.context() as patch:

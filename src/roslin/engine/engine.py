@@ -138,7 +138,8 @@ class Engine:
         if self._with_graphs and not self._store.pool.size:
             self._store.pool.make_all()
             try:
-                self._passes.prepare()
+                if self._store.pool.size:
+                    self._passes.prepare()
             except BaseException as error:
                 self._begin()
                 if out_of_memory(error):
