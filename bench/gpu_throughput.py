@@ -1,7 +1,7 @@
 """Throughput on one GPU: 1,024 prompts of dolly-15k's lengths, 128 new tokens each, greedy; peers' figures beside.
 
     python bench/gpu_throughput.py              all of it, under 8 minutes
-    python bench/gpu_throughput.py --quick      under a minute
+    python bench/gpu_throughput.py --quick      a minute or two
     python bench/gpu_throughput.py --profile    also a step's kernels by time
     python bench/gpu_throughput.py --parts limits,graphs,apart,sampled,fp8 --common 512
 
@@ -31,6 +31,7 @@ import torch
 from gpu_shared import DEVICE, LENGTHS, SHAPES, clear, config_of, peak_gib, print_kernels, random_decoder, synchronize
 from roslin.engine import GREEDY, Completion, Engine, Request, Sampling, beginnings, fuse
 from roslin.engine.cache import FP8
+from roslin.engine.scheduler import PROMPT_TOKENS_BESIDE
 from roslin.memory import token_bytes
 from roslin.model import PackedAttention, packed_positions
 
@@ -274,12 +275,12 @@ def answered(asked: argparse.Namespace, part: str, way: Way, config: ModelConfig
     started = time.perf_counter()
     engine.prepare()
     print(f"made ready in {time.perf_counter() - started:.1f} s", flush=True)
-    # As a server does: what has been imported need not be looked through again and again, which takes 0.1 s each time.
+    # Else Python's garbage collector looks through all that was imported now and then, for 0.1 s.
     gc.collect()
     gc.freeze()
     kind = {"common": asked.common, "sampled": way.sampled}
     measure(f"{part}, warming up", engine, requests_of(asked.batch if way.graphs else 64, 3, seed=1, **kind))
-    if way.graphs and not asked.quick:
+    if way.graphs:  # of which most are captured here
         measure(f"Roslin, {part}, other prompts", engine, requests_of(asked.prompts, asked.new, seed=2, **kind))
     requests = requests_of(asked.prompts, asked.new, **kind)
     measured = measure(f"Roslin, {part}", engine, requests)
@@ -289,7 +290,6 @@ def answered(asked: argparse.Namespace, part: str, way: Way, config: ModelConfig
         attempt(f"{part} single", lambda: single(engine, part, sampled=way.sampled))
     if asked.profile:
         attempt(f"{part} profile", lambda: profile(engine, requests_of(asked.batch, 300, seed=3, **kind)))
-    gc.unfreeze()
     return measured
 
 
@@ -301,6 +301,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1024, help="requests at once, at most")
     parser.add_argument("--parts", default=PARTS, help="which, with commas between: also apart, sampled, fp8")
     parser.add_argument("--common", type=int, default=0, help="tokens of a context that all prompts share")
+    parser.add_argument("--beside", type=int, help="prompt tokens of a pass in which others answer (usual: 512)")
     parser.add_argument("--plain-decoder", action="store_true", help="the plain decoder instead of the fused one")
     parser.add_argument("--quick", action="store_true", help="half the prompts and half the tokens")
     parser.add_argument("--profile", action="store_true")
@@ -309,12 +310,15 @@ def main() -> None:
         asked.prompts, asked.new = asked.prompts // 2, asked.new // 2
         asked.parts = "limits,graphs,single,plain"
     config, parts, limits = config_of(asked.shape), asked.parts.split(","), Limits()
+    if asked.beside:
+        PROMPT_TOKENS_BESIDE[DEVICE.type] = asked.beside
     introduce(asked.shape, requests_of(asked.prompts, asked.new, common=asked.common))
     if "limits" in parts:
         attempt("limits", lambda: measure_limits(limits))
     last: Measured | None = None
     for part in [part for part in WAYS if part in parts]:
         found = attempt(part, lambda part=part: answered(asked, part, WAYS[part], config, limits))
+        gc.unfreeze()
         if found is not None and not WAYS[part].sampled and not WAYS[part].weights:
             last = found
         clear()
