@@ -77,11 +77,11 @@ LOSING = {
     "as large, ahead": (CHEAP, 1.0, 0.8, {"ahead": True}),
     "half as large, long texts": (CHEAP, 0.5, 0.5, {"prompt": 300}),
     "wrong": (CHEAP, 0.1, 0.0, {}),
-    "rows at the full price": (DEAR, 0.05, 0.9, {}),
-    "and often wrong": (DEAR, 0.05, 0.5, {}),
+    "rows at the full price": (DEAR, 0.05, 0.5, {}),
     "short answers": (0.2, 0.3, 0.8, {"prompt": 300, "new": 100, "said": 6}),
 }
 LOSING_TOO = {
+    "rows at the full price, mostly right": (DEAR, 0.05, 0.9, {}),
     "as large, of four": (CHEAP, 1.0, 0.8, {"at_once": 4}),
     "wrong, of four, ahead": (CHEAP, 0.1, 0.0, {"at_once": 4, "ahead": True}),
     "wrong, long texts": (CHEAP, 0.1, 0.0, {"prompt": 300}),
