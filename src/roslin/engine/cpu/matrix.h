@@ -45,8 +45,7 @@ struct Rows {
     const int8_t *high, *low;          // [count, padded]
     const float *scale;                // [count, blocks]
     const int32_t *sum;                // [count, blocks], of the whole numbers
-    const uint16_t *rounded;           // [count, padded], in bfloat16; then nothing else but its sums is there
-    const float *rounded_sum;          // [count, blocks]
+    const uint16_t *rounded;           // [count, padded], in bfloat16; then nothing else is there
 };
 
 constexpr int64_t ROWS_AT_ONCE = 8;

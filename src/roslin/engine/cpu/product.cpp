@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <vector>
 
 #include "matrix.h"
 #include "pool.h"
@@ -75,16 +74,14 @@ int64_t lay_out(Work &work, int64_t start, int64_t rows, char *base) {
         if (as_it_is(work, work.inputs[i], *matrix)) {
             work.places[i] = {};
             work.places[i].rows = {rows, padded, blocks, work.inputs[i].x + start * padded, nullptr, nullptr, nullptr,
-                                   nullptr, nullptr, nullptr, nullptr};
+                                   nullptr, nullptr, nullptr};
             continue;
         }
         Prepared to = {};
         to.padded = padded;
         to.plain = reinterpret_cast<float *>(take(4 * count));
         if (work.rounded) {
-            to.block = matrix->block;
             to.rounded = reinterpret_cast<uint16_t *>(take(2 * count));
-            to.rounded_sum = reinterpret_cast<float *>(take(4 * rows * blocks));
         } else if (matrix->quantised()) {
             to.block = matrix->block;
             to.whole = reinterpret_cast<int16_t *>(take(2 * count));
@@ -94,44 +91,20 @@ int64_t lay_out(Work &work, int64_t start, int64_t rows, char *base) {
             to.sum = reinterpret_cast<int32_t *>(take(4 * rows * blocks));
         }
         work.places[i].to = to;
-        work.places[i].rows = {rows,   padded,   blocks, to.plain,   to.whole,      to.high,
-                               to.low, to.scale, to.sum, to.rounded, to.rounded_sum};
+        work.places[i].rows = {rows,    padded, blocks,   to.plain, to.whole,
+                               to.high, to.low, to.scale, to.sum,   to.rounded};
     }
     return used;
 }
 
-// A tile of a matrix, ready to meet rows; as long as it lives, `room` is its own.
-class Tile {
-  public:
-    Tile(const Matrix &matrix, int64_t tile, bool rounded, std::vector<uint8_t> &room) : matrix_(matrix), tile_(tile) {
-        if (!rounded) {
-            product_ = tile_product(static_cast<Kind>(matrix.kind));
-            return;
-        }
-        int64_t bytes = 2 * TILE * matrix.blocks() * matrix.block;
-        constexpr int64_t LINE = 64;  // of a cache, where what is unpacked begins
-        if (static_cast<int64_t>(room.size()) < bytes + LINE) room.resize(bytes + LINE);
-        uint8_t *aligned = room.data() + (LINE - reinterpret_cast<uintptr_t>(room.data()) % LINE) % LINE;
-        rounded_ = rounded_product();
-        unpacked_ = rounded_.unpacked(matrix, tile, aligned);
-    }
-
-    // Its products with some rows, to sums [rows, TILE] that hold zeros.
-    void sums_of(const Rows &x, int64_t first, int64_t rows, float *sums) const {
-        if (unpacked_) rounded_.product(matrix_, tile_, unpacked_, x, first, rows, sums);
-        else product_(matrix_, tile_, x, first, rows, sums);
-        if (!matrix_.scale) return;
-        for (int64_t r = 0; r < rows; ++r)
-            for (int64_t o = 0; o < TILE; ++o) sums[r * TILE + o] *= matrix_.scale[tile_ * TILE + o];
-    }
-
-  private:
-    const Matrix &matrix_;
-    int64_t tile_;
-    TileProduct product_ = nullptr;
-    RoundedProduct rounded_ = {};
-    const uint8_t *unpacked_ = nullptr;
-};
+// A tile's product with some rows, to sums [rows, TILE] that hold zeros.
+void tile_sums(const Matrix &matrix, TileProduct product, int64_t tile, const Rows &x, int64_t first, int64_t rows,
+               float *sums) {
+    product(matrix, tile, x, first, rows, sums);
+    if (!matrix.scale) return;
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t o = 0; o < TILE; ++o) sums[r * TILE + o] *= matrix.scale[tile * TILE + o];
+}
 
 }  // namespace
 
@@ -155,32 +128,34 @@ bool prepare_slab(Work &work, int64_t start, int64_t count, int threads) {
     return true;
 }
 
-void run_tile(const Work &work, const RowFunctions &functions, const Output &output, int64_t tile, int64_t start,
-              int64_t count, float *out, int64_t out_stride) {
-    thread_local std::vector<uint8_t> rooms[2];
-    Tile one(*output.first, tile, work.rounded, rooms[0]);
-    const Tile two(output.second ? *output.second : *output.first, tile, work.rounded && output.second, rooms[1]);
+Finish finish_of(const Output &output, int64_t tile, int64_t row, float *out, int64_t out_stride) {
     int64_t from = tile * TILE;
     Finish finish = {};
     finish.width = std::min(TILE, output.first->outputs - from);
     finish.activation = output.activation;
     finish.bias = output.bias ? output.bias + from : nullptr;
+    finish.residual = output.residual ? output.residual + row * output.residual_stride + from : nullptr;
     finish.residual_stride = output.residual_stride;
+    finish.out = out;
     finish.out_stride = out_stride;
-    // As many rows at once each time as can be: fewer wait longer for each other's sums.
-    int64_t times = (count + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
-    for (int64_t time = 0; time < times; ++time) {
-        int64_t row = count * time / times, rows = count * (time + 1) / times - row, at = start + row;
+    return finish;
+}
+
+void run_tile(const Work &work, const RowFunctions &functions, const Output &output, int64_t tile, int64_t start,
+              int64_t count, float *out, int64_t out_stride) {
+    TileProduct one = tile_product(static_cast<Kind>(output.first->kind));
+    TileProduct two = output.second ? tile_product(static_cast<Kind>(output.second->kind)) : nullptr;
+    for (int64_t row = 0; row < count; row += ROWS_AT_ONCE) {
+        int64_t rows = std::min(ROWS_AT_ONCE, count - row);
         float sums[ROWS_AT_ONCE * TILE] = {};
-        one.sums_of(work.places[output.first_input].rows, row, rows, sums);
-        finish.residual = output.residual ? output.residual + at * output.residual_stride + from : nullptr;
-        finish.out = out + row * out_stride;
-        if (!output.second) {
+        tile_sums(*output.first, one, tile, work.places[output.first_input].rows, row, rows, sums);
+        Finish finish = finish_of(output, tile, start + row, out + row * out_stride, out_stride);
+        if (!two) {
             functions.finish(finish, sums, nullptr, rows);
             continue;
         }
         float others[ROWS_AT_ONCE * TILE] = {};
-        two.sums_of(work.places[output.second_input].rows, row, rows, others);
+        tile_sums(*output.second, two, tile, work.places[output.second_input].rows, row, rows, others);
         functions.finish(finish, sums, others, rows);
     }
 }
@@ -205,9 +180,12 @@ bool run_slab(Work &work, int64_t start, int64_t count, int threads) {
         for (int64_t o = 0; o < work.output_count; ++o) {
             const Output &output = work.outputs[o];
             int64_t own = output.first->tiles();
-            for (int64_t t = std::max(begin, before); t < std::min(end, before + own); ++t)
-                run_tile(work, functions, output, t - before, start, count,
-                         output.out + start * output.out_stride + (t - before) * TILE, output.out_stride);
+            int64_t first = std::max(begin, before) - before, last = std::min(end, before + own) - before;
+            float *out = output.out + start * output.out_stride;
+            if (work.rounded && first < last)
+                run_rounded(work, functions, output, first, last, start, count, out + first * TILE);
+            for (int64_t t = first; t < last && !work.rounded; ++t)
+                run_tile(work, functions, output, t, start, count, out + t * TILE, output.out_stride);
             before += own;
         }
     });

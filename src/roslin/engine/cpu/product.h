@@ -43,6 +43,9 @@ struct Work {
 // there is no memory.
 bool prepare_slab(Work &work, int64_t start, int64_t count, int threads);
 
+// How a tile of an output ends, for rows from `row` on; `out` is their place.
+Finish finish_of(const Output &output, int64_t tile, int64_t row, float *out, int64_t out_stride);
+
 // The outputs of a tile for those rows, to `out`, whose rows lie `out_stride` apart.
 void run_tile(const Work &work, const RowFunctions &functions, const Output &output, int64_t tile, int64_t start,
               int64_t count, float *out, int64_t out_stride);

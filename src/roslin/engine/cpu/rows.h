@@ -40,8 +40,7 @@ struct Prepared {
     int8_t *high, *low;
     float *scale;
     int32_t *sum;
-    uint16_t *rounded;   // null, or where the numbers are to stand in bfloat16
-    float *rounded_sum;  // of each block of these
+    uint16_t *rounded;  // null, or where the numbers are to stand in bfloat16, and nothing else
     int64_t padded;
     int64_t block;  // 0: plain numbers are all that is wanted
 };

@@ -121,21 +121,16 @@ inline void block_in_whole_numbers(const float *x, int64_t count, int16_t *whole
     *sum = all;
 }
 
-// A block to bfloat16, to the nearest, halfway to even; a NaN stays one. The sum is that of what is left of the numbers.
-inline float block_in_bfloat16(const float *x, int64_t count, uint16_t *rounded) {
-    float sums[LANES] = {};
-    for (int64_t k = 0; k < count; k += LANES)
-        for (int64_t i = 0; i < LANES; ++i) {
-            union {
-                float value;
-                uint32_t bits;
-            } both = {x[k + i]};
-            uint32_t upper = both.value != both.value ? 0x7fc0 : (both.bits + 0x7fff + (both.bits >> 16 & 1)) >> 16;
-            rounded[k + i] = static_cast<uint16_t>(upper);
-            both.bits = upper << 16;
-            sums[i] += both.value;
-        }
-    return total_of(sums);
+// To bfloat16, to the nearest, halfway to even; a NaN stays one.
+inline void in_bfloat16(const float *x, int64_t count, uint16_t *rounded) {
+    for (int64_t k = 0; k < count; ++k) {
+        union {
+            float value;
+            uint32_t bits;
+        } both = {x[k]};
+        uint32_t upper = both.value != both.value ? 0x7fc0 : (both.bits + 0x7fff + (both.bits >> 16 & 1)) >> 16;
+        rounded[k] = static_cast<uint16_t>(upper);
+    }
 }
 
 inline void prepare(const Input &in, int64_t row, const Prepared &to) {
@@ -151,14 +146,11 @@ inline void prepare(const Input &in, int64_t row, const Prepared &to) {
         for (int64_t k = 0; k < in.width; ++k) plain[k] *= x[in.width + k];
     }
     for (int64_t k = in.width; k < to.padded; ++k) plain[k] = 0;
+    if (to.rounded) in_bfloat16(plain, to.padded, to.rounded + row * to.padded);
     if (!to.block) return;
     int64_t blocks = to.padded / to.block;
     for (int64_t b = 0; b < blocks; ++b) {
         int64_t at = row * to.padded + b * to.block;
-        if (to.rounded) {
-            to.rounded_sum[row * blocks + b] = block_in_bfloat16(to.plain + at, to.block, to.rounded + at);
-            continue;
-        }
         block_in_whole_numbers(to.plain + at, to.block, to.whole + at, to.high + at, to.low + at,
                                to.scale + row * blocks + b, to.sum + row * blocks + b);
     }

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "level.h"
+#include "pool.h"
 
 #if defined(ROSLIN_X86)
 
@@ -34,29 +35,33 @@ void unpack_int8(const uint8_t *w, int64_t blocks, uint8_t *to) {
     }
 }
 
-// The codes alone, 0 to 15: scales and shifts are for the sums of a group.
+// The number of each code in the lowest half of byte I.
+template <int I>
+inline __m512 number(__m512i codes, __m512 scales, __m512 shifts) {
+    __m512i code = _mm512_and_si512(_mm512_srli_epi32(codes, 8 * I), _mm512_set1_epi32(15));
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(code), scales, shifts);
+}
+
+inline __m512 rounded(__m512 x) {
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000)));
+}
+
+inline void unpack_halves(__m512i codes, __m512 scales, __m512 shifts, uint8_t *to) {
+    __m512 zero = number<0>(codes, scales, shifts), one = number<1>(codes, scales, shifts);
+    __m512 two = number<2>(codes, scales, shifts), three = number<3>(codes, scales, shifts);
+    _mm512_storeu_si512(to, pair_of(rounded(zero), rounded(one)));
+    _mm512_storeu_si512(to + 64, pair_of(rounded(two), rounded(three)));
+}
+
 void unpack_int4(const uint8_t *w, int64_t blocks, int64_t block, uint8_t *to) {
-    alignas(64) uint16_t table[32];
-    for (int i = 0; i < 32; ++i) {
-        float number = static_cast<float>(i % 16);
-        uint32_t bits;
-        std::memcpy(&bits, &number, 4);
-        table[i] = static_cast<uint16_t>(bits >> 16);
-    }
-    const __m512i numbers = _mm512_load_si512(table);
-    // Two of every four bytes, each to two bytes of which the upper one is zero.
-    const __m512i one = _mm512_broadcast_i32x4(_mm_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1));
-    const __m512i two = _mm512_broadcast_i32x4(_mm_setr_epi8(2, -1, 3, -1, 6, -1, 7, -1, 10, -1, 11, -1, 14, -1, 15, -1));
     for (int64_t b = 0; b < blocks; ++b) {
+        __m512 scales = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(w)));
+        __m512 shifts = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(w + 32)));
         w += 2 * 2 * TILE;
         for (int64_t k = 0; k < block; k += 8, w += 64, to += 256) {
             __m512i codes = _mm512_loadu_si512(w);
-            __m512i first = _mm512_shuffle_epi8(codes, one), last = _mm512_shuffle_epi8(codes, two);
-            // A number's place in the table is its lowest five bits; the table repeats itself behind the first four.
-            _mm512_storeu_si512(to, _mm512_permutexvar_epi16(first, numbers));
-            _mm512_storeu_si512(to + 64, _mm512_permutexvar_epi16(last, numbers));
-            _mm512_storeu_si512(to + 128, _mm512_permutexvar_epi16(_mm512_srli_epi16(first, 4), numbers));
-            _mm512_storeu_si512(to + 192, _mm512_permutexvar_epi16(_mm512_srli_epi16(last, 4), numbers));
+            unpack_halves(codes, scales, shifts, to);
+            unpack_halves(_mm512_srli_epi32(codes, 4), scales, shifts, to + 128);
         }
     }
 }
@@ -69,13 +74,14 @@ void unpack_fp32(const uint8_t *w, int64_t steps, uint8_t *to) {
     }
 }
 
-const uint8_t *unpacked(const Matrix &m, int64_t tile, uint8_t *room) {
-    const uint8_t *w = m.data + tile * m.tile_bytes();
+const uint8_t *unpacked(const Piece &piece, int64_t tile, uint8_t *room) {
+    const Matrix &m = *piece.matrix;
+    const uint8_t *w = m.data + (piece.tile + tile) * m.tile_bytes() + piece.block * m.block_bytes();
     switch (m.kind) {
         case BF16: return w;
-        case INT8: unpack_int8(w, m.blocks(), room); break;
-        case INT4: unpack_int4(w, m.blocks(), m.block, room); break;
-        default: unpack_fp32(w, m.blocks() * m.block / 2, room);
+        case INT8: unpack_int8(w, piece.blocks, room); break;
+        case INT4: unpack_int4(w, piece.blocks, m.block, room); break;
+        default: unpack_fp32(w, piece.blocks * m.block / 2, room);
     }
     return room;
 }
@@ -86,60 +92,43 @@ inline __m512bh two_inputs(const uint16_t *x) {
     return (__m512bh)_mm512_set1_epi32(both);
 }
 
-template <int R>
-inline void add_products(const uint8_t *w, int64_t inputs, const uint16_t *const (&x)[R], __m512 (&total)[R]) {
-    for (int64_t k = 0; k < inputs; k += 2, w += 64) {
-        __m512bh weights = (__m512bh)_mm512_loadu_si512(w);
-        for (int r = 0; r < R; ++r) total[r] = _mm512_dpbf16_ps(total[r], weights, two_inputs(x[r] + k));
-    }
-}
-
-template <int R>
-void of_groups(const Matrix &m, int64_t tile, const uint8_t *w, const Rows &x, int64_t first, float *sums) {
-    const uint8_t *packed = m.data + tile * m.tile_bytes();
+template <int R, int T>
+void of_rows(const Piece &piece, const Rows &x, int64_t first, float *sums, int64_t apart) {
+    const int64_t inputs = piece.blocks * piece.matrix->block, start = piece.block * piece.matrix->block;
     const uint16_t *at[R];
-    __m512 total[R];
-    for (int r = 0; r < R; ++r) total[r] = _mm512_loadu_ps(sums + r * TILE);
-    for (int64_t b = 0; b < m.blocks(); ++b, packed += m.block_bytes(), w += 32 * m.block) {
-        __m512 scales = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(packed)));
-        __m512 shifts = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(packed + 32)));
-        __m512 group[R];
-        for (int r = 0; r < R; ++r) {
-            at[r] = x.rounded + (first + r) * x.padded + b * m.block;
-            group[r] = _mm512_setzero_ps();
-        }
-        add_products<R>(w, m.block, at, group);
-        for (int r = 0; r < R; ++r) {
-            total[r] = _mm512_fmadd_ps(group[r], scales, total[r]);
-            total[r] = _mm512_fmadd_ps(shifts, _mm512_set1_ps(x.rounded_sum[(first + r) * x.blocks + b]), total[r]);
-        }
-    }
-    for (int r = 0; r < R; ++r) _mm512_storeu_ps(sums + r * TILE, total[r]);
-}
-
-template <int R>
-void of_rows(const Matrix &m, int64_t tile, const uint8_t *w, const Rows &x, int64_t first, float *sums) {
-    if (m.kind == INT4) return of_groups<R>(m, tile, w, x, first, sums);
-    const uint16_t *at[R];
-    __m512 total[R];
+    __m512 total[R][T];
     for (int r = 0; r < R; ++r) {
-        at[r] = x.rounded + (first + r) * x.padded;
-        total[r] = _mm512_loadu_ps(sums + r * TILE);
+        at[r] = x.rounded + (first + r) * x.padded + start;
+        for (int t = 0; t < T; ++t) total[r][t] = _mm512_loadu_ps(sums + t * apart + r * TILE);
     }
-    add_products<R>(w, x.padded, at, total);
-    for (int r = 0; r < R; ++r) _mm512_storeu_ps(sums + r * TILE, total[r]);
+    for (int64_t k = 0; k < inputs; k += 2) {
+        __m512bh weights[T];
+        for (int t = 0; t < T; ++t) weights[t] = (__m512bh)_mm512_loadu_si512(piece.unpacked[t] + 32 * k);
+        for (int r = 0; r < R; ++r) {
+            __m512bh both = two_inputs(at[r] + k);
+            for (int t = 0; t < T; ++t) total[r][t] = _mm512_dpbf16_ps(total[r][t], weights[t], both);
+        }
+    }
+    for (int r = 0; r < R; ++r)
+        for (int t = 0; t < T; ++t) _mm512_storeu_ps(sums + t * apart + r * TILE, total[r][t]);
 }
 
-void product(const Matrix &m, int64_t tile, const uint8_t *w, const Rows &x, int64_t first, int64_t rows, float *sums) {
+template <int R>
+void of_tiles(const Piece &piece, const Rows &x, int64_t first, float *sums, int64_t apart) {
+    if (piece.tiles == 2) return of_rows<R, 2>(piece, x, first, sums, apart);
+    of_rows<R, 1>(piece, x, first, sums, apart);
+}
+
+void product(const Piece &piece, const Rows &x, int64_t first, int64_t rows, float *sums, int64_t apart) {
     switch (rows) {
-        case 1: return of_rows<1>(m, tile, w, x, first, sums);
-        case 2: return of_rows<2>(m, tile, w, x, first, sums);
-        case 3: return of_rows<3>(m, tile, w, x, first, sums);
-        case 4: return of_rows<4>(m, tile, w, x, first, sums);
-        case 5: return of_rows<5>(m, tile, w, x, first, sums);
-        case 6: return of_rows<6>(m, tile, w, x, first, sums);
-        case 7: return of_rows<7>(m, tile, w, x, first, sums);
-        default: return of_rows<8>(m, tile, w, x, first, sums);
+        case 1: return of_tiles<1>(piece, x, first, sums, apart);
+        case 2: return of_tiles<2>(piece, x, first, sums, apart);
+        case 3: return of_tiles<3>(piece, x, first, sums, apart);
+        case 4: return of_tiles<4>(piece, x, first, sums, apart);
+        case 5: return of_tiles<5>(piece, x, first, sums, apart);
+        case 6: return of_tiles<6>(piece, x, first, sums, apart);
+        case 7: return of_tiles<7>(piece, x, first, sums, apart);
+        default: return of_tiles<8>(piece, x, first, sums, apart);
     }
 }
 
