@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -14,6 +13,7 @@ from roslin.model.decoder import Decoder
 from roslin.model.families import FAMILIES
 from roslin.model.files import unchanged
 from roslin.model.load import assign, checked_parts, load_config, placed, room_for
+from roslin.model.quantised import stacked
 from roslin.model.quantised_linear import QuantisedEmbedding, QuantisedLinear
 from roslin.model.stored_quantised import StoredQuantised
 
@@ -51,7 +51,7 @@ def load_quantised(
             else:
                 assign(decoder, name, place(name))
         for name, weight in matrices.items():
-            _take(decoder, name, weight)
+            take(decoder, name, weight)
     return decoder
 
 
@@ -64,21 +64,12 @@ def _weight(
     if source.per_head:
         rows = torch.arange(weight.shape[0]).view(config.heads, 3, config.head_dim).transpose(0, 1).flatten()
         weight = weight.rows(rows)
-    elif len(weights) > 1:
-        weight = _stacked(weights)
-    shift = None if weight.shift is None else weight.shift.to(device)
-    return replace(weight, codes=weight.codes.to(device), scale=weight.scale.to(device), shift=shift)
+    else:
+        weight = stacked(weights)
+    return weight.to(device)
 
 
-def _stacked(weights: Sequence[QuantisedWeight]) -> QuantisedWeight:
-    first = weights[0]
-    codes, scale = (torch.cat(pieces) for pieces in zip(*((part.codes, part.scale) for part in weights), strict=True))
-    shifts = [part.shift for part in weights if part.shift is not None]
-    shift = torch.cat(shifts) if shifts else None
-    return replace(first, codes=codes, scale=scale, shift=shift, shape=(len(codes), first.shape[1]))
-
-
-def _take(decoder: Decoder, name: str, weight: QuantisedWeight) -> None:
+def take(decoder: Decoder, name: str, weight: QuantisedWeight) -> None:
     """Put a quantised module in the place of a plain one."""
     path = name.removesuffix(".weight")
     if path == "embedding":

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from roslin.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 Bits = Literal[8, 4]
 
@@ -67,10 +67,50 @@ class QuantisedWeight:
         numbers = grouped * self.scale.float()[..., None] + self.shift.float()[..., None]
         return numbers.view(rows, -1)[:, :columns].to(dtype)
 
+    def to(self, device: torch.device) -> QuantisedWeight:
+        """The same on a device."""
+        shift = None if self.shift is None else self.shift.to(device)
+        return QuantisedWeight(self.codes.to(device), self.scale.to(device), self.shape, shift, self.group)
+
     def rows(self, which: Tensor | slice) -> QuantisedWeight:
         """Some rows in the order given."""
         codes, shift = self.codes[which], None if self.shift is None else self.shift[which]
         return QuantisedWeight(codes, self.scale[which], (len(codes), self.shape[1]), shift, self.group)
+
+    def with_zeros(self, count: int) -> QuantisedWeight:
+        """So many rows of zeros below."""
+        codes, scale = (_longer(piece, count) for piece in (self.codes, self.scale))
+        shift = None if self.shift is None else _longer(self.shift, count)
+        return QuantisedWeight(codes, scale, (len(codes), self.shape[1]), shift, self.group)
+
+    def cuts(self, first: int, last: int) -> bool:
+        """Whether columns `first` to `last` have a part of a group and not all of it."""
+        return self.group is not None and bool(first % self.group or (last % self.group and last < self.shape[1]))
+
+    def columns(self, first: int, last: int) -> QuantisedWeight:
+        """Those from `first` on and before `last`, which must not cut a group."""
+        shape = (self.shape[0], last - first)
+        if self.shift is None or self.group is None:
+            return QuantisedWeight(self.codes[:, first:last], self.scale, shape)
+        assert not self.cuts(first, last)
+        codes, groups = self.codes[:, first // 2 : -(-last // 2)], slice(first // self.group, -(-last // self.group))
+        return QuantisedWeight(codes, self.scale[:, groups], shape, self.shift[:, groups], self.group)
+
+
+def stacked(weights: Sequence[QuantisedWeight]) -> QuantisedWeight:
+    """All rows of some matrices of one form, each piece in one dense tensor."""
+    first = weights[0]
+    codes, scale = (_joined(pieces) for pieces in zip(*((each.codes, each.scale) for each in weights), strict=True))
+    shifts = [each.shift for each in weights if each.shift is not None]
+    return QuantisedWeight(codes, scale, (len(codes), first.shape[1]), _joined(shifts) if shifts else None, first.group)
+
+
+def _longer(piece: Tensor, count: int) -> Tensor:
+    return torch.cat([piece, piece.new_zeros(count, *piece.shape[1:])])
+
+
+def _joined(pieces: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(pieces)) if len(pieces) > 1 else pieces[0].contiguous()
 
 
 def quantise_8(weight_OI: Tensor) -> QuantisedWeight:

@@ -56,6 +56,7 @@ class QuantisedEmbedding(_Quantised):
     def __init__(self, weight: QuantisedWeight, dtype: Callable[[], torch.dtype]) -> None:
         """`dtype` says which, when it is asked for: that of the decoder, which may change."""
         super().__init__(weight)
+        self.num_embeddings, self.embedding_dim = weight.shape
         self._dtype = dtype
 
     def forward(self, ids_N: Tensor) -> Tensor:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from roslin.errors import InputError
+from roslin.errors import InputError, UsageError
 from roslin.model.adapter import is_adapter
 from roslin.model.decoder import Decoder
-from roslin.model.files import is_quantised, unchanged
+from roslin.model.files import unchanged
 from roslin.model.load import assign, room_for
+from roslin.model.load_quantised import take
+from roslin.model.quantised import stacked
 from roslin.model.stored_rows import StoredRows
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from roslin.model.config import ModelConfig
+    from roslin.model.quantised import QuantisedWeight
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ def load_share(
     """A decoder of this share's sizes; of the files only the pages that hold its numbers are read.
 
     What its layers' last matrices write must be summed over the shares; the first one's biases are theirs, the others'
-    are zeros. Raises what `load_decoder` does, UsageError as `ModelConfig.shared` does, and InputError for an adapter
-    and for a model that `roslin quantize` wrote.
+    are zeros. Matrices in 8 and 4 bits stay so. Raises what `load_decoder` does, InputError for an adapter, and
+    UsageError as `ModelConfig.shared` does, and where shares would cut a group of weights in 4 bits.
     """
     refuse(path)
     device = torch.device(device)
@@ -56,10 +59,16 @@ def load_share(
     stored = StoredRows(path, config)
     with torch.device("meta"):
         decoder = Decoder(sizes)
+    names = [name for name, _ in decoder.named_parameters()]
+    quantised = {name for name in names if stored.is_quantised(name)}
     with unchanged(stored.paths), room_for(sizes, dtype, device):
-        for name in [name for name, _ in decoder.named_parameters()]:
-            assign(decoder, name, _part(stored, config, sizes, share, name).to(device=device, dtype=dtype))
-    decoder.tie()
+        for name in names:
+            if name not in quantised:
+                assign(decoder, name, _part(stored, config, sizes, share, name).to(device=device, dtype=dtype))
+        if not quantised:
+            decoder.tie()
+        for name in quantised:  # which takes the biases that are there by now
+            take(decoder, name, _quantised_part(stored, config, sizes, share, name).to(device))
     return decoder
 
 
@@ -69,44 +78,71 @@ def refuse(path: Path) -> None:
         raise InputError(
             f"{path} is an adapter, which several processes cannot share: merge it (`roslin export {path} FOLDER`)."
         )
-    if is_quantised(path):
-        raise InputError(
-            f"{path} has quantised weights, which several processes cannot share: give the model that it was made from."
-        )
 
 
 def _part(stored: StoredRows, config: ModelConfig, sizes: ModelConfig, share: Share, name: str) -> Tensor:
-    """What a share has of a parameter."""
+    """What a share has of a parameter in plain numbers."""
+    runs, columns = _runs(stored, config, sizes, share, name), _columns(sizes, share, name)
+    found = torch.cat([stored.read(name, run.start, run.stop, columns) for run in runs])
+    if name.endswith((".out.bias", ".down.bias")) and not share.is_first:
+        return torch.zeros_like(found)
+    missing = _missing(sizes, name, found)
+    return F.pad(found, (0, 0) * (found.dim() - 1) + (0, missing)) if missing else found
+
+
+def _quantised_part(
+    stored: StoredRows, config: ModelConfig, sizes: ModelConfig, share: Share, name: str
+) -> QuantisedWeight:
+    """What a share has of a matrix in 8 or 4 bits."""
+    runs, columns = _runs(stored, config, sizes, share, name), _columns(sizes, share, name)
+    found = stacked([stored.quantised(name, run.start, run.stop) for run in runs])
+    if columns is not None:
+        if found.cuts(columns.start, columns.stop):
+            raise UsageError(
+                f"{share.count} processes or GPUs would cut groups of {found.group} weights in 4 bits, as each has "
+                f"{columns.stop - columns.start:,} columns of {name}. Take fewer, or quantise the model in smaller "
+                "groups or to 8 bits (`roslin quantize --group 32`, `--bits 8`)."
+            )
+        found = stacked([found.columns(columns.start, columns.stop)])
+    missing = _missing(sizes, name, found.codes)
+    return found.with_zeros(missing) if missing else found
+
+
+def _runs(stored: StoredRows, config: ModelConfig, sizes: ModelConfig, share: Share, name: str) -> list[slice]:
+    """The rows that a share has of a parameter."""
     whole = stored.shapes[name][0]
-    module, _, kind = name.rpartition(".")
-    match module.rpartition(".")[2]:
+    match _module(name):
         case "qkv":
             starts = [0, config.query_rows, config.query_rows + config.key_rows]
             counts = [sizes.query_rows, sizes.key_rows, sizes.key_rows]
         case "up":
             starts = list(range(0, config.up_rows, config.inner))
             counts = [sizes.inner] * len(starts)
-        case "out" | "down" if kind == "bias":
-            bias_D = stored.read(name, 0, whole)
-            return bias_D if share.is_first else torch.zeros_like(bias_D)
-        case "out":
-            return stored.read(name, 0, whole, _run(share, sizes.query_rows))
-        case "down":
-            return stored.read(name, 0, whole, _run(share, sizes.inner))
         case "embedding" | "head":
-            return _token_rows(stored, name, _run(share, sizes.vocab_rows))
+            run = _run(share, sizes.vocab_rows)
+            return [slice(min(run.start, whole), min(run.stop, whole))]
         case _:
-            return stored.read(name, 0, whole)
-    runs = [(start + share.rank * count, count) for start, count in zip(starts, counts, strict=True)]
-    return torch.cat([stored.read(name, start, start + count) for start, count in runs])
+            return [slice(0, whole)]
+    firsts = [start + share.rank * count for start, count in zip(starts, counts, strict=True)]
+    return [slice(first, first + count) for first, count in zip(firsts, counts, strict=True)]
 
 
-def _token_rows(stored: StoredRows, name: str, rows: slice) -> Tensor:
-    """Rows of embedding or head, and zeros for those that are beyond the last one."""
-    there = stored.shapes[name][0]
-    found = stored.read(name, min(rows.start, there), min(rows.stop, there))
-    missing = rows.stop - rows.start - len(found)
-    return F.pad(found, (0, 0) * (found.dim() - 1) + (0, missing)) if missing else found
+def _columns(sizes: ModelConfig, share: Share, name: str) -> slice | None:
+    """The columns that a share has of a matrix; None where it has all."""
+    if name.endswith(".out.weight"):
+        return _run(share, sizes.query_rows)
+    if name.endswith(".down.weight"):
+        return _run(share, sizes.inner)
+    return None
+
+
+def _missing(sizes: ModelConfig, name: str, found: Tensor) -> int:
+    """How many rows embedding or head lack, being beyond the last one: they are zeros."""
+    return sizes.vocab_rows - len(found) if _module(name) in ("embedding", "head") else 0
+
+
+def _module(name: str) -> str:
+    return name.split(".")[-2]
 
 
 def _run(share: Share, count: int) -> slice:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from roslin.model.decoder import Decoder
 from roslin.model.families import FAMILIES
 from roslin.model.load import checked_parts
+from roslin.model.quantised import QuantisedWeight, stacked
+from roslin.model.stored_quantised import StoredQuantised
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from roslin.model.config import ModelConfig
-    from roslin.model.family import Source
     from roslin.model.stored import Stored
+
+    Rows = slice | Tensor
 
 
 class StoredRows:
@@ -43,16 +46,35 @@ class StoredRows:
 
     def read(self, name: str, start: int, stop: int, columns: slice | None = None) -> Tensor:
         """Rows `start` to `stop` of a parameter as the decoder has it, on the CPU; or some columns of them."""
-        source, parts = FAMILIES[self._config.family].source(name), self._parts[name]
-        if source.per_head:
-            found = [parts[0].read()[_by_head(self._config, start, stop)]]
-        else:
-            found = _overlapping(self._config, source, parts, self.shapes[name][0], start, stop)
+        found = [part.read()[rows] for part, rows in self._pieces(name, start, stop)]
         if columns is not None:
             found = [part[:, columns] for part in found]
         place = torch.empty(stop - start, *found[0].shape[1:], dtype=self.dtype)
         torch.cat([part.to(self.dtype) for part in found], out=place)
         return place
+
+    def is_quantised(self, name: str) -> bool:
+        """Whether a parameter is in 8 or 4 bits, all of it."""
+        return all(isinstance(part, StoredQuantised) for part in self._parts[name])
+
+    def quantised(self, name: str, start: int, stop: int) -> QuantisedWeight:
+        """Rows `start` to `stop` of one that is, as it is kept; where they lie so, in the file's own pages."""
+        pieces = cast("list[tuple[StoredQuantised, Rows]]", self._pieces(name, start, stop))
+        return stacked([part.weight().rows(rows) for part, rows in pieces])
+
+    def _pieces(self, name: str, start: int, stop: int) -> list[tuple[Stored, Rows]]:
+        """Of which parts of a parameter, and which rows of these, its rows `start` to `stop` are made."""
+        source, parts = FAMILIES[self._config.family].source(name), self._parts[name]
+        if source.per_head:
+            return [(parts[0], _by_head(self._config, start, stop))]
+        found: list[tuple[Stored, Rows]] = []
+        first = 0
+        for part, count in zip(parts, source.rows(self._config, self.shapes[name][0]), strict=True):
+            lower, upper = max(start - first, 0), min(stop - first, count)
+            if lower < upper:
+                found.append((part, slice(lower, upper)))
+            first += count
+        return found or [(parts[0], slice(0, 0))]
 
 
 def _by_head(config: ModelConfig, start: int, stop: int) -> Tensor:
@@ -60,15 +82,3 @@ def _by_head(config: ModelConfig, start: int, stop: int) -> Tensor:
     row = torch.arange(start, stop)
     kind, rest = row // (config.heads * config.head_dim), row % (config.heads * config.head_dim)
     return (rest // config.head_dim * 3 + kind) * config.head_dim + rest % config.head_dim
-
-
-def _overlapping(
-    config: ModelConfig, source: Source, parts: list[Stored], whole: int, start: int, stop: int
-) -> list[Tensor]:
-    found, first = [], 0
-    for part, count in zip(parts, source.rows(config, whole), strict=True):
-        lower, upper = max(start - first, 0), min(stop - first, count)
-        if lower < upper:
-            found.append(part.read()[lower:upper])
-        first += count
-    return found or [torch.empty(0, *parts[0].shape[1:])]

@@ -13,6 +13,8 @@ from roslin.engine import Network
 from roslin.engine.parallel import layers
 from roslin.errors import InputError, UsageError
 from roslin.model import Decoder, PackedAttention, load_config, load_decoder, packed_positions, save_decoder
+from roslin.model.open import load_for_answering
+from roslin.model.quantised import Bits
 from roslin.model.save_quantised import save_quantised
 from roslin.model.share import Share, load_share
 from tiny_decoders import plain_logits, tiny_decoder
@@ -67,12 +69,9 @@ def by_kernels(decoder: Decoder, share: Share, total: Callable[[Tensor], Tensor]
     return layers._by_kernels(decoder, layers.Exchange(share, total))
 
 
-@pytest.mark.parametrize("how", [layers.joined, by_kernels])
-@torch.no_grad()
-def test_logits_of_all_shares_are_those_of_the_whole(stored: tuple[Path, int], how: Callable[..., Network]) -> None:
-    folder, count = stored
+def logits_of_shares(folder: Path, count: int, how: Callable[..., Network]) -> Tensor:
+    """What all shares compute for IDS together, those of rows beyond the last one included."""
     config = load_config(folder)
-    expected_NV = plain_logits(load_decoder(folder), IDS)
     together, found = Together(count), {}
 
     def compute(rank: int) -> None:
@@ -88,9 +87,53 @@ def test_logits_of_all_shares_are_those_of_the_whole(stored: tuple[Path, int], h
         thread.start()
     for thread in threads:
         thread.join()
-    logits_NV = torch.cat([found[rank] for rank in range(count)], 1)
-    torch.testing.assert_close(logits_NV[:, : config.vocab_rows], expected_NV, atol=1e-4, rtol=1e-4)
-    assert not logits_NV[:, config.vocab_rows :].any()
+    return torch.cat([found[rank] for rank in range(count)], 1)
+
+
+@pytest.mark.parametrize("how", [layers.joined, by_kernels])
+@torch.no_grad()
+def test_logits_of_all_shares_are_those_of_the_whole(stored: tuple[Path, int], how: Callable[..., Network]) -> None:
+    folder, count = stored
+    logits_NV, rows = logits_of_shares(folder, count, how), load_config(folder).vocab_rows
+    torch.testing.assert_close(logits_NV[:, :rows], plain_logits(load_decoder(folder), IDS), atol=1e-4, rtol=1e-4)
+    assert not logits_NV[:, rows:].any()
+
+
+@pytest.mark.parametrize("how", [layers.joined, by_kernels])
+@pytest.mark.parametrize(("bits", "group"), [(8, 64), (4, 32)])
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [("gpt_neox", {}), ("gptj", {"vocab_rows": 65}), ("llama", {"kv_heads": 2, "tied_head": True, "mlp_bias": True})],
+)
+@torch.no_grad()
+def test_quantised_shares_compute_what_the_quantised_whole_does(
+    family: str, changes: dict[str, Any], bits: Bits, group: int, how: Callable[..., Network], tmp_path: Path
+) -> None:
+    save_quantised(tiny_decoder(family, width=64, head_dim=32, inner=128, **changes), tmp_path, bits, group=group)
+    logits_NV, rows = logits_of_shares(tmp_path, 2, how), load_config(tmp_path).vocab_rows
+    expected_NV = plain_logits(load_for_answering(tmp_path, dtype=torch.float32), IDS)
+    torch.testing.assert_close(logits_NV[:, :rows], expected_NV, atol=1e-4, rtol=1e-4)
+    assert not logits_NV[:, rows:].any()
+
+
+@pytest.mark.parametrize(("bits", "group"), [(8, 64), (4, 32), (4, 64)])
+def test_quantised_shares_are_the_wholes_codes(bits: Bits, group: int, tmp_path: Path) -> None:
+    save_quantised(
+        tiny_decoder("gpt_neox", width=2 * group, head_dim=group, inner=4 * group), tmp_path, bits, group=group
+    )
+    config, whole = load_config(tmp_path), load_for_answering(tmp_path, dtype=torch.float32)
+    for name in ("qkv", "up", "out", "down"):
+        exact = getattr(whole.blocks[1], name).quantised.dequantize()
+        shares = [load_share(tmp_path, config, Share(rank, 2), dtype=torch.float32) for rank in range(2)]
+        parts = [getattr(share.blocks[1], name).quantised for share in shares]
+        assert {part.bits for part in parts} == {bits}
+        found = [part.dequantize() for part in parts]
+        if name in ("out", "down"):
+            assert torch.equal(torch.cat(found, 1), exact)
+        elif name == "up":
+            assert torch.equal(torch.cat(found), exact)
+        else:
+            assert torch.equal(torch.cat([part.unflatten(0, (3, -1)) for part in found], 1).flatten(0, 1), exact)
 
 
 def numbers(decoder: Decoder) -> int:
@@ -118,14 +161,13 @@ def test_refused_counts() -> None:
         config.shared(3)
 
 
-def test_refused_models(tmp_path: Path) -> None:
-    config = tiny_decoder("gpt_neox").config
-    (tmp_path / "quantised").mkdir()
-    save_quantised(tiny_decoder("gpt_neox"), tmp_path / "quantised", 8)
-    with pytest.raises(InputError, match="quantised weights"):
-        load_share(tmp_path / "quantised", config, Share(0, 2), dtype=torch.float32)
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    (adapter / "adapter_config.json").write_text("{}", encoding="utf-8")
+def test_shares_that_would_cut_groups_are_refused(tmp_path: Path) -> None:
+    save_quantised(tiny_decoder("gpt_neox"), tmp_path, 4, group=32)
+    with pytest.raises(UsageError, match=r"2 processes or GPUs would cut groups of 32 .* 16 columns .*--bits 8"):
+        load_share(tmp_path, load_config(tmp_path), Share(0, 2), dtype=torch.float32)
+
+
+def test_adapters_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(InputError, match="is an adapter"):
-        load_share(adapter, config, Share(0, 2), dtype=torch.float32)
+        load_share(tmp_path, tiny_decoder("gpt_neox").config, Share(0, 2), dtype=torch.float32)

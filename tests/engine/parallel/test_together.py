@@ -10,7 +10,9 @@ import pytest
 import torch
 
 import parallel_answers
-from roslin.model import load_decoder, save_decoder
+from roslin.model import Decoder, load_decoder, save_decoder
+from roslin.model.quantised import Bits
+from roslin.model.save_quantised import save_quantised
 from sharded_runs import torchrun
 from tiny_decoders import VOCABULARY, tiny_decoder
 
@@ -46,8 +48,12 @@ def test_tokens_are_those_of_one_process(family: str, count: int, changes: dict[
     folder = stored(tmp_path, family, **changes)
     run = started(folder, count)
     assert run.returncode == 0, run.stderr[-2000:]
-    found = json.loads(run.stdout)
-    expected = parallel_answers.answered(load_decoder(folder), VOCABULARY)
+    as_expected(json.loads(run.stdout), load_decoder(folder))
+
+
+def as_expected(found: list[dict[str, Any]], decoder: Decoder) -> None:
+    """That these answers are those of a whole model in one process."""
+    expected = parallel_answers.answered(decoder, VOCABULARY)
     assert [one["reason"] for one in found] == [one["reason"] for one in expected]
     assert "cancelled" in {one["reason"] for one in found}
     for ours, theirs in zip(found, expected, strict=True):
@@ -59,6 +65,23 @@ def test_tokens_are_those_of_one_process(family: str, count: int, changes: dict[
         assert ours["logprobs"][:length] == pytest.approx(theirs["logprobs"][:length], abs=1e-4)
         for mine, its in zip(ours["tops"][:length], theirs["tops"][:length], strict=True):
             assert [id for id, _ in mine] == [id for id, _ in its]
+
+
+@pytest.mark.parametrize(
+    ("family", "bits"),
+    [
+        ("gpt_neox", 4),
+        pytest.param("gpt_neox", 8, marks=full),
+        pytest.param("llama", 4, marks=full),
+        pytest.param("llama", 8, marks=full),
+    ],
+)
+def test_tokens_of_a_quantised_model_are_those_of_one_process(family: str, bits: Bits, tmp_path: Path) -> None:
+    decoder = tiny_decoder(family, width=64, kv_heads=2, head_dim=32, inner=128, vocab_rows=65)
+    save_quantised(decoder, tmp_path, bits, group=32)
+    run = started(tmp_path, 2)
+    assert run.returncode == 0, run.stderr[-2000:]
+    as_expected(json.loads(run.stdout), load_decoder(tmp_path))
 
 
 @full
