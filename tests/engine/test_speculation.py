@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cpu_kernels import needs_kernels
 from guessing import answering, assert_same, measured, nearly, random_request
 from roslin.engine import GREEDY, Engine, Network, Request, Sampling, Token, fuse
 from roslin.engine.costs import PassCosts
@@ -60,6 +61,16 @@ def test_guesses_change_nothing_of_what_comes_back(
     for number, request in requests.items():
         [alone] = Engine(network, vocabulary, speculate=False).run([request])
         assert_same(ended[number], alone)
+
+
+@needs_kernels
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_bfloat16_guesses_never_make_a_pass_so_long_that_its_tokens_are_rounded(family: str) -> None:
+    network = fuse(tiny_decoder(family).bfloat16())
+    requests = [Request([n, 2, 4] * 4, 50, Sampling(seed=n) if n % 2 else GREEDY) for n in range(4)]
+    found, plain = (Engine(network, FEW, 4, speculate=guessing).run(requests) for guessing in (True, False))
+    assert [one.ids for one in found] == [one.ids for one in plain]
+    assert [one.logprobs for one in found] == [one.logprobs for one in plain]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from itertools import islice
 import torch
 
 from roslin.engine.costs import PassCosts
+from roslin.engine.cpu.decoder import KernelDecoder
+from roslin.engine.cpu.many import SEVERAL
 from roslin.engine.draft import Draft
 from roslin.engine.generation import Generation
 from roslin.engine.ledger import Ledger
@@ -22,8 +24,7 @@ from roslin.engine.network import Network
 from roslin.engine.scheduler import Run
 
 SIZES = (2, 4, 8, 16)
-"""Tokens of a pass with guesses. Few different ones, for each is measured; no more of them, for from 32 rows a CPU's
-kernels round to bfloat16 what they do not with fewer."""
+"""Tokens of a pass with guesses. Few different ones, for each is measured."""
 MOST = 7
 """Guesses of one sequence."""
 _GAIN = 1.1
@@ -43,11 +44,14 @@ class _Source:
 class Speculation:
     """Gives the sequences that answer their guesses for the next pass."""
 
-    def __init__(self, *, always: bool, draft: Draft | None = None) -> None:
-        """`always`: whenever there is a guess; else where tokens come faster with it, by all that has been seen."""
+    def __init__(self, *, always: bool, draft: Draft | None = None, sizes: Sequence[int] = SIZES) -> None:
+        """`always`: whenever there is a guess; else where tokens come faster with it, by all that has been seen.
+
+        `sizes` are the tokens that a pass with guesses may have.
+        """
         self.costs = PassCosts()
         self.draft = draft
-        self._always = always
+        self._always, self._sizes = always, sizes
         self._matches = Matches(_FADING)
         self._looking, self._drafting = Ledger(), Ledger()
         self._spent, self._asked = 0.0, False
@@ -80,7 +84,7 @@ class Speculation:
             self.costs.saw(rows, seconds)
         spent, self._spent = self._spent, 0.0
         one = self.costs.seconds(certain)
-        if one is None or certain >= SIZES[-1]:
+        if one is None or certain >= self._sizes[-1]:
             return
         self._looking.passed()
         self._drafting.passed()
@@ -119,7 +123,7 @@ class Speculation:
         """Where each one's guesses come from, and how many."""
         certain = len(running)
         none = [_Source((), drafted=False)] * certain, [0] * certain
-        if not 0 < certain < SIZES[-1] or any(generation.missing != 1 for generation in running):
+        if not 0 < certain < self._sizes[-1] or any(generation.missing != 1 for generation in running):
             return none
         if not (self._always or self.costs.fresh(certain)):
             return none
@@ -127,7 +131,7 @@ class Speculation:
         if not any(looked) and not any(drafted):
             return none
         if self._always:
-            room = SIZES[-1] // certain - 1
+            room = self._sizes[-1] // certain - 1
             sources = _better(looked, drafted, room)
             return sources, [min(len(source.chances), room) for source in sources]
         return self._most_worth(running, looked, drafted)
@@ -184,7 +188,7 @@ class Speculation:
         chances = ((chance, owner) for owner, source in enumerate(sources) for chance in source.chances)
         best = sorted(chances, reverse=True)
         taken = 0
-        for size in SIZES:
+        for size in self._sizes:
             guesses = size - certain
             if 0 < guesses <= len(best):
                 sum_of_chances = sum(chance for chance, _ in best[:guesses])
@@ -204,9 +208,13 @@ def speculation_for(
     wanted = draft is not None or in_float32 if speculate is None else speculate
     if not wanted or decoder.dtype == torch.float16:  # a wrong guess could overflow
         return None
+    sizes = SIZES
+    if isinstance(decoder, KernelDecoder) and decoder.rounds_many:  # what guesses shall not bring about
+        sizes = tuple(size for size in SIZES if size < SEVERAL)
     if draft is None:
-        return Speculation(always=bool(speculate))
-    return Speculation(always=bool(speculate), draft=Draft(draft, vocabulary, sequences, at_once=bool(speculate)))
+        return Speculation(always=bool(speculate), sizes=sizes)
+    drafting = Draft(draft, vocabulary, sequences, at_once=bool(speculate))
+    return Speculation(always=bool(speculate), draft=drafting, sizes=sizes)
 
 
 def _better(looked: Sequence[list[float]], drafted: Sequence[list[float]], passes: int) -> list[_Source]:
