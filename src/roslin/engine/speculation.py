@@ -208,7 +208,7 @@ def speculation_for(
     wanted = draft is not None or in_float32 if speculate is None else speculate
     if not wanted or decoder.dtype == torch.float16:  # a wrong guess could overflow
         return None
-    sizes = SIZES
+    sizes: Sequence[int] = SIZES
     if isinstance(decoder, KernelDecoder) and decoder.rounds_many:  # what guesses shall not bring about
         sizes = tuple(size for size in SIZES if size < SEVERAL)
     if draft is None:
