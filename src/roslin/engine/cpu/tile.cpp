@@ -103,7 +103,7 @@ TileProduct tile_product(Kind kind) {
     if (now == AVX512_VNNI) found = avx512_tile_product(kind);
     if (now == AVX512 && (kind == BF16 || kind == FP32)) found = avx512_tile_product(kind);
     if (!found && now >= AVX2 && now <= AVX512_VNNI) found = avx2_tile_product(kind);
-    if (now == NEON_DOT) found = neon_tile_product(kind);
+    if (now == NEON || now == NEON_DOT) found = neon_tile_product(kind);
     return found ? found : plain_tile_product(kind);
 }
 

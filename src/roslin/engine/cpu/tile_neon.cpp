@@ -1,10 +1,74 @@
+// Products of a tile with rows, two of them at a time: of the 32 registers their sums take 16.
+
 #include <cstring>
 
 #include "level.h"
 #include "matrix.h"
 
+#if defined(ROSLIN_ARM)
+
+namespace roslin {
+namespace {
+
+// Sums of R rows [R, 16], in registers while `steps` adds to them.
+template <int R, typename Steps>
+inline void summed(float *sums, Steps &&steps) {
+    float32x4_t total[R][4];
+    for (int r = 0; r < R; ++r)
+        for (int q = 0; q < 4; ++q) total[r][q] = vld1q_f32(sums + r * TILE + 4 * q);
+    steps(total);
+    for (int r = 0; r < R; ++r)
+        for (int q = 0; q < 4; ++q) vst1q_f32(sums + r * TILE + 4 * q, total[r][q]);
+}
+
+template <int R>
+void bf16_rows(const uint8_t *w, const Rows &x, int64_t first, float *sums) {
+    const uint32x4_t upper = vdupq_n_u32(0xffff0000u);
+    const float *plain = x.plain + first * x.padded;
+    summed<R>(sums, [&](float32x4_t (*total)[4]) {
+        for (int64_t k = 0; k < x.padded; k += 2, w += 64)
+            for (int q = 0; q < 4; ++q) {
+                uint32x4_t both = vreinterpretq_u32_u8(vld1q_u8(w + 16 * q));
+                float32x4_t one = vreinterpretq_f32_u32(vshlq_n_u32(both, 16));
+                float32x4_t two = vreinterpretq_f32_u32(vandq_u32(both, upper));
+                for (int r = 0; r < R; ++r) {
+                    total[r][q] = vfmaq_n_f32(total[r][q], one, plain[r * x.padded + k]);
+                    total[r][q] = vfmaq_n_f32(total[r][q], two, plain[r * x.padded + k + 1]);
+                }
+            }
+    });
+}
+
+template <int R>
+void fp32_rows(const uint8_t *w, const Rows &x, int64_t first, float *sums) {
+    const float *plain = x.plain + first * x.padded;
+    summed<R>(sums, [&](float32x4_t (*total)[4]) {
+        for (int64_t k = 0; k < x.padded; ++k, w += 64)
+            for (int q = 0; q < 4; ++q) {
+                float32x4_t numbers = vreinterpretq_f32_u8(vld1q_u8(w + 16 * q));
+                for (int r = 0; r < R; ++r) total[r][q] = vfmaq_n_f32(total[r][q], numbers, plain[r * x.padded + k]);
+            }
+    });
+}
+
+template <int R>
+void plain_rows(const Matrix &m, int64_t tile, const Rows &x, int64_t first, float *sums) {
+    const uint8_t *w = m.data + tile * m.tile_bytes();
+    if (m.kind == BF16) return bf16_rows<R>(w, x, first, sums);
+    fp32_rows<R>(w, x, first, sums);
+}
+
+void plain_tile(const Matrix &m, int64_t tile, const Rows &x, int64_t first, int64_t rows, float *sums) {
+    int64_t r = 0;
+    for (; r + 2 <= rows; r += 2) plain_rows<2>(m, tile, x, first + r, sums + r * TILE);
+    if (r < rows) plain_rows<1>(m, tile, x, first + r, sums + r * TILE);
+}
+
+}  // namespace
+}  // namespace roslin
+
 // Clang before version 16 has the dot product's functions only where it builds for processors that all have them.
-#if defined(ROSLIN_ARM) && (!defined(__clang__) || __clang_major__ >= 16 || defined(__ARM_FEATURE_DOTPROD))
+#if !defined(__clang__) || __clang_major__ >= 16 || defined(__ARM_FEATURE_DOTPROD)
 
 ROSLIN_BEGIN_DOT
 
@@ -27,88 +91,82 @@ inline float32x4_t four_halves(const uint8_t *halves) {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(bits)));
 }
 
-void int8_row(const uint8_t *w, int64_t blocks, const Rows &x, int64_t row, float *sums) {
+// `h` and `l` are the sums of the rows' upper and lower bytes.
+inline int32x4_t whole_of(int32x4_t h, int32x4_t l) { return vaddq_s32(vshlq_n_s32(h, 8), l); }
+
+template <int R>
+void int8_rows(const uint8_t *w, int64_t blocks, const Rows &x, int64_t first, float *sums) {
     const uint8x16_t sign = vdupq_n_u8(128);
-    const int8_t *high = x.high + row * x.padded, *low = x.low + row * x.padded;
     for (int64_t b = 0; b < blocks; ++b) {
-        int32x4_t h[4], l[4];
-        for (int q = 0; q < 4; ++q) h[q] = l[q] = vdupq_n_s32(0);
+        int32x4_t h[R][4], l[R][4];
+        for (int r = 0; r < R; ++r)
+            for (int q = 0; q < 4; ++q) h[r][q] = l[r][q] = vdupq_n_s32(0);
         for (int64_t k = b * 64; k < b * 64 + 64; k += 4, w += 64) {
-            int8x16_t above = four_inputs(high + k), below = four_inputs(low + k);
-            for (int q = 0; q < 4; ++q) {
-                int8x16_t codes = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w + 16 * q), sign));
-                h[q] = vdotq_s32(h[q], codes, above);
-                l[q] = vdotq_s32(l[q], codes, below);
+            int8x16_t codes[4];
+            for (int q = 0; q < 4; ++q) codes[q] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w + 16 * q), sign));
+            for (int r = 0; r < R; ++r) {
+                int64_t at = (first + r) * x.padded + k;
+                int8x16_t above = four_inputs(x.high + at), below = four_inputs(x.low + at);
+                for (int q = 0; q < 4; ++q) {
+                    h[r][q] = vdotq_s32(h[r][q], codes[q], above);
+                    l[r][q] = vdotq_s32(l[r][q], codes[q], below);
+                }
             }
         }
-        float32x4_t scale = vdupq_n_f32(x.scale[row * x.blocks + b]);
-        for (int q = 0; q < 4; ++q) add(sums + 4 * q, vaddq_s32(vshlq_n_s32(h[q], 8), l[q]), scale);
+        for (int r = 0; r < R; ++r) {
+            float32x4_t scale = vdupq_n_f32(x.scale[(first + r) * x.blocks + b]);
+            for (int q = 0; q < 4; ++q) add(sums + r * TILE + 4 * q, whole_of(h[r][q], l[r][q]), scale);
+        }
     }
 }
 
-void int4_row(const uint8_t *w, int64_t blocks, int64_t block, const Rows &x, int64_t row, float *sums) {
+template <int R>
+void int4_rows(const uint8_t *w, int64_t blocks, int64_t block, const Rows &x, int64_t first, float *sums) {
     const uint8x16_t low_half = vdupq_n_u8(15);
-    const int8_t *high = x.high + row * x.padded, *low = x.low + row * x.padded;
     for (int64_t b = 0; b < blocks; ++b) {
         const uint8_t *halves = w;
         w += 64;
-        int32x4_t h[4], l[4];
-        for (int q = 0; q < 4; ++q) h[q] = l[q] = vdupq_n_s32(0);
+        int32x4_t h[R][4], l[R][4];
+        for (int r = 0; r < R; ++r)
+            for (int q = 0; q < 4; ++q) h[r][q] = l[r][q] = vdupq_n_s32(0);
         for (int64_t k = b * block; k < (b + 1) * block; k += 8, w += 64) {
-            int8x16_t above = four_inputs(high + k), below = four_inputs(low + k);
-            int8x16_t next_above = four_inputs(high + k + 4), next_below = four_inputs(low + k + 4);
+            const int8_t *high = x.high + first * x.padded + k, *low = x.low + first * x.padded + k;
             for (int q = 0; q < 4; ++q) {
                 uint8x16_t codes = vld1q_u8(w + 16 * q);
                 int8x16_t one = vreinterpretq_s8_u8(vandq_u8(codes, low_half));
                 int8x16_t two = vreinterpretq_s8_u8(vshrq_n_u8(codes, 4));
-                h[q] = vdotq_s32(vdotq_s32(h[q], one, above), two, next_above);
-                l[q] = vdotq_s32(vdotq_s32(l[q], one, below), two, next_below);
+                for (int r = 0; r < R; ++r) {
+                    int64_t at = r * x.padded;
+                    h[r][q] = vdotq_s32(h[r][q], one, four_inputs(high + at));
+                    h[r][q] = vdotq_s32(h[r][q], two, four_inputs(high + at + 4));
+                    l[r][q] = vdotq_s32(l[r][q], one, four_inputs(low + at));
+                    l[r][q] = vdotq_s32(l[r][q], two, four_inputs(low + at + 4));
+                }
             }
         }
-        int64_t place = row * x.blocks + b;
-        float scale = x.scale[place], all = scale * static_cast<float>(x.sum[place]);
-        for (int q = 0; q < 4; ++q) {
-            float *out = sums + 4 * q;
-            add(out, vaddq_s32(vshlq_n_s32(h[q], 8), l[q]), vmulq_n_f32(four_halves(halves + 8 * q), scale));
-            vst1q_f32(out, vfmaq_n_f32(vld1q_f32(out), four_halves(halves + 32 + 8 * q), all));
+        for (int r = 0; r < R; ++r) {
+            int64_t place = (first + r) * x.blocks + b;
+            float scale = x.scale[place], all = scale * static_cast<float>(x.sum[place]);
+            for (int q = 0; q < 4; ++q) {
+                float *out = sums + r * TILE + 4 * q;
+                add(out, whole_of(h[r][q], l[r][q]), vmulq_n_f32(four_halves(halves + 8 * q), scale));
+                vst1q_f32(out, vfmaq_n_f32(vld1q_f32(out), four_halves(halves + 32 + 8 * q), all));
+            }
         }
     }
 }
 
-void bf16_row(const uint8_t *w, const Rows &x, int64_t row, float *sums) {
-    const uint32x4_t upper = vdupq_n_u32(0xffff0000u);
-    const float *plain = x.plain + row * x.padded;
-    float32x4_t total[4];
-    for (int q = 0; q < 4; ++q) total[q] = vld1q_f32(sums + 4 * q);
-    for (int64_t k = 0; k < x.padded; k += 2, w += 64)
-        for (int q = 0; q < 4; ++q) {
-            uint32x4_t both = vreinterpretq_u32_u8(vld1q_u8(w + 16 * q));
-            total[q] = vfmaq_n_f32(total[q], vreinterpretq_f32_u32(vshlq_n_u32(both, 16)), plain[k]);
-            total[q] = vfmaq_n_f32(total[q], vreinterpretq_f32_u32(vandq_u32(both, upper)), plain[k + 1]);
-        }
-    for (int q = 0; q < 4; ++q) vst1q_f32(sums + 4 * q, total[q]);
-}
-
-void fp32_row(const uint8_t *w, const Rows &x, int64_t row, float *sums) {
-    const float *plain = x.plain + row * x.padded;
-    float32x4_t total[4];
-    for (int q = 0; q < 4; ++q) total[q] = vld1q_f32(sums + 4 * q);
-    for (int64_t k = 0; k < x.padded; ++k, w += 64)
-        for (int q = 0; q < 4; ++q)
-            total[q] = vfmaq_n_f32(total[q], vreinterpretq_f32_u8(vld1q_u8(w + 16 * q)), plain[k]);
-    for (int q = 0; q < 4; ++q) vst1q_f32(sums + 4 * q, total[q]);
-}
-
-void tile_rows(const Matrix &m, int64_t tile, const Rows &x, int64_t first, int64_t rows, float *sums) {
+template <int R>
+void quantised_rows(const Matrix &m, int64_t tile, const Rows &x, int64_t first, float *sums) {
     const uint8_t *w = m.data + tile * m.tile_bytes();
-    for (int64_t row = first; row < first + rows; ++row, sums += TILE) {
-        switch (m.kind) {
-            case INT8: int8_row(w, m.blocks(), x, row, sums); break;
-            case INT4: int4_row(w, m.blocks(), m.block, x, row, sums); break;
-            case BF16: bf16_row(w, x, row, sums); break;
-            default: fp32_row(w, x, row, sums);
-        }
-    }
+    if (m.kind == INT8) return int8_rows<R>(w, m.blocks(), x, first, sums);
+    int4_rows<R>(w, m.blocks(), m.block, x, first, sums);
+}
+
+void quantised_tile(const Matrix &m, int64_t tile, const Rows &x, int64_t first, int64_t rows, float *sums) {
+    int64_t r = 0;
+    for (; r + 2 <= rows; r += 2) quantised_rows<2>(m, tile, x, first + r, sums + r * TILE);
+    if (r < rows) quantised_rows<1>(m, tile, x, first + r, sums + r * TILE);
 }
 
 }  // namespace
@@ -116,8 +174,18 @@ void tile_rows(const Matrix &m, int64_t tile, const Rows &x, int64_t first, int6
 
 ROSLIN_END
 
+#define ROSLIN_QUANTISED quantised_tile
+#else
+#define ROSLIN_QUANTISED nullptr
+#endif
+
 namespace roslin {
-TileProduct neon_tile_product(Kind) { return tile_rows; }
+
+TileProduct neon_tile_product(Kind kind) {
+    if (kind == BF16 || kind == FP32) return plain_tile;
+    return level() == NEON_DOT ? ROSLIN_QUANTISED : nullptr;
+}
+
 }  // namespace roslin
 
 #else
