@@ -1,5 +1,7 @@
 """Paged attention in plain torch: what every kernel must equal, and what runs where there is none."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -7,6 +9,7 @@ from torch.nn import functional as F
 from roslin.engine.blocks import BLOCK, blocks_for
 from roslin.engine.cache import FP8, as_kept, raw
 from roslin.engine.queries import Layer, Queries
+from roslin.model.attention import causal
 
 
 class GatheredAttention:
@@ -28,6 +31,22 @@ class GatheredAttention:
         q_MGSK = q_MHK.to(k_MGTK.dtype).reshape(len(q_MHK), k_MGTK.shape[1], -1, q_MHK.shape[-1])
         out_MGSK = F.scaled_dot_product_attention(q_MGSK, k_MGTK, v_MGTK, attn_mask=_seen(queries, k_MGTK.shape[2]))
         return out_MGSK.flatten(1, 2).to(q_MHK.dtype)
+
+    def attend_last(self, q_CHK: Tensor, k_TGK: Tensor, v_TGK: Tensor, window: int | None) -> Tensor:
+        """What a sequence's last C tokens gather, [C, H, K], of all T up to themselves."""
+        if len(q_CHK) == len(k_TGK):
+            return causal(q_CHK[None], k_TGK[None], v_TGK[None], window)[0]
+        q, k, v = (x.transpose(0, 1)[None] for x in (q_CHK, k_TGK, v_TGK))
+        seen_CT = _seen_by_last(len(k_TGK), len(q_CHK), window, q_CHK.device)
+        out = F.scaled_dot_product_attention(q, k, v, seen_CT, enable_gqa=q.shape[1] != k.shape[1])
+        return out[0].transpose(0, 1)
+
+
+@lru_cache(maxsize=2)  # every layer of a pass asks for the same
+def _seen_by_last(length: int, count: int, window: int | None, device: torch.device) -> Tensor:
+    """Which places each of a sequence's last tokens sees, [C, T]."""
+    back_CT = torch.arange(length - count, length, device=device)[:, None] - torch.arange(length, device=device)
+    return back_CT >= 0 if window is None else (back_CT >= 0) & (back_CT < window)
 
 
 def _gather(kept: Tensor, tables_MW: Tensor, dtype: torch.dtype) -> Tensor:

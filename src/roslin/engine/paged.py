@@ -7,14 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from roslin.engine.blocks import BLOCK, blocks_for
 from roslin.engine.cache import KVCache, as_kept
 from roslin.engine.cpu.attention import CppAttention, has_kernel
 from roslin.engine.gathered import GatheredAttention
 from roslin.engine.queries import Kernel, Queries
-from roslin.model.attention import causal
 from roslin.model.rotary import Turns
 
 
@@ -71,7 +69,7 @@ class PagedAttention:
         start = self._single
         for chunk in self._chunks:
             own = slice(start, start + chunk.span.count)
-            outs.append(chunk.attend(layer, q_NHK[own], k_NGK[own], v_NGK[own]))
+            outs.append(chunk.attend(self._kernel, layer, q_NHK[own], k_NGK[own], v_NGK[own]))
             start = own.stop
         return torch.cat(outs)
 
@@ -119,20 +117,9 @@ class _Chunk:
         self._cache = cache
         if span.start:
             self._blocks_W = torch.from_numpy(row_W[: blocks_for(span.stop)]).to(cache.device)
-            self._seen_CT = _seen(span, cache.window, cache.device)
 
-    def attend(self, layer: int, q_CHK: Tensor, k_CGK: Tensor, v_CGK: Tensor) -> Tensor:
+    def attend(self, kernel: Kernel, layer: int, q_CHK: Tensor, k_CGK: Tensor, v_CGK: Tensor) -> Tensor:
         """What each token gathers, [C, H, K]."""
-        if not self.span.start:
-            return causal(q_CHK[None], k_CGK[None], v_CGK[None], self._cache.window)[0]
-        k_TGK, v_TGK = self._cache.sequence(layer, self._blocks_W, self.span.stop, q_CHK.dtype)
-        q, k, v = (x.transpose(0, 1)[None] for x in (q_CHK, k_TGK, v_TGK))
-        grouped = q.shape[1] != k.shape[1]
-        out = F.scaled_dot_product_attention(q, k, v, self._seen_CT, enable_gqa=grouped)
-        return out[0].transpose(0, 1)
-
-
-def _seen(span: Span, window: int | None, device: torch.device) -> Tensor:
-    """Which places each of the span's tokens sees, [C, T]."""
-    back_CT = torch.arange(span.start, span.stop, device=device)[:, None] - torch.arange(span.stop, device=device)
-    return back_CT >= 0 if window is None else (back_CT >= 0) & (back_CT < window)
+        if self.span.start:
+            k_CGK, v_CGK = self._cache.sequence(layer, self._blocks_W, self.span.stop, q_CHK.dtype)
+        return kernel.attend_last(q_CHK, k_CGK, v_CGK, self._cache.window)

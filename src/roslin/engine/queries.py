@@ -39,3 +39,7 @@ class Kernel(Protocol):
     def attend(self, layer: Layer, q_MHK: Tensor, queries: Queries) -> Tensor:
         """What each token gathers, [M, H, K]."""
         ...
+
+    def attend_last(self, q_CHK: Tensor, k_TGK: Tensor, v_TGK: Tensor, window: int | None) -> Tensor:
+        """What a sequence's last C tokens gather, [C, H, K], of all its T tokens up to themselves."""
+        ...

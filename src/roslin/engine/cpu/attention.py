@@ -9,10 +9,9 @@ from torch import Tensor
 
 from roslin.engine.blocks import BLOCK
 from roslin.engine.cpu.library import NUMBER, POINTER, functions
+from roslin.engine.cpu.runs import DTYPES, attend_last, by_token
 from roslin.engine.queries import Layer, Queries
 
-DTYPES = {torch.float32: 0, torch.bfloat16: 1}
-"""Caches that the kernel reads, by the number that it has for them."""
 ALONE = 2**18
 """Numbers of keys that one thread reads in about 50 microseconds: less is not worth waking another one."""
 
@@ -70,9 +69,6 @@ class CppAttention:
         )  # fmt: skip
         return out_MHK.to(dtype)
 
-
-def by_token(x_NGK: Tensor) -> Tensor:
-    """The same with each token's numbers one behind the other; tokens may lie apart."""
-    head_dim = x_NGK.shape[2]
-    dense = x_NGK.stride(2) == 1 and x_NGK.stride(1) == head_dim
-    return x_NGK if dense else x_NGK.contiguous()
+    def attend_last(self, q_CHK: Tensor, k_TGK: Tensor, v_TGK: Tensor, window: int | None) -> Tensor:
+        """What a sequence's last C tokens gather, [C, H, K], of all T up to themselves."""
+        return attend_last(q_CHK, k_TGK, v_TGK, window)

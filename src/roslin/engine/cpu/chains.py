@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import ctypes
-from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from roslin.engine.cpu.attention import DTYPES, by_token
-from roslin.engine.cpu.library import NUMBER, POINTER, functions
+from roslin.engine.cpu.runs import DTYPES, RUN, attend_runs, kernel
 from roslin.engine.tree import ChainAttention
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from roslin.engine.tree import Tree
-
-RUN = 16
-"""Tokens that one thread takes at a time: as many as the widest registers hold."""
-
-
-@cache
-def _function() -> Callable[..., None] | None:
-    """The kernel; None without the library."""
-    how = [POINTER] * 6 + [NUMBER] * 8 + [ctypes.c_float, ctypes.c_int, ctypes.c_int]
-    kernels = functions({"roslin_chain_attention": how})
-    return kernels[0] if kernels else None
 
 
 def attention_by_chains(
     trees: Sequence[Tree], device: torch.device, dtype: torch.dtype, window: int | None
 ) -> CppChainAttention | ChainAttention:
     """Attention over trees on a CPU: by the kernel, or by torch's where ours is missing or does not take the dtype."""
-    if dtype in DTYPES and _function() is not None:
+    if dtype in DTYPES and kernel() is not None:
         return CppChainAttention(trees, window)
     return ChainAttention(trees, device, dtype, window)
 
@@ -47,9 +33,7 @@ class CppChainAttention:
 
     def __init__(self, trees: Sequence[Tree], window: int | None) -> None:
         """`window` is how far back a token sees, in positions of its row. Needs the library."""
-        function = _function()
-        assert function is not None
-        self._attend, self._window = function, window or 0
+        self._window = window
         self._reach = [tree.reach() for tree in trees]
         paths: list[int] = []
         runs: list[tuple[int, int, int, int]] = []
@@ -67,15 +51,7 @@ class CppChainAttention:
 
     def __call__(self, layer: int, q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> Tensor:
         """What each token gathers, [N, H, K]."""
-        q_NHK, k_NGK, v_NGK = map(by_token, (q_NHK, k_NGK, v_NGK))
-        _, heads, head_dim = q_NHK.shape
-        out_NHK = torch.empty(q_NHK.shape, dtype=q_NHK.dtype)
-        self._attend(
-            out_NHK.data_ptr(), q_NHK.data_ptr(), k_NGK.data_ptr(), v_NGK.data_ptr(), self._paths.data_ptr(),
-            self._runs_R4.data_ptr(), len(self._runs_R4), q_NHK.stride(0), k_NGK.stride(0), v_NGK.stride(0), heads,
-            k_NGK.shape[1], head_dim, self._window, head_dim**-0.5, DTYPES[q_NHK.dtype], torch.get_num_threads(),
-        )  # fmt: skip
-        return out_NHK
+        return attend_runs(q_NHK, k_NGK, v_NGK, self._paths, self._runs_R4, self._window)
 
     def reach(self, positions_N: Tensor) -> Tensor:
         """How long each token's row is, [N]."""
