@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from gpu_shared import need_gpu
 from roslin.tune.passes import fp8_scaling
 from roslin.tune.passes.fp8 import FORMAT, TOP, Fp8Products, product
 
@@ -201,7 +202,9 @@ def time_shape(name: str, shape: tuple[int, int], tokens: int, totals: list[floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=9216)
-    check_on_gpu(parser.parse_args().tokens)
+    asked = parser.parse_args()
+    need_gpu()
+    check_on_gpu(asked.tokens)
 
 
 if __name__ == "__main__":

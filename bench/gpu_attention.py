@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gpu_shared import DEVICE, SHAPES, config_of, synchronize
+from gpu_shared import DEVICE, SHAPES, config_of, need_gpu, synchronize
 from roslin.engine import beginnings
 from roslin.engine.cache import FP8, KVCache
 from roslin.model.rotary import Rotary
@@ -127,6 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="6.9b", choices=SHAPES)
     asked = parser.parse_args()
+    need_gpu()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {asked.shape}", flush=True)
     attention(config_of(asked.shape))
 

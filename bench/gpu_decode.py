@@ -21,7 +21,7 @@ import torch
 import triton
 import triton.language as tl
 
-from gpu_shared import DEVICE, SHAPES, clear, config_of, print_kernels, random_decoder, synchronize
+from gpu_shared import DEVICE, SHAPES, clear, config_of, need_gpu, print_kernels, random_decoder, synchronize
 from roslin.engine.blocks import BLOCK, blocks_for
 from roslin.engine.cache import KVCache
 from roslin.engine.gpu import products
@@ -357,6 +357,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="transformers also with a static cache, compiled")
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
     asked = parser.parse_args()
+    need_gpu()
     report = Report()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, Triton {triton.__version__}", flush=True)
     part("rates", lambda: rates(report))

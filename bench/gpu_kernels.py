@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from triton.testing import do_bench
 
-from gpu_shared import config_of, real_updates
+from gpu_shared import config_of, need_gpu, real_updates
 from roslin.model import packed_positions
 from roslin.model.attention import PackedAttention
 from roslin.model.rotary import Rotary, Turns
@@ -215,6 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=9299)
     asked = parser.parse_args()
+    need_gpu()
     ceilings()
     passes(asked.tokens)
     attention()

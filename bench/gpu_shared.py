@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gc
 import statistics
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,12 @@ SHAPES = {
 }
 """Width, layers and heads of the Pythia suite."""
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def need_gpu() -> None:
+    """End with a sentence where torch sees no NVIDIA GPU."""
+    if DEVICE.type != "cuda":
+        sys.exit("This bench needs an NVIDIA GPU, and torch sees none here (torch.cuda.is_available() is false).")
 
 
 def config_of(shape: str) -> ModelConfig:

@@ -28,7 +28,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from gpu_shared import DEVICE, LENGTHS, SHAPES, clear, config_of, peak_gib, print_kernels, random_decoder, synchronize
+from gpu_shared import (
+    DEVICE,
+    LENGTHS,
+    SHAPES,
+    clear,
+    config_of,
+    need_gpu,
+    peak_gib,
+    print_kernels,
+    random_decoder,
+    synchronize,
+)
 from roslin.engine import GREEDY, Completion, Engine, Request, Sampling, beginnings, fuse
 from roslin.engine.cache import FP8
 from roslin.engine.scheduler import PROMPT_TOKENS_BESIDE
@@ -306,6 +317,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="half the prompts and half the tokens")
     parser.add_argument("--profile", action="store_true")
     asked = parser.parse_args()
+    if asked.shape != "tiny":  # which a CPU runs too
+        need_gpu()
     if asked.quick:
         asked.prompts, asked.new = asked.prompts // 2, asked.new // 2
         asked.parts = "limits,graphs,single,plain"

@@ -35,6 +35,7 @@ from gpu_shared import (
     Result,
     clear,
     config_of,
+    need_gpu,
     peak_gib,
     print_kernels,
     random_decoder,
@@ -159,6 +160,8 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--out", type=Path, help="file for the results as JSON")
     asked = parser.parse_args()
+    if asked.shape != "tiny":  # which a CPU runs too
+        need_gpu()
     config = config_of(asked.shape)
     name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
     updates = real_updates(asked.updates)

@@ -139,6 +139,14 @@ def test_tasks_end_as_they_do_with_hflm(base_folder: Path, task_folder: Path) ->
 
 
 @pytest.mark.full
+def test_a_task_that_does_not_exist_is_told_without_a_traceback() -> None:
+    command = [sys.executable, "-m", "roslin", "harness", "--model_args", "pretrained=base", "--tasks", "nosuchtask"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Tasks not found: nosuchtask. `roslin harness ls tasks` lists" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
 def test_the_command_runs_a_task_by_model_args(task_folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "roslin.evaluate.harness", "--model", "roslin"]
     command += ["--model_args", "pretrained=base,dtype=float32", "--tasks", str(task_folder / "colours.yaml")]

@@ -121,6 +121,9 @@ def test_csv_has_every_figure_in_full() -> None:
     assert len(rows) == 10
     first, own = rows[0], rows[-1]
     assert float(first["hellaswag"]) == 5937 / 10042
+    interval = wilson_interval(5937, 10042)
+    assert (float(first["hellaswag_low"]), float(first["hellaswag_high"])) == (interval.low, interval.high)
+    assert own["boolq_low"] == own["boolq_high"] == ""
     assert float(first["gmean"]) == gmean(PUBLISHED_TABLE[0].accuracies)
     assert float(first["gmean_low"]) < float(first["gmean"]) < float(first["gmean_high"])
     assert (own["source"], own["dtype"], own["boolq"], own["gmean"]) == ("own", "float32", "", "")

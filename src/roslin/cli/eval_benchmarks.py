@@ -73,9 +73,13 @@ def eval_benchmarks(model: str, options: BenchmarkOptions) -> None:
             kept = f" ({progress.kept:,} of them kept from before)" if progress.kept else ""
             status.update(f"{progress.task}: {progress.done:,} of {progress.total:,} questions{kept}")
 
-        found = evaluate(
-            scorer, tasks, store, data=options.data, shots=options.shots, limit=options.limit, on_progress=tell
-        )
+        try:
+            found = evaluate(
+                scorer, tasks, store, data=options.data, shots=options.shots, limit=options.limit, on_progress=tell
+            )
+        except KeyboardInterrupt:
+            print("Scores so far are kept: the same command goes on from here.", file=sys.stderr)
+            raise
         overlaps = overlapping(records, found, tasks, options) if records else []
     if options.as_json:
         _print_json(found, overlaps)

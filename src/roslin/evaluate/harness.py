@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from roslin.errors import RoslinError, UsageError
 
 NAME = "roslin"
+NO_TASK = "Tasks not found"
+"""How the harness says that."""
 TARGET = "roslin.evaluate.harness_model:RoslinLM"
 
 
@@ -37,7 +39,12 @@ def run(arguments: Sequence[str]) -> None:
     from lm_eval.__main__ import cli_evaluate
 
     sys.argv = ["lm-eval", *arguments]  # where its parser reads them
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except ValueError as error:
+        if not str(error).startswith(NO_TASK):
+            raise
+        raise UsageError(f"{error}. `roslin harness ls tasks` lists those that the harness has.") from None
 
 
 def main() -> None:

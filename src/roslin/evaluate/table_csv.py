@@ -20,8 +20,9 @@ GAP = ("model", "against", "difference", "low", "high", "p", "holm_p", "verdict"
 
 
 def csv_table(table: Table) -> str:
-    """A line a row: shares, gmean with its interval by the delta method, and tasks of which only a part was asked."""
-    heading = ("model", "source", "dtype", *COLUMNS, "gmean", "gmean_low", "gmean_high", "partial")
+    """A line a row: shares, gmean by the delta method, intervals of all, and tasks of which only a part was asked."""
+    limits = [f"{task}_{end}" for task in COLUMNS for end in ("low", "high")]
+    heading = ("model", "source", "dtype", *COLUMNS, "gmean", *limits, "gmean_low", "gmean_high", "partial")
     return _csv(heading, map(_row_record, table.rows))
 
 
@@ -57,11 +58,14 @@ def _gap_record(gap: Gap) -> Record:
 
 
 def _row_record(row: Row) -> Record:
-    accuracies = [row.cells[task].share.interval.estimate if task in row.cells else None for task in COLUMNS]
+    intervals = [row.cells[task].share.interval if task in row.cells else None for task in COLUMNS]
+    accuracies = [each.estimate if each else None for each in intervals]
+    limits = [limit for each in intervals for limit in ((each.low, each.high) if each else (None, None))]
     mean = row.gmean
     low, high = (mean.delta.low, mean.delta.high) if mean and mean.delta else (None, None)
     dtype = row.scores.dtype if row.scores else None
-    return row.label, row.source, dtype, *accuracies, mean.estimate if mean else None, low, high, " ".join(row.partial)
+    figures = (*accuracies, mean.estimate if mean else None, *limits, low, high)
+    return row.label, row.source, dtype, *figures, " ".join(row.partial)
 
 
 def _figures(verdict: Verdict) -> Record:

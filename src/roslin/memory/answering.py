@@ -76,9 +76,7 @@ def answering(
         keys_and_values=token_bytes(share, kept) * tokens,
         workspace=_workspace(drawing, between, positions, batch, device, kept) + unpacking,
         draft_weights=weight_bytes(draft, "fp32" if precision == "fp32" else "bf16") if draft else 0,
-        draft_keys_and_values=token_bytes(draft, size) * min(batch, DRAFTED) * _whole_blocks(positions)
-        if draft
-        else 0,
+        draft_keys_and_values=token_bytes(draft, size) * min(batch, DRAFTED) * _whole_blocks(positions) if draft else 0,
     )
 
 
