@@ -81,10 +81,10 @@ def test_json_has_memory_by_part(tmp_path: Path) -> None:
     assert gptj["tuning"].keys() == {"fp32", "bf16", "fp16", "lora", "qlora"}
 
 
-def test_a_cpu_keeps_keys_and_values_in_fp32() -> None:
+def test_a_cpu_keeps_keys_and_values_in_as_many_bits_as_a_gpu() -> None:
     [base] = describe(["base"])
     gpu, cpu = (needs_of(base, 2048, 1, device).answering["bf16"].keys_and_values for device in get_args(Device))
-    assert cpu == 2 * gpu
+    assert cpu == gpu > 0
 
 
 def test_no_model_is_asked_for_more_than_its_positions() -> None:
