@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from gpu_shared import need_gpu
+from roslin.model.fp8 import FP8
 from roslin.tune.passes import fp8_scaling
-from roslin.tune.passes.fp8 import FORMAT, TOP, Fp8Products, product
+from roslin.tune.passes.fp8 import TOP, Fp8Products, product
 
 WIDTH = 4096
 SHAPES = {"qkv": (3 * WIDTH, WIDTH), "out": (WIDTH, WIDTH), "up": (4 * WIDTH, WIDTH), "down": (WIDTH, 4 * WIDTH)}
@@ -64,13 +65,13 @@ def check_kernels() -> None:
         largest = fp8_kernels.amax(x)
         found = [f"amax {'equal' if torch.equal(largest, fp8_scaling.amax(x)) else 'DIFFERS'}"]
         for copies in ((True, False), (False, True), (True, True)):
-            ours, theirs = (work.quantise(x, largest, FORMAT, TOP, *copies) for work in (fp8_kernels, fp8_scaling))
+            ours, theirs = (work.quantise(x, largest, FP8, TOP, *copies) for work in (fp8_kernels, fp8_scaling))
             found += [differences(*pair) for pair in zip(ours, theirs, strict=True)]
         wrong = [what for what in found if what not in ("", "amax equal")]
         print(f"  kernels, {name:14} {' '.join(wrong) or 'equal to plain torch bit by bit'}", flush=True)
     broken = draw(100, 64)
     broken[5, 5] = float("nan")
-    made = fp8_kernels.quantise(broken, fp8_kernels.amax(broken), FORMAT, TOP, True, False)[0]
+    made = fp8_kernels.quantise(broken, fp8_kernels.amax(broken), FP8, TOP, True, False)[0]
     print(f"  kernels, NaN            {'stays' if made is not None and made.float()[5, 5].isnan() else 'IS LOST'}")
 
 
@@ -144,7 +145,7 @@ def time_kernels() -> None:
     usual = fp8_kernels.TILE, fp8_kernels.TILE_WARPS
     for (tile, warps), copies in [(t, (True, True)) for t in TILES] + [(usual, (True, False)), (usual, (False, True))]:
         fp8_kernels.TILE, fp8_kernels.TILE_WARPS = tile, warps
-        how = (x, largest, FORMAT, TOP, *copies)
+        how = (x, largest, FP8, TOP, *copies)
         name = {(True, True): "both copies", (True, False): "rows", (False, True): "transposed"}[copies]
         attempt(
             partial(line, f"{name}, tile {tile}, {warps} warps", partial(fp8_kernels.quantise, *how), 2 + sum(copies))

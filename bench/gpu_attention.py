@@ -16,7 +16,8 @@ import torch
 
 from gpu_shared import DEVICE, SHAPES, config_of, need_gpu, synchronize
 from roslin.engine import beginnings
-from roslin.engine.cache import FP8, KVCache
+from roslin.engine.cache import KVCache
+from roslin.model.fp8 import FP8
 from roslin.model.rotary import Rotary
 
 if TYPE_CHECKING:

@@ -41,10 +41,10 @@ from gpu_shared import (
     synchronize,
 )
 from roslin.engine import GREEDY, Completion, Engine, Request, Sampling, beginnings, fuse
-from roslin.engine.cache import FP8
 from roslin.engine.scheduler import PROMPT_TOKENS_BESIDE
 from roslin.memory import token_bytes
 from roslin.model import PackedAttention, packed_positions
+from roslin.model.fp8 import FP8
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,6 @@ from triton.compiler import ASTSource, compile
 from triton.runtime.jit import JITFunction
 
 from roslin.engine import Request, Sampling
-from roslin.engine.cache import FP8
 from roslin.engine.generation import Generation
 from roslin.engine.gpu import many
 from roslin.engine.gpu.choice import Draws, limits_of
@@ -27,6 +26,7 @@ from roslin.engine.graphs import Graphs
 from roslin.engine.passes import Passes
 from roslin.engine.scheduler import Run
 from roslin.engine.store import Store
+from roslin.model.fp8 import FP8
 from tiny_decoders import tiny_decoder
 
 CAPABILITIES = (80, 90)
@@ -135,7 +135,7 @@ def main() -> None:
         launches.run(kernel, *args, **told)
 
     # What kernels would write is zeros: ids, among others, that may be looked up.
-    empty, cores = patch.object(torch, "empty", torch.zeros), patch.object(many, "has_cores", lambda device: True)
+    empty, cores = patch.object(torch, "empty", torch.zeros), patch.object(many, "has_fp8_cores", lambda device: True)
     with patch.object(JITFunction, "run", run), patch.object(torch, "_scaled_mm", zeros), empty, cores:
         for decoder, kept in decoders():
             passes(decoder, kept)

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from roslin.engine import Engine, capacity
-from roslin.engine.cache import FP8
 from roslin.engine.capacity import free_memory
 from roslin.memory import answering, cache_tokens
+from roslin.model.fp8 import FP8
 from tiny_decoders import VOCABULARY, tiny_decoder
 
 CPU = torch.device("cpu")

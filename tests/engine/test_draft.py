@@ -105,7 +105,7 @@ def test_answers_are_the_same_for_256_steps_whatever_the_draft_is_like(
             assert len(target.rows) < 200
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     family=st.sampled_from(sorted(FAMILIES)),

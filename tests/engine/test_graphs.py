@@ -9,10 +9,10 @@ import torch
 pytest.importorskip("triton")
 
 from roslin.engine import GREEDY, Engine, Request, Sampling
-from roslin.engine.cache import FP8
 from roslin.engine.gpu import paged
 from roslin.engine.graphs import End, Graphs
 from roslin.errors import InputError, MachineError
+from roslin.model.fp8 import FP8
 from tiny_decoders import VOCABULARY, tiny_decoder
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

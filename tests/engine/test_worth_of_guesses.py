@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -20,11 +21,11 @@ MANY, FEW = 100, 40
 class Run:
     """An engine that answers one request after the other, or several at once; the seconds of each."""
 
-    def __init__(self, clock: list[float], price: Price, draft: tuple[Price, float] | None, **how: object) -> None:
+    def __init__(self, clock: list[float], price: Price, draft: tuple[Price, float] | None, **how: Any) -> None:
         self.target = Priced(clock, price)
         self.draft = Priced(clock, *draft) if draft else None
         self.seconds: list[float] = []
-        self._engine = Engine(self.target, VOCABULARY, 4, draft=self.draft, **how)  # type: ignore[arg-type]
+        self._engine = Engine(self.target, VOCABULARY, 4, draft=self.draft, **how)
         self._clock = clock
 
     def answer(self, prompt: list[int], answer: list[int], new: int, at_once: int) -> None:

@@ -10,7 +10,7 @@ from allocations import bytes_of, peak_of, scaled
 from roslin import memory
 from roslin.engine import GREEDY, Engine, Request, sampler, scheduler
 from roslin.engine.blocks import BLOCK, blocks_for
-from roslin.engine.cache import FP8, KVCache
+from roslin.engine.cache import KVCache
 from roslin.engine.fused import FusedDecoder
 from roslin.engine.request import Sampling
 from roslin.engine.scheduler import PROMPT_TOKENS_PER_PASS
@@ -18,6 +18,7 @@ from roslin.engine.speculation import SIZES
 from roslin.memory import Device, Kept, Precision, answering, cache_tokens, layers, token_bytes
 from roslin.memory.layers import nf4_bytes
 from roslin.model import Decoder
+from roslin.model.fp8 import FP8
 from roslin.model.nf4 import quantize_nf4
 from roslin.model.quantised import Bits
 from tiny_decoders import FAMILIES, quantised, tiny_decoder

@@ -2,9 +2,9 @@
 
 import torch
 
-from roslin.engine.cache import FP8
 from roslin.errors import MachineError, UsageError
 from roslin.model import ModelConfig
+from roslin.model.fp8 import FP8
 
 CACHES = {"auto": None, "fp8": FP8}
 """What keys and values can be kept in; None: as the weights are."""

@@ -8,9 +8,7 @@ from roslin.engine.cpu.memory import zeros
 from roslin.engine.queries import Layer
 from roslin.errors import InputError, MachineError, out_of_memory
 from roslin.model import ModelConfig
-
-FP8 = torch.float8_e4m3fn
-"""Keys and values can be kept in it, one byte each: three bits of mantissa, from 2^-9 to 448."""
+from roslin.model.fp8 import FP8, has_fp8_cores
 
 
 def as_kept(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -30,7 +28,7 @@ def check_kept(dtype: torch.dtype, usual: torch.dtype, device: torch.device) -> 
     """Raise InputError where a cache keeps neither its `usual` numbers nor fp8, MachineError where a GPU has no fp8."""
     if dtype not in (FP8, usual):
         raise InputError(f"cache_dtype is {dtype}; a cache of this model keeps {usual} or {FP8}.")
-    if dtype == FP8 and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 9):
+    if dtype == FP8 and device.type == "cuda" and not has_fp8_cores(device):
         raise MachineError(
             f"{torch.cuda.get_device_name(device)} has no fp8 (L4, RTX 40, H100 and later have): "
             "leave the cache as it is."

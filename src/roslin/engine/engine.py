@@ -60,10 +60,10 @@ class Engine:
         in which everybody answers are captured as CUDA graphs, for which the weights must stay (None: as GRAPHS says);
         see `prepare`. `speculate`: tokens that follow where an answer's latest ones stood before, in prompt or answer,
         are computed on trial beside them, and kept if they are what is drawn; what comes back is the same, several
-        tokens of a pass one step after the other. None: where that is found to be
-        faster, in fp32 on a CPU (whose kernels compute in that); False: never; True: whenever there are any. `draft`: a
-        small model of the same vocabulary that makes such guesses too, of any device and dtype, but for an fp16
-        `decoder` never; with it, None means on any device in any other dtype.
+        tokens of a pass one step after the other. None: where that is found to be faster, in fp32 on a CPU (whose
+        kernels compute in that); False: never; True: whenever there are any. `draft`: a small model of the same
+        vocabulary that makes such guesses too, of any device and dtype, but for an fp16 `decoder` never; with it, None
+        means on any device in any other dtype.
         `cache_dtype` is that of keys and values: the weights' (None), or fp8, half of 16 bits' memory and reads.
         Raises MachineError for fp8 on a GPU that has none; InputError for a dtype that no cache has, when a head has
         fewer rows than `vocabulary`, or `max_batch` is not positive.

@@ -7,9 +7,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from roslin.engine.blocks import BLOCK, blocks_for
-from roslin.engine.cache import FP8, as_kept, raw
+from roslin.engine.cache import as_kept, raw
 from roslin.engine.queries import Layer, Queries
 from roslin.model.attention import causal
+from roslin.model.fp8 import FP8
 
 
 class GatheredAttention:

@@ -120,6 +120,7 @@ class _Chunk:
 
     def attend(self, kernel: Kernel, layer: int, q_CHK: Tensor, k_CGK: Tensor, v_CGK: Tensor) -> Tensor:
         """What each token gathers, [C, H, K]."""
+        k_TGK, v_TGK = k_CGK, v_CGK
         if self.span.start:
-            k_CGK, v_CGK = self._cache.sequence(layer, self._blocks_W, self.span.stop, q_CHK.dtype)
-        return kernel.attend_last(q_CHK, k_CGK, v_CGK, self._cache.window)
+            k_TGK, v_TGK = self._cache.sequence(layer, self._blocks_W, self.span.stop, q_CHK.dtype)
+        return kernel.attend_last(q_CHK, k_TGK, v_TGK, self._cache.window)

@@ -27,7 +27,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 @pytest.fixture
 def cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(many, "has_cores", lambda device: True)
+    monkeypatch.setattr(many, "has_fp8_cores", lambda device: True)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -134,6 +134,6 @@ def test_a_prompts_logits_are_off_by_little_more_than_fp8_weights_make_them(
     ours.launches.update(dict.fromkeys(ours.launches, Launch(64, 64)))
     off = []
     for cores in (False, True):
-        monkeypatch.setattr(many, "has_cores", lambda device, cores=cores: cores)
+        monkeypatch.setattr(many, "has_fp8_cores", lambda device, cores=cores: cores)
         off.append(float((plain_logits(ours, ids).cpu() - exact).norm() / exact.norm()))
     assert 0.01 < off[0] < off[1] < 2 * off[0]

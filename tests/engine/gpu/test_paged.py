@@ -9,13 +9,14 @@ pytest.importorskip("triton")
 
 from roslin.engine.beginnings import Beginnings
 from roslin.engine.blocks import BLOCK, blocks_for
-from roslin.engine.cache import FP8, KVCache, as_kept, raw
+from roslin.engine.cache import KVCache, as_kept, raw
 from roslin.engine.gathered import GatheredAttention
 from roslin.engine.gpu import paged
 from roslin.engine.gpu.paged import GpuAttention, SharedPlaces, Tokens
 from roslin.engine.paged import PagedAttention, Span
 from roslin.engine.slots import Slots
 from roslin.model import ModelConfig
+from roslin.model.fp8 import FP8
 from roslin.model.rotary import Rotary
 from tiny_decoders import tiny_decoder
 

@@ -1,8 +1,5 @@
 """Every Triton kernel, in Triton's interpreter, against the same function in plain torch."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +9,7 @@ import torch
 from roslin.model.attention import PackedAttention
 from roslin.model.rotary import Turns
 from roslin.tune.passes import kernels, plain
+from uninterpreted import lines_of
 
 
 def close(ours: torch.Tensor, theirs: torch.Tensor, dtype: torch.dtype = torch.float32) -> None:
@@ -186,12 +184,8 @@ def test_heads_that_are_too_wide_for_a_gpu_go_to_torch(
 @pytest.mark.parametrize("capability", [80, 90])
 def test_shared_memory_that_attention_is_reckoned_to_need(capability: int) -> None:
     """Compiled, as no GPU is needed for, its kernels need no more."""
-    script = Path(__file__).with_name("shared_memory.py")
-    env = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, str(script), str(capability)], env=env, capture_output=True, text=True, check=True
-    )
-    needed = [int(word) for word in done.stdout.split()]
+    printed = lines_of(Path(__file__).with_name("shared_memory.py"), str(capability))
+    needed = [int(word) for line in printed for word in line.split()]
     tiles = kernels.ATTENTION_TILES_ON_HOPPER if capability >= 90 else kernels.ATTENTION_TILES
     reckoned = tiles * kernels.ATTENTION_TILE * 128 * 2
     assert len(needed) == 3

@@ -54,14 +54,13 @@ def rounds() -> bool:
 
 def rounding(products: Products) -> Run:
     """`products`, but that many rows at once are rounded to bfloat16, in the way that is fastest on this processor."""
-    if not rounds():
-        return partial(_by_size, few=products, least=MANY, many=partial(many_rows, products))
-    ours = partial(products, rounded=True)
-    least = MANY if any(each.matrix.quantised for each in products.sums) else SEVERAL
-    if not has_matrix_units():
-        return partial(_by_size, few=products, least=least, many=ours)
-    some = partial(_by_size, few=products, least=least, many=ours)
-    return partial(_by_size, few=some, least=MANY, many=partial(many_rows, products))
+    run: Run = products
+    if rounds():
+        least = MANY if any(each.matrix.quantised for each in products.sums) else SEVERAL
+        run = partial(_by_size, few=run, least=least, many=partial(products, rounded=True))
+    if has_matrix_units() or not rounds():
+        run = partial(_by_size, few=run, least=MANY, many=partial(many_rows, products))
+    return run
 
 
 def _by_size(

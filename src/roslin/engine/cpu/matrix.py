@@ -198,9 +198,9 @@ class Products:
         """Each sum, [N, O] in fp32, of rows [N, I] in fp32 that are contiguous, a tensor for each source.
 
         `residual` [N, O] is added to the first sum. `turns` are the cosines and signed sines of the positions, whose
-        rows have a stride and are dense themselves. `rounded`: rows are rounded to bfloat16 where
-        they meet a matrix, which is faster on processors that multiply such numbers and changes nothing on others.
-        """  # fmt: skip
+        rows have a stride and are dense themselves. `rounded`: rows are rounded to bfloat16 where they meet a matrix,
+        which is faster on processors that multiply such numbers and changes nothing on others.
+        """
         count = len(rows[0])
         outs = [torch.empty(count, width) for width in self._widths]
         for place, x in zip(self._inputs, rows, strict=True):

@@ -55,8 +55,8 @@ const Matrix *matrix_of(const Work &work, int64_t input) {
 
 // Whether the matrices can read an input where it lies.
 bool as_it_is(const Work &work, const Input &in, const Matrix &matrix) {
-    return !work.rounded && in.norm == NO_NORM && in.gate == NO_ACTIVATION && !matrix.quantised() && in.width % matrix.block == 0 &&
-           in.stride == in.width;
+    return !work.rounded && in.norm == NO_NORM && in.gate == NO_ACTIVATION && !matrix.quantised() &&
+           in.width % matrix.block == 0 && in.stride == in.width;
 }
 
 // Lay out memory for rows from `start` on, prepared; with `base` null, only count it.
@@ -182,10 +182,12 @@ bool run_slab(Work &work, int64_t start, int64_t count, int threads) {
             int64_t own = output.first->tiles();
             int64_t first = std::max(begin, before) - before, last = std::min(end, before + own) - before;
             float *out = output.out + start * output.out_stride;
-            if (work.rounded && first < last)
+            if (work.rounded) {
                 run_rounded(work, functions, output, first, last, start, count, out + first * TILE);
-            for (int64_t t = first; t < last && !work.rounded; ++t)
-                run_tile(work, functions, output, t, start, count, out + t * TILE, output.out_stride);
+            } else {
+                for (int64_t t = first; t < last; ++t)
+                    run_tile(work, functions, output, t, start, count, out + t * TILE, output.out_stride);
+            }
             before += own;
         }
     });

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from roslin.engine.gpu import packed, row_kernels
-from roslin.engine.gpu.matrix import CODES, FP8
+from roslin.engine.gpu.matrix import CODES
+from roslin.model.fp8 import FP8, has_fp8_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +26,6 @@ FP8_BLOCK = 4096
 """The same where a program takes the whole row, one after the other."""
 ALIGNMENT = 16
 """Sizes of products in fp8, and the places where their matrices begin, are multiples of it."""
-CAPABILITY = (8, 9)
-"""The first compute capability with fp8 tensor cores."""
 
 
 def many_product(matrix: Matrix, dtype: torch.dtype, split: int = 0) -> Times:
@@ -45,12 +44,7 @@ def in_fp8(matrix: Matrix, dtype: torch.dtype, split: int = 0) -> bool:
     """Whether a matrix is multiplied in fp8; torch does that into bf16 alone."""
     sizes = [split, matrix.rows, *matrix.widths]
     aligned = not any(size % ALIGNMENT for size in sizes)
-    return matrix.weight.dtype == FP8 and dtype == torch.bfloat16 and aligned and has_cores(matrix.weight.device)
-
-
-def has_cores(device: torch.device) -> bool:
-    """Whether a device multiplies in fp8."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= CAPABILITY
+    return matrix.weight.dtype == FP8 and dtype == torch.bfloat16 and aligned and has_fp8_cores(matrix.weight.device)
 
 
 def to_fp8(x_NI: Tensor) -> tuple[Tensor, Tensor]:

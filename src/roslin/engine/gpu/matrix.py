@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from roslin.model.fp8 import FP8
 from roslin.model.quantised import quantise_8, round_to_4
 from roslin.model.quantised_linear import QuantisedLinear
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 CODES = 8
 """In 4 bits: of a word."""
-FP8 = torch.float8_e4m3fn
 
 
 @dataclass(frozen=True, eq=False)

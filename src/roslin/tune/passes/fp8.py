@@ -24,23 +24,20 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from roslin.errors import InputError, MachineError
+from roslin.model.fp8 import CAPABILITY, FP8, has_fp8_cores
 from roslin.tune.passes import fp8_scaling
 from roslin.tune.passes.fp8_scaling import ALIGNMENT
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-FORMAT = torch.float8_e4m3fn
-TOP = torch.finfo(FORMAT).max
+TOP = torch.finfo(FP8).max
 
 FAST_FORWARD = True
 """Sum inside the tensor cores only (about 14 bits) in forward products."""
 
 FAST_GRADIENTS = True
 """The same for the products that make gradients."""
-
-CAPABILITY = (8, 9)
-"""The first compute capability with fp8 tensor cores."""
 
 
 class Quantised(NamedTuple):
@@ -81,9 +78,7 @@ class Operand:
 
     def _copy(self, transposed: bool, both: bool) -> Quantised:
         if transposed not in self._copies:
-            made = self._work.quantise(
-                self._x_ND, self.largest, FORMAT, TOP, both or not transposed, both or transposed
-            )
+            made = self._work.quantise(self._x_ND, self.largest, FP8, TOP, both or not transposed, both or transposed)
             for kind, numbers in zip((False, True), made[:2], strict=True):
                 if numbers is not None:
                     self._copies[kind] = Quantised(numbers, made[2])
@@ -144,8 +139,8 @@ def _work_on(device: torch.device) -> ModuleType:
         return fp8_scaling
     if device.type != "cuda":
         raise MachineError(f"Products in fp8 run on CUDA devices, and this one is {device.type}: leave fp8 off.")
-    found = torch.cuda.get_device_capability(device)
-    if found < CAPABILITY:
+    if not has_fp8_cores(device):
+        found = torch.cuda.get_device_capability(device)
         raise MachineError(
             f"Products in fp8 need a GPU of compute capability {_dotted(CAPABILITY)} or later (L4, RTX 40, H100); "
             f"{torch.cuda.get_device_name(device)} has {_dotted(found)}: leave fp8 off."
