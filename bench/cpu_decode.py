@@ -5,8 +5,8 @@
 `--model smollm2` measures a model of the llama family, of 135 million parameters; `--shape 2.8b` random weights of a
 size, in 8 and 4 bits, beside transformers and CTranslate2.
 
-Each row measures both sides in turn, `rounds` times, and prints medians. Both run the same dtype (in int8 and int4,
-which transformers has no fast way for on a CPU, it runs bfloat16), the same prompts and the same number of new tokens
+Each row measures both sides in turn, `rounds` times, and prints medians. Both run the same dtype (in int8, fp8 and
+int4, which transformers has no fast way for on a CPU, it runs bfloat16), the same prompts and as many new tokens
 (neither may stop early). Roslin guesses no tokens here: prompts of random ids lead to answers that repeat themselves,
 which guessing would speed up beyond what a user sees (speculation.py measures that). "first token" is a request for
 one new token. GB/s counts the weights read in each step of the batch (all but the embedding): what bounds one stream.
@@ -27,11 +27,11 @@ import transformers
 from cpu_shape import SHAPES, in_few_bits, measure_shape
 from roslin.engine import GREEDY, Engine, Network, Request, Sampling, fuse
 from roslin.model import Decoder, find_model, load_decoder, save_decoder
-from roslin.model.quantised import quantise_8, round_to_4
+from roslin.model.quantised import quantise_8, quantise_fp8, round_to_4
 
-FORMS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.bfloat16, "int4": torch.bfloat16}
+FEW_BITS = {"int8": (quantise_8, 1.0), "fp8": (quantise_fp8, 1.0), "int4": (round_to_4, 4.5 / 8)}
+FORMS = {"float32": torch.float32, "bfloat16": torch.bfloat16} | dict.fromkeys(FEW_BITS, torch.bfloat16)
 """By name, and what transformers runs beside it."""
-FEW_BITS = {"int8": (quantise_8, 1.0), "int4": (round_to_4, 4.5 / 8)}
 DOLLY = {"do_sample": True, "temperature": 1.0, "top_p": 0.92, "top_k": 0}
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from roslin.engine import GREEDY, Engine, Network, Request, fuse
 from roslin.model import Decoder, ModelConfig, PackedAttention, load_decoder, packed_positions, save_decoder
 from roslin.model.find import find_model
-from roslin.model.quantised import QuantisedWeight, quantise_8, round_to_4
+from roslin.model.quantised import QuantisedWeight, quantise_8, quantise_fp8, round_to_4
 from roslin.model.quantised_linear import QuantisedEmbedding, QuantisedLinear
 from roslin.tokens import Tokenizer
 
@@ -57,7 +57,9 @@ def measure_shape(options: argparse.Namespace) -> None:
         del made
         ids = torch.randint(5, 8000, (options.prompt_tokens,)).tolist()
         exact = last_logits(fuse(load_decoder(folder)), ids[:CHECKED])
-        systems = [system for make in (peer, ctranslate2, in_8_bits, in_4_bits) if (system := make(folder, options))]
+        systems = [
+            system for make in (peer, ctranslate2, in_int8, in_fp8, in_int4) if (system := make(folder, options))
+        ]
         bandwidths = [measured(systems, ids, options.new_tokens) for _ in range(options.rounds + 1)]
         print_rows(systems, statistics.median(bandwidths), ids, exact, options)
 
@@ -78,11 +80,15 @@ def random_decoder(width: int, layers: int, heads: int) -> Decoder:
     return decoder
 
 
-def in_8_bits(folder: Path, options: argparse.Namespace) -> System:
+def in_int8(folder: Path, options: argparse.Namespace) -> System:
     return roslin_system("Roslin int8", load_decoder(folder), quantise_8, 1.0)
 
 
-def in_4_bits(folder: Path, options: argparse.Namespace) -> System:
+def in_fp8(folder: Path, options: argparse.Namespace) -> System:
+    return roslin_system("Roslin fp8", load_decoder(folder), quantise_fp8, 1.0)
+
+
+def in_int4(folder: Path, options: argparse.Namespace) -> System:
     # Rounding takes less time than roslin quantize's own method, and the files are read as fast.
     return roslin_system("Roslin int4 (g64)", load_decoder(folder), round_to_4, 4.5 / 8)
 
@@ -106,8 +112,9 @@ def in_few_bits(decoder: Decoder, quantise: Callable[[Tensor], QuantisedWeight],
     for block in decoder.blocks:
         for part in ("qkv", "out", "up", "down"):
             setattr(block, part, quantised(getattr(block, part), quantise))
-    decoder.head = quantised(decoder.head, quantise_8)
-    decoder.embedding = QuantisedEmbedding(quantise_8(decoder.embedding.weight), lambda: decoder.dtype)
+    outer = quantise_fp8 if quantise is quantise_fp8 else quantise_8
+    decoder.head = quantised(decoder.head, outer)
+    decoder.embedding = QuantisedEmbedding(outer(decoder.embedding.weight), lambda: decoder.dtype)
     return weight_bytes
 
 

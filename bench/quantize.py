@@ -3,9 +3,10 @@
     python bench/quantize.py MODEL RECORDS [--records 100]
 
 MODEL is a tuned model (such as what `roslin tune` makes of the small base), RECORDS a file of records that it was not
-tuned on. Every way of packing is set against the model's own weights, in fp32, on the response of every record: the
-loss, the mean Kullback-Leibler divergence from the model's own next-token distribution, and how often the first choice
-is the same. "weights off by" is the relative error of the layers' matrices.
+tuned on; those beyond its positions are left out. Every way of packing is set against the model's own weights, in fp32,
+on the response of every record: the loss, the mean Kullback-Leibler divergence from the model's own next-token
+distribution, and how often the first choice is the same. "weights off by" is the relative error of the layers'
+matrices.
 """
 
 import argparse
@@ -18,9 +19,8 @@ import torch
 from torch import Tensor
 
 from roslin.answer.prompts import choose_prompts
-from roslin.engine.gpu.matrix import Matrix, in_fp8
 from roslin.model import Decoder, PackedAttention, find_model, load_decoder, packed_positions, text_source
-from roslin.model.quantised import quantise_4, quantise_8, round_to_4
+from roslin.model.quantised import quantise_4, quantise_8, quantise_fp8, round_to_4
 from roslin.records import load
 from roslin.tokens import Tokenizer
 
@@ -30,10 +30,7 @@ def to_int8(weight: Tensor) -> Tensor:
 
 
 def to_fp8(weight: Tensor) -> Tensor:
-    """What a GPU reads in fp8: e4m3, with a scale for each output."""
-    matrix = in_fp8(Matrix(weight, None, (weight.shape[1],)))
-    assert matrix.scale is not None
-    return matrix.weight.float() * matrix.scale[0, :, None]
+    return quantise_fp8(weight).dequantize()
 
 
 WAYS: dict[str, tuple[Callable[[Tensor], Tensor] | None, float]] = {
@@ -62,7 +59,9 @@ def main() -> None:
     folder = find_model(options.model)
     rows = read_rows(folder, options.records, options.count)
     with torch.inference_mode():
-        plain = [logprobs(load_decoder(folder, dtype=torch.float32), row) for row in rows]
+        exact = load_decoder(folder, dtype=torch.float32)
+        rows = [row for row in rows if len(row.ids) <= exact.config.positions]
+        plain = [logprobs(exact, row) for row in rows]
         print(f"{options.model}, {len(rows)} records, {sum(len(x) for x in plain):,} response tokens\n")
         print("| weights | bits | weights off by | response loss | change | divergence | same first choice |")
         print("|---|---|---|---|---|---|---|")

@@ -7,7 +7,7 @@ import torch
 
 from roslin.engine import Network
 from roslin.model import Decoder, ModelConfig, PackedAttention, packed_positions
-from roslin.model.quantised import Bits, quantise
+from roslin.model.quantised import Form, quantise
 from roslin.model.quantised_linear import QuantisedEmbedding, QuantisedLinear
 
 VOCABULARY = 61
@@ -82,13 +82,14 @@ def plain_logits(decoder: Network, ids: Sequence[int]) -> torch.Tensor:
     return decoder.logits(decoder.hidden(torch.tensor(ids), packed_positions([len(ids)]), attend)).float()
 
 
-def quantised(decoder: Decoder, bits: Bits) -> Decoder:
-    """The decoder, its matrices in so many bits, embedding and head in 8."""
+def quantised(decoder: Decoder, form: Form) -> Decoder:
+    """The decoder, its matrices in a form; embedding and head in int8 where the layers are in int4."""
+    outer: Form = "int8" if form == "int4" else form
     for block in decoder.blocks:
         for name in ("qkv", "out", "up", "down"):
             linear = getattr(block, name)
-            setattr(block, name, QuantisedLinear(quantise(linear.weight, bits, 32), linear.bias))
-    embedding = QuantisedEmbedding(quantise(decoder.embedding.weight, 8), lambda: decoder.dtype)
+            setattr(block, name, QuantisedLinear(quantise(linear.weight, form, 32), linear.bias))
+    embedding = QuantisedEmbedding(quantise(decoder.embedding.weight, outer), lambda: decoder.dtype)
     decoder.add_module("embedding", embedding)
-    decoder.add_module("head", QuantisedLinear(quantise(decoder.head.weight, 8), decoder.head.bias))
+    decoder.add_module("head", QuantisedLinear(quantise(decoder.head.weight, outer), decoder.head.bias))
     return decoder

@@ -12,13 +12,14 @@ from roslin.model import find_model, save
 from roslin.publish.quantise import quantise_model
 
 
-def test_a_quantised_model_answers_without_the_original(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["int8", "fp8"])
+def test_a_quantised_model_answers_without_the_original(form: str, tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     shutil.copytree(find_model("base"), source)
-    done = CliRunner().invoke(app, ["quantize", str(source), str(out), "--json"])
+    done = CliRunner().invoke(app, ["quantize", str(source), str(out), "--format", form, "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
-    assert told["bits"] == 8
+    assert told["format"] == form
     assert told["bytes"] == sum(file.stat().st_size for file in out.glob("*.safetensors")) < 0.6 * told["source_bytes"]
     shutil.rmtree(source)
     with pytest.warns(UserWarning, match="not tuned"):
@@ -30,18 +31,18 @@ def test_a_quantised_model_answers_without_the_original(tmp_path: Path) -> None:
 
 def test_what_cannot_be_quantised_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    quantise_model("base", out, 8)
+    quantise_model("base", out, "int8")
     with pytest.raises(InputError, match="quantised already"):
-        quantise_model(str(out), tmp_path / "again", 8)
+        quantise_model(str(out), tmp_path / "again", "int8")
     with pytest.raises(InputError, match="is there already"):
-        quantise_model("base", out, 8)
+        quantise_model("base", out, "int8")
     with pytest.raises(InputError, match="group of 48"):
-        quantise_model("base", tmp_path / "again", 4, group=48)
+        quantise_model("base", tmp_path / "again", "int4", group=48)
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "base", "peft_type": "LORA"}))
     with pytest.raises(InputError):
-        quantise_model(str(adapter), tmp_path / "again", 8)
+        quantise_model(str(adapter), tmp_path / "again", "int8")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "out"]
 
 
@@ -55,5 +56,5 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(save, "write_tensor", full)
     with pytest.raises(MachineError, match="disk is full"):
-        quantise_model("base", tmp_path / "out", 8)
+        quantise_model("base", tmp_path / "out", "int8")
     assert list(tmp_path.iterdir()) == []

@@ -20,7 +20,7 @@ from roslin.memory.layers import nf4_bytes
 from roslin.model import Decoder
 from roslin.model.fp8 import FP8
 from roslin.model.nf4 import quantize_nf4
-from roslin.model.quantised import Bits
+from roslin.model.quantised import Form
 from tiny_decoders import FAMILIES, quantised, tiny_decoder
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -44,13 +44,13 @@ def test_weights_in_nf4_are_exact(family: str) -> None:
 
 
 @every_family
-@pytest.mark.parametrize(("precision", "bits"), [("int8", 8), ("int4", 4)])
+@pytest.mark.parametrize(("precision", "form"), [("int8", "int8"), ("int8", "fp8"), ("int4", "int4")])
 def test_weights_in_few_bits_are_exact(
-    family: str, precision: Precision, bits: Bits, monkeypatch: pytest.MonkeyPatch
+    family: str, precision: Precision, form: Form, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of matrices whose rows do not come to whole groups too."""
     monkeypatch.setattr(layers, "INT4_GROUP", 32)
-    decoder = quantised(tiny_decoder(family, inner=80).to(torch.bfloat16), bits)
+    decoder = quantised(tiny_decoder(family, inner=80).to(torch.bfloat16), form)
     kept = [*decoder.parameters(), *decoder.buffers()]
     assert answering(decoder.config, precision, 8, 1).weights == bytes_of(kept)
 

@@ -6,7 +6,7 @@ import torch
 
 from roslin.errors import InputError
 from roslin.model import find_model, load_decoder, load_for_answering, save_decoder
-from roslin.model.quantised import GROUPS, Bits, quantise, quantise_4, quantise_8, round_to_4
+from roslin.model.quantised import GROUPS, Form, quantise, quantise_4, quantise_8, quantise_fp8, round_to_4, stacked
 from roslin.model.quantised_linear import QuantisedEmbedding, QuantisedLinear
 from roslin.model.save_quantised import save_quantised
 from roslin.tokens import Tokenizer
@@ -27,6 +27,32 @@ def test_8_bits_are_off_by_at_most_half_a_step_of_each_row() -> None:
     step = weight.abs().amax(1, keepdim=True) / 127
     assert ((found - weight).abs() <= step * 0.5001).all()
     assert torch.allclose(found.abs().amax(1), weight.abs().amax(1))
+
+
+def test_fp8_keeps_three_bits_behind_the_first_and_the_largest_of_a_row() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(40, 130) * torch.logspace(-6, 3, 40)[:, None]
+    weight[5] = 0
+    found = quantise_fp8(weight).dequantize()
+    largest = weight.abs().amax(1, keepdim=True)
+    least = largest / 448 * 2**-6  # below it steps are all of one size, an eighth of this
+    assert ((found - weight).abs() <= torch.maximum(weight.abs(), least) * 2**-4 * 1.001).all()
+    assert torch.allclose(found.abs().amax(1, keepdim=True), largest)
+
+
+def test_what_is_cut_out_of_a_quantised_matrix_is_of_its_numbers() -> None:
+    torch.manual_seed(1)
+    weight = torch.randn(24, 128)
+    forms: list[Form] = ["int8", "fp8", "int4"]
+    for form in forms:
+        whole = quantise(weight, form)
+        numbers, some = whole.dequantize(), torch.tensor([3, 20, 3])
+        assert whole.form == form and whole.bits == (4 if form == "int4" else 8)
+        assert torch.equal(whole.rows(some).dequantize(), numbers[some])
+        assert torch.equal(whole.columns(64, 128).dequantize(), numbers[:, 64:])
+        longer = stacked([whole, whole.rows(slice(0, 2))]).with_zeros(3)
+        assert torch.equal(longer.dequantize(), torch.cat([numbers, numbers[:2], torch.zeros(3, 128)]))
+        assert longer.form == form
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -68,10 +94,10 @@ def test_on_the_shipped_base_4_bits_solved_for_beat_rounding_in_weights_and_logi
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("bits", [8, 4])
-def test_a_quantised_model_is_the_same_loaded_as_it_is_and_unpacked(family: str, bits: Bits, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["int8", "fp8", "int4"])
+def test_a_quantised_model_is_the_same_loaded_as_it_is_and_unpacked(family: str, form: Form, tmp_path: Path) -> None:
     source = tiny_decoder(family)
-    save_quantised(source, tmp_path, bits, group=32)
+    save_quantised(source, tmp_path, form, group=32)
     kept, plain = load_for_answering(tmp_path, dtype=torch.float32), load_decoder(tmp_path)
     assert isinstance(kept.blocks[0].qkv, QuantisedLinear)
     assert isinstance(kept.embedding, QuantisedEmbedding)
@@ -80,25 +106,26 @@ def test_a_quantised_model_is_the_same_loaded_as_it_is_and_unpacked(family: str,
     for ours, theirs in zip(plain.blocks, source.blocks, strict=True):
         for name in ("qkv", "out", "up", "down"):
             weight = getattr(theirs, name).weight
-            expected = quantise(weight, bits, 32).dequantize()
+            expected = quantise(weight, form, 32).dequantize()
             assert torch.equal(getattr(ours, name).weight, expected)
-    assert torch.equal(plain.head.weight, quantise(source.head.weight, 8).dequantize())
+    assert torch.equal(plain.head.weight, quantise(source.head.weight, "fp8" if form == "fp8" else "int8").dequantize())
 
 
 def test_the_files_keep_to_their_size(tmp_path: Path) -> None:
     decoder = load_decoder(find_model("base"))
-    sizes = {}
-    for bits in (8, 4):
-        folder = tmp_path / str(bits)
+    sizes, forms = {}, ("int8", "fp8", "int4")
+    for form in forms:
+        folder = tmp_path / form
         folder.mkdir()
-        save_quantised(decoder, folder, 8 if bits == 8 else 4, max_shard_bytes=4_000_000)
-        sizes[bits] = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        save_quantised(decoder, folder, form, max_shard_bytes=4_000_000)
+        sizes[form] = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         assert len(list(folder.glob("*.safetensors"))) > 2
         load_for_answering(folder, dtype=torch.float32)
     layers = sum(p.numel() for p in decoder.blocks.parameters())
     rest = decoder.embedding.weight.numel() + decoder.head.weight.numel()
-    assert sizes[8] < 1.04 * (layers + rest)
-    assert sizes[4] < 1.04 * (layers * 4.5 / 8 + rest)
+    assert sizes["int8"] < 1.04 * (layers + rest)
+    assert sizes["fp8"] == pytest.approx(sizes["int8"], rel=1e-4)  # but for the names of dtypes
+    assert sizes["int4"] < 1.04 * (layers * 4.5 / 8 + rest)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -107,13 +134,13 @@ def test_a_matrix_with_numbers_that_are_none_is_named(bad: float, tmp_path: Path
     with torch.no_grad():
         decoder.blocks[1].up.weight[0, 0] = bad
     with pytest.raises(InputError, match=r"layers\.1\.mlp\.dense_h_to_4h\.weight: .*infinite or none"):
-        save_quantised(decoder, tmp_path, 8)
+        save_quantised(decoder, tmp_path, "int8")
 
 
 def test_pieces_that_do_not_fit_are_named(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    save_quantised(tiny_decoder("gpt_neox"), tmp_path, 8)
+    save_quantised(tiny_decoder("gpt_neox"), tmp_path, "int8")
     file = tmp_path / "model.safetensors"
     tensors = load_file(file)
     tensors["gpt_neox.layers.0.mlp.dense_h_to_4h.weight"] = torch.zeros(64, 32)

@@ -198,7 +198,7 @@ def _show(asked: Serving) -> None:
     )
     console.print(_gpus(asked))
     console.print(
-        Text("int8 and int4 are models that `roslin quantize` has written: what they cost is in docs/quantize.md.")
+        Text("int8 (as large: fp8) and int4 are what `roslin quantize` writes: what they cost is in docs/quantize.md.")
     )
 
 

@@ -7,6 +7,7 @@ arithmetic. Where one follows the other (llama) there are four products. The mat
 layout.
 """
 
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ from roslin.engine.heads import HeadAttention
 from roslin.engine.torch_packed import is_quantised, with_torch_kernels
 from roslin.model import Attend, Block, Decoder, ModelConfig
 from roslin.model.decoder import activation_of
+from roslin.model.fp8 import has_fp8_cores
+from roslin.model.quantised_linear import unpack_fp8
 from roslin.model.rotary import Rotary, Turns
 
 if TYPE_CHECKING:
@@ -81,6 +84,12 @@ def _on_gpu(decoder: Decoder) -> "Decoder | GpuDecoder":
         return decoder
     from roslin.engine.gpu.decoder import GpuDecoder, takes
 
+    if not has_fp8_cores(decoder.device) and unpack_fp8(decoder):
+        warnings.warn(
+            f"This GPU reads no fp8 (L4, RTX 40, H100 and later do): the weights are unpacked to {decoder.dtype}, "
+            "twice the memory and half the speed. `roslin quantize --format int8` is as small, and read as it is here.",
+            stacklevel=3,
+        )
     return GpuDecoder(decoder) if takes(decoder) else decoder
 
 

@@ -6,8 +6,8 @@ from dataclasses import fields
 from typing import Literal
 
 Precision = Literal["fp32", "bf16", "int8", "int4"]
-"""What weights are kept in to answer. bf16 is as large as fp16; int8 and int4 are what `roslin quantize` writes: int4
-is for the matrices of layers, beside int8 for the tokens' rows."""
+"""What weights are kept in to answer. bf16 is as large as fp16. int8, which is as large as fp8, and int4 are what
+`roslin quantize` writes: int4 is for the matrices of layers, beside int8 for the tokens' rows."""
 PassPrecision = Literal["fp32", "bf16", "fp16"]
 """What passes of tuning are computed in."""
 Method = Literal["fp32", "bf16", "fp16", "lora", "qlora"]

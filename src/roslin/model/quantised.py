@@ -1,11 +1,12 @@
 """Weights in 8 or 4 bits, Roslin's own format for answering.
 
-A matrix in 8 bits keeps, for each output, a scale, and each number as the nearest of 255 multiples of it. A matrix in
-4 bits is cut along its inputs into groups; a group keeps a scale and a shift in fp16, and each number as one of
-sixteen: code · scale + shift. Where the sixteen lie is found without data, by alternating least squares: each number
-takes the nearest, then the scale and shift that fit the numbers so coded best are solved for, and so on. That ends near
-where it began, so it begins several times, with the sixteen spread over ever less than all of the group's numbers: a
-few outlying ones are better cut off than allowed to widen every step. Of all ends the best is taken.
+A matrix in int8 keeps, for each output, a scale, and each number as the nearest of 255 multiples of it; in fp8 each
+number is one in floating point, whose greatest the scale takes to the row's largest. A matrix in int4 is cut along its
+inputs into groups; a group keeps a scale and a shift in fp16, and each number as one of sixteen: code · scale + shift.
+Where the sixteen lie is found without data, by alternating least squares: each number takes the nearest, then the scale
+and shift that fit the numbers so coded best are solved for, and so on. That ends near where it began, so it begins
+several times, with the sixteen spread over ever less than all of the group's numbers: a few outlying ones are better
+cut off than allowed to widen every step. Of all ends the best is taken.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from roslin.errors import InputError
+from roslin.model.fp8 import FP8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-Bits = Literal[8, 4]
+Form = Literal["int8", "fp8", "int4"]
 
 GROUP = 64
-"""Inputs that share a scale and a shift in 4 bits: 4.5 bits a weight in all."""
+"""Inputs that share a scale and a shift in int4: 4.5 bits a weight in all."""
 GROUPS = (32, 64, 128)
 """The sizes of a group that the kernels read."""
 
@@ -41,9 +43,9 @@ AT_ONCE = 2**18
 class QuantisedWeight:
     """A matrix [O, I] in 8 or 4 bits.
 
-    In 8 bits `codes` are int8 [O, I], `scale` is fp32 [O], and `shift` and `group` are none. In 4 bits `codes` are
-    uint8 [O, ceil(I / 2)] with two numbers each, the first in the low half; `scale` and `shift` are fp16 [O, groups],
-    the last group being shorter where `group` does not divide I.
+    In 8 bits `codes` are int8 or fp8 (e4m3) [O, I], `scale` is fp32 [O], and `shift` and `group` are none. In 4 bits
+    `codes` are uint8 [O, ceil(I / 2)] with two numbers each, the first in the low half; `scale` and `shift` are fp16
+    [O, groups], the last group being shorter where `group` does not divide I.
     """
 
     codes: Tensor
@@ -53,7 +55,14 @@ class QuantisedWeight:
     group: int | None = None
 
     @property
-    def bits(self) -> Bits:
+    def form(self) -> Form:
+        """Of the codes."""
+        if self.shift is not None:
+            return "int4"
+        return "fp8" if self.codes.dtype == FP8 else "int8"
+
+    @property
+    def bits(self) -> int:
         """Of each code."""
         return 8 if self.shift is None else 4
 
@@ -74,12 +83,13 @@ class QuantisedWeight:
 
     def rows(self, which: Tensor | slice) -> QuantisedWeight:
         """Some rows in the order given."""
-        codes, shift = self.codes[which], None if self.shift is None else self.shift[which]
+        shift = None if self.shift is None else self.shift[which]
+        codes = _raw(self.codes)[which].view(self.codes.dtype)
         return QuantisedWeight(codes, self.scale[which], (len(codes), self.shape[1]), shift, self.group)
 
     def with_zeros(self, count: int) -> QuantisedWeight:
         """So many rows of zeros below."""
-        codes, scale = (_longer(piece, count) for piece in (self.codes, self.scale))
+        codes, scale = _longer(_raw(self.codes), count).view(self.codes.dtype), _longer(self.scale, count)
         shift = None if self.shift is None else _longer(self.shift, count)
         return QuantisedWeight(codes, scale, (len(codes), self.shape[1]), shift, self.group)
 
@@ -100,9 +110,15 @@ class QuantisedWeight:
 def stacked(weights: Sequence[QuantisedWeight]) -> QuantisedWeight:
     """All rows of some matrices of one form, each piece in one dense tensor."""
     first = weights[0]
-    codes, scale = (_joined(pieces) for pieces in zip(*((each.codes, each.scale) for each in weights), strict=True))
+    codes = _joined([_raw(each.codes) for each in weights]).view(first.codes.dtype)
+    scale = _joined([each.scale for each in weights])
     shifts = [each.shift for each in weights if each.shift is not None]
     return QuantisedWeight(codes, scale, (len(codes), first.shape[1]), _joined(shifts) if shifts else None, first.group)
+
+
+def _raw(codes: Tensor) -> Tensor:
+    """Codes as bytes: not on every device can torch index and join those in fp8."""
+    return codes.view(torch.uint8)
 
 
 def _longer(piece: Tensor, count: int) -> Tensor:
@@ -122,6 +138,15 @@ def quantise_8(weight_OI: Tensor) -> QuantisedWeight:
     return QuantisedWeight(codes_OI.clamp(-LEVELS_8, LEVELS_8).to(torch.int8), scale_O, (rows, columns))
 
 
+def quantise_fp8(weight_OI: Tensor) -> QuantisedWeight:
+    """The matrix in fp8 (e4m3); a row's largest number is kept exactly, and others to three bits behind the first."""
+    weight_OI = _finite(weight_OI)
+    scale_O = weight_OI.abs().amax(1) / torch.finfo(FP8).max
+    scaled_OI = weight_OI / scale_O.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
+    rows, columns = weight_OI.shape
+    return QuantisedWeight(scaled_OI.to(FP8), scale_O, (rows, columns))
+
+
 def quantise_4(weight_OI: Tensor, group: int = GROUP) -> QuantisedWeight:
     """The matrix in 4 bits, scales and shifts solved for. Raises InputError for a `group` that is none of GROUPS."""
     return _in_4_bits(weight_OI, group, _solved)
@@ -132,14 +157,16 @@ def round_to_4(weight_OI: Tensor, group: int = GROUP) -> QuantisedWeight:
     return _in_4_bits(weight_OI, group, _spread)
 
 
-def quantise(weight_OI: Tensor, bits: Bits, group: int = GROUP) -> QuantisedWeight:
-    """The matrix in 8 or 4 bits."""
-    return quantise_8(weight_OI) if bits == 8 else quantise_4(weight_OI, group)
+def quantise(weight_OI: Tensor, form: Form, group: int = GROUP) -> QuantisedWeight:
+    """The matrix in a form; `group` is of int4."""
+    if form == "int4":
+        return quantise_4(weight_OI, group)
+    return quantise_fp8(weight_OI) if form == "fp8" else quantise_8(weight_OI)
 
 
 def _in_4_bits(weight_OI: Tensor, group: int, fit: Callable[[Tensor], tuple[Tensor, Tensor]]) -> QuantisedWeight:
     if group not in GROUPS:
-        raise InputError(f"A group of {group} numbers is none that 4 bits have here: {', '.join(map(str, GROUPS))}.")
+        raise InputError(f"A group of {group} numbers is none that int4 has here: {', '.join(map(str, GROUPS))}.")
     at_once = max(1, AT_ONCE // weight_OI.shape[1])
     parts = [_some_rows(part, group, fit) for part in torch.split(weight_OI.detach(), at_once)]
     codes, scale, shift = (torch.cat(pieces) for pieces in zip(*parts, strict=True))

@@ -13,6 +13,8 @@ from roslin.model.quantised import QuantisedWeight
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from roslin.model.decoder import Decoder
+
 
 class _Quantised(nn.Module):
     """Holds a matrix. Scales and shifts are kept as whole numbers: module.to(dtype) would round them."""
@@ -62,6 +64,19 @@ class QuantisedEmbedding(_Quantised):
     def forward(self, ids_N: Tensor) -> Tensor:
         """[N] to [N, D]."""
         return self.quantised.rows(ids_N).dequantize(self._dtype())
+
+
+def unpack_fp8(decoder: Decoder) -> bool:
+    """Put plain layers of the decoder's dtype in the place of those in fp8; whether there were any."""
+    found = {name: module for name, module in decoder.named_modules() if isinstance(module, QuantisedLinear)}
+    in_fp8 = {name: module for name, module in found.items() if module.quantised.form == "fp8"}
+    for name, module in in_fp8.items():
+        parent, _, attribute = name.rpartition(".")
+        plain = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
+        plain.weight = nn.Parameter(module.quantised.dequantize(decoder.dtype), requires_grad=False)
+        plain.register_parameter("bias", module.bias)
+        setattr(decoder.get_submodule(parent), attribute, plain)
+    return bool(in_fp8)
 
 
 def _bits(numbers: Tensor) -> Tensor:

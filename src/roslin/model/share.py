@@ -101,7 +101,7 @@ def _quantised_part(
             raise UsageError(
                 f"{share.count} processes or GPUs would cut groups of {found.group} weights in 4 bits, as each has "
                 f"{columns.stop - columns.start:,} columns of {name}. Take fewer, or quantise the model in smaller "
-                "groups or to 8 bits (`roslin quantize --group 32`, `--bits 8`)."
+                "groups or to int8 (`roslin quantize --group 32`, `--format int8`)."
             )
         found = stacked([found.columns(columns.start, columns.stop)])
     missing = _missing(sizes, name, found.codes)

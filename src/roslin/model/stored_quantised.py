@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from roslin.errors import InputError
-from roslin.model.quantised import GROUPS, Bits, QuantisedWeight
+from roslin.model.fp8 import FP8
+from roslin.model.quantised import GROUPS, Form, QuantisedWeight
 from roslin.model.stored import Slot, put
 
 if TYPE_CHECKING:
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 
 METHOD = "roslin"
 SCALE, SHIFT = ".scale", ".shift"
+DTYPES = {
+    (torch.int8, torch.float32, None),
+    (FP8, torch.float32, None),
+    (torch.uint8, torch.float16, torch.float16),
+}
+"""Of codes, scales and shifts."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,8 @@ class StoredQuantised:
         if absent:
             raise InputError("; ".join(absent))
         codes, scale, shift = pieces[name], pieces[name + SCALE], pieces.get(name + SHIFT)
-        wanted = (torch.int8, torch.float32, None) if shift is None else (torch.uint8, torch.float16, torch.float16)
-        if (codes.dtype, scale.dtype, shift and shift.dtype) != wanted or len(codes.shape) != 2:
+        found = (codes.dtype, scale.dtype, shift and shift.dtype)
+        if found not in DTYPES or len(codes.shape) != 2:
             raise InputError(f"{name} is neither in 8 bits with scales in fp32 nor in 4 bits with both in fp16")
         rows, width = codes.shape
         shape = (rows, width if shift is None else 2 * width)
@@ -97,13 +104,13 @@ def with_quantised(tensors: Mapping[str, Stored], faults: list[str]) -> dict[str
     return plain
 
 
-def slots_of(name: str, shape: tuple[int, int], bits: Bits, group: int) -> list[Slot]:
+def slots_of(name: str, shape: tuple[int, int], form: Form, group: int) -> list[Slot]:
     """The tensors that a matrix takes in a file. Raises InputError for a matrix of an odd width in 4 bits."""
     rows, columns = shape
-    if bits == 8:
-        return [Slot(name, shape, torch.int8), Slot(name + SCALE, (rows,), torch.float32)]
+    if form != "int4":
+        return [Slot(name, shape, FP8 if form == "fp8" else torch.int8), Slot(name + SCALE, (rows,), torch.float32)]
     if columns % 2:
-        raise InputError(f"{name} has {columns} columns, an odd number, which 4 bits cannot hold: use 8")
+        raise InputError(f"{name} has {columns} columns, an odd number, which int4 cannot hold: use int8")
     groups = (rows, -(-columns // group))
     codes = Slot(name, (rows, columns // 2), torch.uint8)
     return [codes, Slot(name + SCALE, groups, torch.float16), Slot(name + SHIFT, groups, torch.float16)]
@@ -114,9 +121,10 @@ def tensors_of(weight: QuantisedWeight) -> list[Tensor]:
     return [weight.codes, weight.scale] + ([] if weight.shift is None else [weight.shift])
 
 
-def quantization_config(bits: Bits, group: int) -> dict[str, Any]:
-    """What config.json says under `quantization_config`: the layers' matrices, while embedding and head are in 8."""
-    return {"quant_method": METHOD, "bits": bits, "group": group if bits == 4 else None, "embedding_and_head_bits": 8}
+def quantization_config(form: Form, outer: Form, group: int) -> dict[str, Any]:
+    """What config.json says under `quantization_config`: the forms of layers, and of embedding and head."""
+    its_group = group if form == "int4" else None
+    return {"quant_method": METHOD, "format": form, "group": its_group, "embedding_and_head": outer}
 
 
 def _group(columns: int, groups: int) -> int | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from roslin.model.quantised import Bits
+    from roslin.model.quantised import Form
 
 KEPT = ("chat_template.jinja", "generation_config.json", "README.md")
 """What a model's folder may hold beside weights and tokenizer that is true of the quantised model too."""
@@ -32,7 +32,7 @@ class Quantised:
     """A finished quantisation; sizes in bytes, of weights alone."""
 
     folder: Path
-    bits: Bits
+    format: Form
     source_bytes: int
     bytes: int
 
@@ -40,19 +40,19 @@ class Quantised:
 def quantise_model(
     model: str,
     folder: Path,
-    bits: Bits,
+    form: Form,
     *,
     group: int = GROUP,
     revision: str | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Quantised:
-    """Write a model to `folder` with its matrices in `bits`; of 4, `group` inputs share a scale.
+    """Write a model to `folder` with its matrices in a form; of int4, `group` inputs share a scale.
 
     The folder appears when it is whole and loads. Raises InputError for a model that is not found, is quantised
     already or is an adapter, and for a folder that holds files; MachineError for memory or disk.
     """
     if group not in GROUPS:
-        raise InputError(f"A group of {group} is none that 4 bits have: {', '.join(map(str, GROUPS))}.")
+        raise InputError(f"A group of {group} is none that int4 has: {', '.join(map(str, GROUPS))}.")
     check_free(folder)
     source = Source.open(find_model(model, revision))
     _check(source)
@@ -62,7 +62,7 @@ def quantise_model(
         say(f"Loading {source.path} …")
         decoder = source.load()
         end = source.tokenizer.end_id
-        save_quantised(decoder, partial, bits, group=group, end_id=end, say=say)
+        save_quantised(decoder, partial, form, group=group, end_id=end, say=say)
         source.tokenizer.save(partial)
         for name in KEPT:
             if found := source.beside(name):
@@ -70,7 +70,7 @@ def quantise_model(
         source.copy_notices(partial)
         load_quantised(partial, dtype=torch.float32)
     size = sum(parameter.numel() * parameter.element_size() for parameter in decoder.parameters())
-    return Quantised(folder, bits, size, sum(file.stat().st_size for file in folder.glob("*.safetensors")))
+    return Quantised(folder, form, size, sum(file.stat().st_size for file in folder.glob("*.safetensors")))
 
 
 def _check(source: Source) -> None:

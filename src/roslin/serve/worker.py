@@ -191,6 +191,10 @@ class Worker:
         self._orders.put(lambda: self._cancel(answers))
 
     def _work(self) -> None:
+        try:
+            self._engine.prepare()
+        except RoslinError:
+            _log.exception("The engine could not prepare; whoever asks first will wait, or be told the same.")
         while not self._over:
             if not self._engine.busy:
                 self._orders.get()()

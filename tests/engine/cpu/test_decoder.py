@@ -10,7 +10,7 @@ from roslin.engine.cpu.many import MANY, has_fast_bfloat16
 from roslin.engine.store import usual_cache
 from roslin.errors import InputError
 from roslin.model import Decoder, PackedAttention, find_model, load_decoder, packed_positions
-from roslin.model.quantised import Bits
+from roslin.model.quantised import Form
 from tiny_decoders import FAMILIES, VOCABULARY, plain_logits, quantised, tiny_decoder
 
 pytestmark = needs_kernels
@@ -35,9 +35,9 @@ def test_the_kernels_answer_as_the_plain_decoder(family: str, changes: dict[str,
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("bits", [8, 4])
-def test_quantised_decoders_equal_themselves_dequantised(family: str, bits: Bits) -> None:
-    plain, other = quantised(tiny_decoder(family), bits), quantised(tiny_decoder(family), bits)
+@pytest.mark.parametrize("form", ["int8", "fp8", "int4"])
+def test_quantised_decoders_equal_themselves_dequantised(family: str, form: Form) -> None:
+    plain, other = quantised(tiny_decoder(family), form), quantised(tiny_decoder(family), form)
     ids = [7, 3, 11, 9] * 15
     error = (plain_logits(fuse(other), ids).log_softmax(-1) - plain_logits(plain, ids).log_softmax(-1)).abs()
     assert error.mean() < IN_16_BITS
@@ -53,10 +53,10 @@ def test_the_shipped_base_keeps_its_log_probabilities_to_1e_4() -> None:
     assert torch.allclose(torch.tensor(found), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("bits", [None, 8, 4])
-def test_in_float32_an_answer_is_the_same_to_the_bit_whatever_shares_its_batch(bits: Bits | None) -> None:
+@pytest.mark.parametrize("form", [None, "int8", "fp8", "int4"])
+def test_in_float32_an_answer_is_the_same_to_the_bit_whatever_shares_its_batch(form: Form | None) -> None:
     decoder = tiny_decoder("gpt_neox")
-    fused = fuse(decoder if bits is None else quantised(decoder, bits))
+    fused = fuse(decoder if form is None else quantised(decoder, form))
     hidden = fused.hidden(*_stream([7, 3, 11] * 20, [5] * 30))[:60]
     alone = fused.hidden(*_stream([7, 3, 11] * 20))
     assert torch.equal(hidden, alone)
@@ -72,20 +72,20 @@ EVERY_WAY = [
 
 @pytest.mark.parametrize(("family", "changes"), EVERY_WAY)
 @pytest.mark.parametrize("tokens", [REPEATED - 4, 3 * REPEATED])
-@pytest.mark.parametrize("bits", [None, 8, 4])
+@pytest.mark.parametrize("form", [None, "int8", "fp8", "int4"])
 def test_some_places_alone_and_ids_met_again_change_no_bit(
-    family: str, changes: dict[str, Any], tokens: int, bits: Bits | None
+    family: str, changes: dict[str, Any], tokens: int, form: Form | None
 ) -> None:
     """Against the tokens in runs too short to be looked through for ids that are there several times."""
     decoder = tiny_decoder(family, **changes)
-    fused = fuse(decoder if bits is None else quantised(decoder, bits))
+    fused = fuse(decoder if form is None else quantised(decoder, form))
     torch.manual_seed(tokens)
     runs = [torch.randint(0, 20, (REPEATED // 4,)).tolist() for _ in range(tokens // (REPEATED // 4))]
     whole = fused.hidden(*_stream(*runs))
     assert torch.equal(whole, torch.cat([fused.hidden(*_stream(run)) for run in runs]))
     for places in ([5], [40, 3, 3], list(range(len(whole)))):
         assert torch.equal(fused.hidden(*_stream(*runs), torch.tensor(places)), whole[places])
-    if bits is None:
+    if form is None:
         expected = tiny_decoder(family, **changes).hidden(*_stream(*runs))
         torch.testing.assert_close(whole, expected, atol=1e-4, rtol=1e-4)
 
@@ -112,11 +112,11 @@ class _OneByOne:
         return lengths.repeat_interleave(lengths)
 
 
-@pytest.mark.parametrize("bits", [None, 8])
-def test_keys_and_values_are_kept_as_the_weights_are_read(bits: Bits | None) -> None:
+@pytest.mark.parametrize("form", [None, "int8", "fp8"])
+def test_keys_and_values_are_kept_as_the_weights_are_read(form: Form | None) -> None:
     def made() -> Decoder:
         decoder = tiny_decoder("llama").bfloat16()
-        return decoder if bits is None else quantised(decoder, bits)
+        return decoder if form is None else quantised(decoder, form)
 
     fused = fuse(made())
     assert fused.dtype == torch.float32
@@ -137,12 +137,12 @@ def test_keys_and_values_are_kept_as_the_weights_are_read(bits: Bits | None) -> 
 
 @pytest.mark.skipif(not has_fast_bfloat16(), reason="torch has no instructions for bfloat16 here")
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("bits", [None, 8, 4])
-def test_many_rows_in_bfloat16_stay_close_to_few(family: str, bits: Bits | None) -> None:
+@pytest.mark.parametrize("form", [None, "int8", "fp8", "int4"])
+def test_many_rows_in_bfloat16_stay_close_to_few(family: str, form: Form | None) -> None:
     exact = tiny_decoder(family).bfloat16()
     wide, narrow = exact, tiny_decoder(family).bfloat16()
-    if bits is not None:
-        wide, narrow = quantised(wide, bits), quantised(narrow, bits)
+    if form is not None:
+        wide, narrow = quantised(wide, form), quantised(narrow, form)
     ids = [7, 3, 11] * MANY
     expected = plain_logits(wide.float(), ids).log_softmax(-1)
     found = plain_logits(fuse(narrow), ids).log_softmax(-1)

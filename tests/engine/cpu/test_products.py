@@ -11,12 +11,12 @@ from cpu_kernels import needs_kernels
 from roslin.engine.cpu.library import library
 from roslin.engine.cpu.many import rounds
 from roslin.engine.cpu.matrix import PackedMatrix, Preparation, Products, Source, Sum, Turning
-from roslin.model.quantised import QuantisedWeight, quantise_4, quantise_8
+from roslin.model.quantised import QuantisedWeight, quantise_4, quantise_8, quantise_fp8
 
 pytestmark = needs_kernels
 needs_rounding = pytest.mark.skipif(not rounds(), reason="this processor multiplies no numbers in bfloat16")
 
-KINDS = ["int8", "int4-32", "int4-64", "int4-128", "bfloat16", "float32"]
+KINDS = ["int8", "fp8", "int4-32", "int4-64", "int4-128", "bfloat16", "float32"]
 
 
 def weight_of(kind: str, outputs: int, inputs: int) -> Tensor | QuantisedWeight:
@@ -24,6 +24,8 @@ def weight_of(kind: str, outputs: int, inputs: int) -> Tensor | QuantisedWeight:
     weight[:, inputs // 2] *= 8
     if kind == "int8":
         return quantise_8(weight)
+    if kind == "fp8":
+        return quantise_fp8(weight)
     if kind.startswith("int4"):
         return quantise_4(weight, int(kind[5:]))
     return weight.to(getattr(torch, kind))
@@ -115,7 +117,7 @@ def test_rows_are_not_rounded_where_that_is_not_faster(level: int) -> None:
     assert torch.equal(product(x, rounded=True)[0], product(x)[0]) != bool(found.roslin_rounds())
 
 
-@pytest.mark.parametrize("kind", ["int8", "int4-64", "float32"])
+@pytest.mark.parametrize("kind", ["int8", "fp8", "int4-64", "float32"])
 @pytest.mark.parametrize("activation", [None, "gelu", "gelu_new", "silu"])
 def test_norms_activations_and_the_residual_are_applied(level: int, kind: str, activation: str | None) -> None:
     torch.manual_seed(2)
@@ -193,3 +195,14 @@ def test_rows_are_normed_by_themselves(level: int, norm: str, rows: int, width: 
     else:
         expected = F.rms_norm(exact, (width,), gain.double(), 1e-5)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_every_number_in_fp8_is_read_as_it_is(level: int) -> None:
+    codes = torch.arange(256, dtype=torch.uint8)
+    codes[[0x7F, 0xFF]] = 0  # which stand for none
+    numbers = codes.view(torch.float8_e4m3fn).view(1, 256)
+    matrix = PackedMatrix(QuantisedWeight(numbers.expand(20, 256), torch.full((20,), 0.5), (20, 256)))
+    product = Products([Source(256)], [Sum(matrix, 0)])
+    for rounded in (False, True):
+        [found] = product(torch.eye(256), rounded=rounded)
+        assert torch.equal(found, 0.5 * numbers.float().view(256, 1).expand(256, 20))

@@ -11,8 +11,8 @@ from roslin.engine.gpu.decoder import GpuDecoder, takes
 from roslin.engine.gpu.launch import Launch
 from roslin.engine.gpu.matrix import in_int8
 from roslin.model import Decoder
-from roslin.model.quantised import Bits, quantise
-from roslin.model.quantised_linear import QuantisedLinear
+from roslin.model.quantised import Form, quantise
+from roslin.model.quantised_linear import QuantisedLinear, unpack_fp8
 from tiny_decoders import FAMILIES, VOCABULARY, plain_logits, quantised, tiny_decoder
 
 SERIAL = {"parallel_residual": False}
@@ -46,15 +46,15 @@ def test_one_token_at_the_families_heads(head_dim: int) -> None:
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "gptj", "qwen3"])
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("form", ["int8", "fp8", "int4"])
 @pytest.mark.parametrize("ids", [[7], [7, 3, 11], [5, 9] * 9])
-def test_a_quantised_model_equals_itself_dequantised(family: str, bits: Bits, ids: list[int]) -> None:
-    plain, ours = quantised(tiny_decoder(family), bits), on_gpu(quantised(tiny_decoder(family), bits))
+def test_a_quantised_model_equals_itself_dequantised(family: str, form: Form, ids: list[int]) -> None:
+    plain, ours = quantised(tiny_decoder(family), form), on_gpu(quantised(tiny_decoder(family), form))
     torch.testing.assert_close(plain_logits(ours, ids), plain_logits(plain, ids), rtol=1e-4, atol=1e-4)
 
 
 def test_matrices_can_be_held_in_another_form() -> None:
-    ours, stored = on_gpu(tiny_decoder("gpt_neox"), in_int8), on_gpu(quantised(tiny_decoder("gpt_neox"), 8))
+    ours, stored = on_gpu(tiny_decoder("gpt_neox"), in_int8), on_gpu(quantised(tiny_decoder("gpt_neox"), "int8"))
     plain = tiny_decoder("gpt_neox")
     stored._embedding = plain.embedding
     torch.testing.assert_close(plain_logits(ours, [7]), plain_logits(stored, [7]))
@@ -76,11 +76,23 @@ def test_weights_are_not_twice_in_memory() -> None:
 
 
 def test_what_the_kernels_are_not_for_is_refused() -> None:
-    assert takes(tiny_decoder("gpt_neox")) and takes(quantised(tiny_decoder("gptj"), 8))
-    assert takes(quantised(tiny_decoder("gptj"), 4))
-    for decoder in (tiny_decoder("llama"), quantised(tiny_decoder("llama"), 4)):
-        decoder.blocks[1].up = QuantisedLinear(quantise(torch.randn(128, 32), 4, 64), None)
+    assert takes(tiny_decoder("gpt_neox")) and takes(quantised(tiny_decoder("gptj"), "int8"))
+    assert takes(quantised(tiny_decoder("gptj"), "int4"))
+    for decoder in (tiny_decoder("llama"), quantised(tiny_decoder("llama"), "int4")):
+        decoder.blocks[1].up = QuantisedLinear(quantise(torch.randn(128, 32), "int4", 64), None)
         assert not takes(decoder)
+    mixed = quantised(tiny_decoder("gptj"), "int8")
+    mixed.blocks[1].up = QuantisedLinear(quantise(torch.randn(64, 32), "fp8"), mixed.blocks[1].up.bias)
+    assert not takes(mixed)
+
+
+def test_a_gpu_without_fp8_has_its_weights_unpacked() -> None:
+    plain, packed = quantised(tiny_decoder("gptj"), "fp8"), quantised(tiny_decoder("gptj"), "fp8")
+    assert unpack_fp8(packed)
+    assert takes(packed) and not any(isinstance(module, QuantisedLinear) for module in packed.modules())
+    torch.testing.assert_close(plain_logits(packed, [7, 3]), plain_logits(plain, [7, 3]))
+    torch.testing.assert_close(plain_logits(on_gpu(packed), [7, 3]), plain_logits(plain, [7, 3]), rtol=1e-4, atol=1e-4)
+    assert not unpack_fp8(quantised(tiny_decoder("gptj"), "int8"))
 
 
 def test_an_early_start_is_told_to_triton() -> None:

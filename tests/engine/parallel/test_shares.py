@@ -14,7 +14,7 @@ from roslin.engine.parallel import layers
 from roslin.errors import InputError, UsageError
 from roslin.model import Decoder, PackedAttention, load_config, load_decoder, packed_positions, save_decoder
 from roslin.model.open import load_for_answering
-from roslin.model.quantised import Bits
+from roslin.model.quantised import Form
 from roslin.model.save_quantised import save_quantised
 from roslin.model.share import Share, load_share
 from tiny_decoders import plain_logits, tiny_decoder
@@ -100,33 +100,33 @@ def test_logits_of_all_shares_are_those_of_the_whole(stored: tuple[Path, int], h
 
 
 @pytest.mark.parametrize("how", [layers.joined, by_kernels])
-@pytest.mark.parametrize(("bits", "group"), [(8, 64), (4, 32)])
+@pytest.mark.parametrize(("form", "group"), [("int8", 64), ("fp8", 64), ("int4", 32)])
 @pytest.mark.parametrize(
     ("family", "changes"),
     [("gpt_neox", {}), ("gptj", {"vocab_rows": 65}), ("llama", {"kv_heads": 2, "tied_head": True, "mlp_bias": True})],
 )
 @torch.no_grad()
 def test_quantised_shares_compute_what_the_quantised_whole_does(
-    family: str, changes: dict[str, Any], bits: Bits, group: int, how: Callable[..., Network], tmp_path: Path
+    family: str, changes: dict[str, Any], form: Form, group: int, how: Callable[..., Network], tmp_path: Path
 ) -> None:
-    save_quantised(tiny_decoder(family, width=64, head_dim=32, inner=128, **changes), tmp_path, bits, group=group)
+    save_quantised(tiny_decoder(family, width=64, head_dim=32, inner=128, **changes), tmp_path, form, group=group)
     logits_NV, rows = logits_of_shares(tmp_path, 2, how), load_config(tmp_path).vocab_rows
     expected_NV = plain_logits(load_for_answering(tmp_path, dtype=torch.float32), IDS)
     torch.testing.assert_close(logits_NV[:, :rows], expected_NV, atol=1e-4, rtol=1e-4)
     assert not logits_NV[:, rows:].any()
 
 
-@pytest.mark.parametrize(("bits", "group"), [(8, 64), (4, 32), (4, 64)])
-def test_quantised_shares_are_the_wholes_codes(bits: Bits, group: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("form", "group"), [("int8", 64), ("fp8", 64), ("int4", 32), ("int4", 64)])
+def test_quantised_shares_are_the_wholes_codes(form: Form, group: int, tmp_path: Path) -> None:
     save_quantised(
-        tiny_decoder("gpt_neox", width=2 * group, head_dim=group, inner=4 * group), tmp_path, bits, group=group
+        tiny_decoder("gpt_neox", width=2 * group, head_dim=group, inner=4 * group), tmp_path, form, group=group
     )
     config, whole = load_config(tmp_path), load_for_answering(tmp_path, dtype=torch.float32)
     for name in ("qkv", "up", "out", "down"):
         exact = getattr(whole.blocks[1], name).quantised.dequantize()
         shares = [load_share(tmp_path, config, Share(rank, 2), dtype=torch.float32) for rank in range(2)]
         parts = [getattr(share.blocks[1], name).quantised for share in shares]
-        assert {part.bits for part in parts} == {bits}
+        assert {part.form for part in parts} == {form}
         found = [part.dequantize() for part in parts]
         if name in ("out", "down"):
             assert torch.equal(torch.cat(found, 1), exact)
@@ -162,8 +162,8 @@ def test_refused_counts() -> None:
 
 
 def test_shares_that_would_cut_groups_are_refused(tmp_path: Path) -> None:
-    save_quantised(tiny_decoder("gpt_neox"), tmp_path, 4, group=32)
-    with pytest.raises(UsageError, match=r"2 processes or GPUs would cut groups of 32 .* 16 columns .*--bits 8"):
+    save_quantised(tiny_decoder("gpt_neox"), tmp_path, "int4", group=32)
+    with pytest.raises(UsageError, match=r"2 processes or GPUs would cut groups of 32 .* 16 columns .*--format int8"):
         load_share(tmp_path, load_config(tmp_path), Share(0, 2), dtype=torch.float32)
 
 

@@ -11,7 +11,7 @@ import torch
 
 import parallel_answers
 from roslin.model import Decoder, load_decoder, save_decoder
-from roslin.model.quantised import Bits
+from roslin.model.quantised import Form
 from roslin.model.save_quantised import save_quantised
 from sharded_runs import torchrun
 from tiny_decoders import VOCABULARY, tiny_decoder
@@ -68,17 +68,18 @@ def as_expected(found: list[dict[str, Any]], decoder: Decoder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "bits"),
+    ("family", "form"),
     [
-        ("gpt_neox", 4),
-        pytest.param("gpt_neox", 8, marks=full),
-        pytest.param("llama", 4, marks=full),
-        pytest.param("llama", 8, marks=full),
+        pytest.param("gpt_neox", "int4", marks=full),
+        pytest.param("gpt_neox", "int8", marks=full),
+        ("gpt_neox", "fp8"),
+        pytest.param("llama", "int4", marks=full),
+        pytest.param("llama", "int8", marks=full),
     ],
 )
-def test_tokens_of_a_quantised_model_are_those_of_one_process(family: str, bits: Bits, tmp_path: Path) -> None:
+def test_tokens_of_a_quantised_model_are_those_of_one_process(family: str, form: Form, tmp_path: Path) -> None:
     decoder = tiny_decoder(family, width=64, kv_heads=2, head_dim=32, inner=128, vocab_rows=65)
-    save_quantised(decoder, tmp_path, bits, group=32)
+    save_quantised(decoder, tmp_path, form, group=32)
     run = started(tmp_path, 2)
     assert run.returncode == 0, run.stderr[-2000:]
     as_expected(json.loads(run.stdout), load_decoder(tmp_path))

@@ -29,7 +29,7 @@ Run = Callable[..., list[Tensor]]
 MANY = 32
 """Rows from which unpacking costs less than it saves."""
 SEVERAL = 9
-"""Rows from which those that meet a matrix in bfloat16 are rounded by our own kernels, which unpack nothing there."""
+"""Rows that our own kernels take in bfloat16 rather than in fp32, which few rows are in where no codes are whole."""
 PIECE = 2**20
 """Numbers of a matrix that are unpacked at once: 2 MB in bfloat16."""
 
@@ -56,7 +56,7 @@ def rounding(products: Products) -> Run:
     """`products`, but that many rows at once are rounded to bfloat16, in the way that is fastest on this processor."""
     run: Run = products
     if rounds():
-        least = MANY if any(each.matrix.quantised for each in products.sums) else SEVERAL
+        least = MANY if any(each.matrix.whole for each in products.sums) else SEVERAL
         run = partial(_by_size, few=run, least=least, many=partial(products, rounded=True))
     if has_matrix_units() or not rounds():
         run = partial(_by_size, few=run, least=MANY, many=partial(many_rows, products))

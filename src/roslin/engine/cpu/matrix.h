@@ -6,19 +6,20 @@
 //          [16 outputs][4 bytes], which hold eight inputs, the first four in the low halves
 //   BF16   a block is 64 inputs: 32 steps of [16 outputs][2 inputs]
 //   FP32   a block is 64 inputs: 64 steps of [16 outputs]
+//   FP8    the same: e4m3, which shifted into the places of fp16 is 2^-8 of itself; the scale makes up for that
 #pragma once
 
 #include <cstdint>
 
 namespace roslin {
 
-enum Kind : int32_t { INT8 = 8, INT4 = 4, BF16 = 16, FP32 = 32 };
+enum Kind : int32_t { INT4 = 4, INT8 = 8, FP8 = 9, BF16 = 16, FP32 = 32 };
 
 constexpr int64_t TILE = 16;
 
 struct Matrix {
     const uint8_t *data;
-    const float *scale;  // of INT8, an output's own, padded to whole tiles; else null
+    const float *scale;  // of INT8 and FP8, an output's own, padded to whole tiles; else null
     int64_t outputs;
     int64_t inputs;
     int64_t block;  // inputs in a block
@@ -28,13 +29,14 @@ struct Matrix {
     int64_t blocks() const { return (inputs + block - 1) / block; }
     int64_t block_bytes() const {
         int64_t numbers = block * TILE;
-        return kind == INT4 ? numbers / 2 + 2 * TILE * 2 : numbers * kind / 8;
+        if (kind == INT4) return numbers / 2 + 2 * TILE * 2;
+        return kind == INT8 || kind == FP8 ? numbers : numbers * kind / 8;
     }
     int64_t tile_bytes() const { return blocks() * block_bytes(); }
-    bool quantised() const { return kind == INT8 || kind == INT4; }
+    bool whole() const { return kind == INT8 || kind == INT4; }
 };
 
-// Rows of numbers that meet quantised matrices: whole numbers of 16 bits, a scale for each block. Products with codes
+// Rows of numbers. Where they meet codes that are whole numbers they are such of 16 bits, a scale for each block: products
 // are exact, so that a row's result is the same to the bit whatever rows it shares a product with.
 struct Rows {
     int64_t count;
@@ -50,8 +52,8 @@ struct Rows {
 
 constexpr int64_t ROWS_AT_ONCE = 8;
 
-// Add to sums [rows, 16] the products of one tile with up to ROWS_AT_ONCE rows, from `first` on. Of INT8, the outputs'
-// scales are left to the caller.
+// Add to sums [rows, 16] the products of one tile with up to ROWS_AT_ONCE rows, from `first` on. Of INT8 and FP8, the
+// outputs' scales are left to the caller.
 using TileProduct = void (*)(const Matrix &, int64_t tile, const Rows &, int64_t first, int64_t rows, float *sums);
 
 TileProduct tile_product(Kind kind);
@@ -67,6 +69,11 @@ using UnpackTile = void (*)(const Matrix &, int64_t tile, int64_t rows, uint16_t
 UnpackTile unpack_tile();
 
 float half_to_float(uint16_t half);
+
+// 2^-8 of a number in FP8.
+inline float part_of_fp8(uint8_t number) {
+    return half_to_float(static_cast<uint16_t>((number & 0x80) << 8 | (number & 0x7f) << 7));
+}
 
 inline float from_bfloat16(uint16_t number) {
     union {

@@ -18,9 +18,14 @@ from roslin.model.quantised import QuantisedWeight
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from roslin.model.quantised import Form
+
 BLOCK = 64
 """Inputs in a block of everything but int4, whose blocks are its groups."""
 KINDS = {torch.bfloat16: 16, torch.float32: 32}
+FORMS: dict[Form, int] = {"int4": 4, "int8": 8, "fp8": 9}
+FP8_PART = 2.0**-8
+"""What the kernels take for a number in fp8 is so much of it."""
 NORMS = {None: 0, "layer": 1, "rms": 2}
 ACTIVATIONS = {None: 0, "gelu": 1, "gelu_new": 2, "silu": 3}
 
@@ -83,14 +88,15 @@ class PackedMatrix:
     """A matrix [O, I] for products with few rows: a copy, after which the original can go."""
 
     def __init__(self, weight: Tensor | QuantisedWeight, room: Room | None = None) -> None:
-        """Pack a matrix in fp32 or bfloat16, or one in int8 or int4, into a room's memory. Needs the library."""
+        """Pack a matrix in fp32 or bfloat16, or one in int8, fp8 or int4, into a room's memory. Needs the library."""
         kernels = library()
         assert kernels is not None
         threads = torch.get_num_threads()
         self.outputs, self.inputs = weight.shape
-        self.quantised = isinstance(weight, QuantisedWeight)
+        self.whole = isinstance(weight, QuantisedWeight) and weight.form != "fp8"
+        """Whether few rows meet it as whole numbers."""
         self._scale: Tensor | None = None
-        kind: int = weight.bits if isinstance(weight, QuantisedWeight) else KINDS[weight.dtype]
+        kind = FORMS[weight.form] if isinstance(weight, QuantisedWeight) else KINDS[weight.dtype]
         block = (isinstance(weight, QuantisedWeight) and weight.group) or BLOCK
         made = _Matrix(None, None, self.outputs, self.inputs, block, kind)
         kernels.roslin_packed_bytes.restype = c_int64
@@ -102,10 +108,11 @@ class PackedMatrix:
             kernels.roslin_pack_plain(pointer(made), c_void_p(source.data_ptr()), threads)
         elif weight.shift is None:
             self._scale = torch.zeros(-(-self.outputs // 16) * 16)
-            self._scale[: self.outputs] = weight.scale
+            is_fp8 = weight.form == "fp8"
+            self._scale[: self.outputs] = weight.scale / FP8_PART if is_fp8 else weight.scale
             made.scale = self._scale.data_ptr()
-            codes = weight.codes.contiguous()
-            kernels.roslin_pack_int8(pointer(made), c_void_p(codes.data_ptr()), threads)
+            codes, pack = weight.codes.contiguous(), kernels.roslin_pack_fp8 if is_fp8 else kernels.roslin_pack_int8
+            pack(pointer(made), c_void_p(codes.data_ptr()), threads)
         else:
             codes, scale, shift = (x.contiguous() for x in (weight.codes, weight.scale, weight.shift))
             places = [c_void_p(x.data_ptr()) for x in (codes, scale, shift)]

@@ -6,6 +6,7 @@ void of_rows(const Matrix &m, int64_t tile, const Rows &x, int64_t first, float 
     switch (m.kind) {
         case INT8: return int8_rows<R>(w, m.blocks(), x, first, sums);
         case INT4: return int4_rows<R>(w, m.blocks(), m.block, x, first, sums);
+        case FP8: return fp8_rows<R>(w, x, first, sums);
         case BF16: return bf16_rows<R>(w, x, first, sums);
         default: return fp32_rows<R>(w, x, first, sums);
     }

@@ -60,6 +60,14 @@ ROSLIN_API void roslin_pack_int8(const roslin::Matrix *m, const int8_t *codes, i
     });
 }
 
+// Numbers [outputs, inputs] in e4m3.
+ROSLIN_API void roslin_pack_fp8(const roslin::Matrix *m, const uint8_t *numbers, int threads) {
+    using namespace roslin;
+    each_block(*m, threads, [&](int64_t tile, int64_t input, uint8_t *to) {
+        fill_steps<uint8_t>(*m, tile, input, 1, 0, to, [&](int64_t row, int64_t k) { return numbers[row * m->inputs + k]; });
+    });
+}
+
 // Codes [outputs, ceil(inputs / 2)], two a byte, the first in the low half; scales and shifts [outputs, groups] in fp16.
 ROSLIN_API void roslin_pack_int4(const roslin::Matrix *m, const uint8_t *codes, const uint16_t *scales,
                                  const uint16_t *shifts, int threads) {

@@ -55,7 +55,7 @@ const Matrix *matrix_of(const Work &work, int64_t input) {
 
 // Whether the matrices can read an input where it lies.
 bool as_it_is(const Work &work, const Input &in, const Matrix &matrix) {
-    return !work.rounded && in.norm == NO_NORM && in.gate == NO_ACTIVATION && !matrix.quantised() &&
+    return !work.rounded && in.norm == NO_NORM && in.gate == NO_ACTIVATION && !matrix.whole() &&
            in.width % matrix.block == 0 && in.stride == in.width;
 }
 
@@ -82,7 +82,7 @@ int64_t lay_out(Work &work, int64_t start, int64_t rows, char *base) {
         to.plain = reinterpret_cast<float *>(take(4 * count));
         if (work.rounded) {
             to.rounded = reinterpret_cast<uint16_t *>(take(2 * count));
-        } else if (matrix->quantised()) {
+        } else if (matrix->whole()) {
             to.block = matrix->block;
             to.whole = reinterpret_cast<int16_t *>(take(2 * count));
             to.high = reinterpret_cast<int8_t *>(take(count));

@@ -12,8 +12,8 @@ struct Piece {
     const Matrix *matrix;
     int64_t tile, tiles;
     int64_t block, blocks;  // the first, and how many
-    // Each tile's piece as steps of [16 outputs][2 inputs] in bfloat16, which hold the codes of INT8, and the numbers of
-    // all other kinds, rounded.
+    // Each tile's piece as steps of [16 outputs][2 inputs] in bfloat16, which hold the codes of INT8, 2^-8 of
+    // FP8, and the numbers of all other kinds, rounded.
     const uint8_t *unpacked[TILES_TOGETHER];
 };
 
@@ -21,7 +21,8 @@ struct RoundedProduct {
     // A tile of a piece, unpacked: where it lies in the matrix, or in `room`, which has 32 bytes for each input.
     const uint8_t *(*unpacked)(const Piece &, int64_t tile, uint8_t *room);
     // Add to sums [tiles, rows, 16] the products of a piece with up to ROWS_AT_ONCE rows that are `rounded`; the sums of the
-    // second tile are `apart` numbers behind those of the first. Of INT8, the outputs' scales are left to the caller.
+    // second tile are `apart` numbers behind those of the first. Of INT8 and FP8, the outputs' scales are left to the
+    // caller.
     void (*product)(const Piece &, const Rows &, int64_t first, int64_t rows, float *sums, int64_t apart);
 };
 

@@ -65,6 +65,16 @@ void int4_tile(const Matrix &m, int64_t tile, const Rows &x, int64_t first, int6
     }
 }
 
+void fp8_tile(const Matrix &m, int64_t tile, const Rows &x, int64_t first, int64_t rows, float *sums) {
+    const uint8_t *start = m.data + tile * m.tile_bytes();
+    for (int64_t r = 0; r < rows; ++r) {
+        const uint8_t *w = start;
+        const float *plain = x.plain + (first + r) * x.padded;
+        for (int64_t k = 0; k < x.padded; ++k, w += TILE)
+            for (int64_t o = 0; o < TILE; ++o) sums[r * TILE + o] += part_of_fp8(w[o]) * plain[k];
+    }
+}
+
 void bf16_tile(const Matrix &m, int64_t tile, const Rows &x, int64_t first, int64_t rows, float *sums) {
     const uint8_t *start = m.data + tile * m.tile_bytes();
     for (int64_t r = 0; r < rows; ++r) {
@@ -90,6 +100,7 @@ TileProduct plain_tile_product(Kind kind) {
     switch (kind) {
         case INT8: return int8_tile;
         case INT4: return int4_tile;
+        case FP8: return fp8_tile;
         case BF16: return bf16_tile;
         default: return fp32_tile;
     }
@@ -101,7 +112,7 @@ TileProduct tile_product(Kind kind) {
     TileProduct found = nullptr;
     Level now = level();
     if (now == AVX512_VNNI) found = avx512_tile_product(kind);
-    if (now == AVX512 && (kind == BF16 || kind == FP32)) found = avx512_tile_product(kind);
+    if (now == AVX512 && kind != INT8 && kind != INT4) found = avx512_tile_product(kind);
     if (!found && now >= AVX2 && now <= AVX512_VNNI) found = avx2_tile_product(kind);
     if (now == NEON || now == NEON_DOT) found = neon_tile_product(kind);
     return found ? found : plain_tile_product(kind);

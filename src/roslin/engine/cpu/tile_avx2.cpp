@@ -111,6 +111,29 @@ void bf16_rows(const uint8_t *w, const Rows &x, int64_t first, float *sums) {
         for (int half = 0; half < 2; ++half) _mm256_storeu_ps(sums + r * TILE + 8 * half, total[r][half]);
 }
 
+// 2^-8 of eight numbers in FP8.
+inline __m256 eight_of_fp8(const uint8_t *w) {
+    __m128i wide = _mm_cvtepi8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(w)));
+    return _mm256_cvtph_ps(_mm_and_si128(_mm_slli_epi16(wide, 7), _mm_set1_epi16(static_cast<short>(0xbfff))));
+}
+
+template <int R>
+void fp8_rows(const uint8_t *w, const Rows &x, int64_t first, float *sums) {
+    __m256 total[R][2];
+    for (int r = 0; r < R; ++r)
+        for (int half = 0; half < 2; ++half) total[r][half] = _mm256_loadu_ps(sums + r * TILE + 8 * half);
+    for (int64_t k = 0; k < x.padded; ++k, w += TILE) {
+        __m256 one = eight_of_fp8(w), two = eight_of_fp8(w + 8);
+        for (int r = 0; r < R; ++r) {
+            __m256 input = _mm256_set1_ps(x.plain[(first + r) * x.padded + k]);
+            total[r][0] = _mm256_fmadd_ps(one, input, total[r][0]);
+            total[r][1] = _mm256_fmadd_ps(two, input, total[r][1]);
+        }
+    }
+    for (int r = 0; r < R; ++r)
+        for (int half = 0; half < 2; ++half) _mm256_storeu_ps(sums + r * TILE + 8 * half, total[r][half]);
+}
+
 template <int R>
 void fp32_rows(const uint8_t *start, const Rows &x, int64_t first, float *sums) {
     const float *w = reinterpret_cast<const float *>(start);

@@ -126,6 +126,40 @@ void bf16_rows(const uint8_t *w, const Rows &x, int64_t first, float *sums) {
     for (int r = 0; r < R; ++r) _mm512_storeu_ps(sums + r * TILE, _mm512_add_ps(even[r], odd[r]));
 }
 
+// 2^-8 of the numbers of two inputs.
+struct TwoInputs {
+    __m512 one, two;
+};
+
+inline TwoInputs two_of_fp8(const uint8_t *w) {
+    __m512i wide = _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(w)));
+    __m512i halves = _mm512_and_si512(_mm512_slli_epi16(wide, 7), _mm512_set1_epi16(static_cast<short>(0xbfff)));
+    return {_mm512_cvtph_ps(_mm512_castsi512_si256(halves)), _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1))};
+}
+
+template <int R>
+void fp8_rows(const uint8_t *w, const Rows &x, int64_t first, float *sums) {
+    const float *plain[R];
+    __m512 even[R], odd[R];
+    for (int r = 0; r < R; ++r) {
+        plain[r] = x.plain + (first + r) * x.padded;
+        even[r] = _mm512_loadu_ps(sums + r * TILE);
+        odd[r] = _mm512_setzero_ps();
+    }
+    for (int64_t k = 0; k < x.padded; k += 4, w += 4 * TILE) {
+        _mm_prefetch(reinterpret_cast<const char *>(w + AHEAD), _MM_HINT_T0);
+        for (int half = 0; half < 2; ++half) {
+            TwoInputs numbers = two_of_fp8(w + 2 * TILE * half);
+            for (int r = 0; r < R; ++r) {
+                const float *inputs = plain[r] + k + 2 * half;
+                even[r] = _mm512_fmadd_ps(numbers.one, _mm512_set1_ps(inputs[0]), even[r]);
+                odd[r] = _mm512_fmadd_ps(numbers.two, _mm512_set1_ps(inputs[1]), odd[r]);
+            }
+        }
+    }
+    for (int r = 0; r < R; ++r) _mm512_storeu_ps(sums + r * TILE, _mm512_add_ps(even[r], odd[r]));
+}
+
 template <int R>
 void fp32_rows(const uint8_t *start, const Rows &x, int64_t first, float *sums) {
     const float *w = reinterpret_cast<const float *>(start), *plain[R];

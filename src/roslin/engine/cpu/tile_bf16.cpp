@@ -66,6 +66,17 @@ void unpack_int4(const uint8_t *w, int64_t blocks, int64_t block, uint8_t *to) {
     }
 }
 
+// 2^-8 of the numbers of one input.
+inline __m512 one_of_fp8(const uint8_t *w) {
+    __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(w)));
+    return _mm512_cvtph_ps(_mm256_and_si256(_mm256_slli_epi16(wide, 7), _mm256_set1_epi16(static_cast<short>(0xbfff))));
+}
+
+void unpack_fp8(const uint8_t *w, int64_t steps, uint8_t *to) {
+    for (int64_t step = 0; step < steps; ++step, w += 2 * TILE, to += 64)
+        _mm512_storeu_si512(to, pair_of(one_of_fp8(w), one_of_fp8(w + TILE)));
+}
+
 void unpack_fp32(const uint8_t *w, int64_t steps, uint8_t *to) {
     for (int64_t step = 0; step < steps; ++step, w += 128, to += 64) {
         __m512i one = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(w)));
@@ -81,6 +92,7 @@ const uint8_t *unpacked(const Piece &piece, int64_t tile, uint8_t *room) {
         case BF16: return w;
         case INT8: unpack_int8(w, piece.blocks, room); break;
         case INT4: unpack_int4(w, piece.blocks, m.block, room); break;
+        case FP8: unpack_fp8(w, piece.blocks * m.block / 2, room); break;
         default: unpack_fp32(w, piece.blocks * m.block / 2, room);
     }
     return room;

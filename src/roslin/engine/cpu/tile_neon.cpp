@@ -52,9 +52,28 @@ void fp32_rows(const uint8_t *w, const Rows &x, int64_t first, float *sums) {
 }
 
 template <int R>
+void fp8_rows(const uint8_t *w, const Rows &x, int64_t first, float *sums) {
+    const int16x8_t places = vdupq_n_s16(static_cast<int16_t>(0xbfff));
+    const float *plain = x.plain + first * x.padded;
+    summed<R>(sums, [&](float32x4_t (*total)[4]) {
+        for (int64_t k = 0; k < x.padded; ++k, w += TILE)
+            for (int half = 0; half < 2; ++half) {
+                int16x8_t wide = vmovl_s8(vreinterpret_s8_u8(vld1_u8(w + 8 * half)));
+                float16x8_t halves = vreinterpretq_f16_s16(vandq_s16(vshlq_n_s16(wide, 7), places));
+                float32x4_t one = vcvt_f32_f16(vget_low_f16(halves)), two = vcvt_f32_f16(vget_high_f16(halves));
+                for (int r = 0; r < R; ++r) {
+                    total[r][2 * half] = vfmaq_n_f32(total[r][2 * half], one, plain[r * x.padded + k]);
+                    total[r][2 * half + 1] = vfmaq_n_f32(total[r][2 * half + 1], two, plain[r * x.padded + k]);
+                }
+            }
+    });
+}
+
+template <int R>
 void plain_rows(const Matrix &m, int64_t tile, const Rows &x, int64_t first, float *sums) {
     const uint8_t *w = m.data + tile * m.tile_bytes();
     if (m.kind == BF16) return bf16_rows<R>(w, x, first, sums);
+    if (m.kind == FP8) return fp8_rows<R>(w, x, first, sums);
     fp32_rows<R>(w, x, first, sums);
 }
 
@@ -182,7 +201,7 @@ ROSLIN_END
 namespace roslin {
 
 TileProduct neon_tile_product(Kind kind) {
-    if (kind == BF16 || kind == FP32) return plain_tile;
+    if (kind != INT8 && kind != INT4) return plain_tile;
     return level() == NEON_DOT ? ROSLIN_QUANTISED : nullptr;
 }
 

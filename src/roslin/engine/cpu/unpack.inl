@@ -34,6 +34,11 @@ inline void int4_block(const Matrix &m, const uint8_t *w, float (*to)[MOST_BLOCK
     }
 }
 
+inline void fp8_block(const Matrix &m, int64_t tile, const uint8_t *w, float (*to)[MOST_BLOCK]) {
+    for (int64_t o = 0; o < TILE; ++o)
+        for (int64_t k = 0; k < m.block; ++k) to[o][k] = part_of_fp8(w[k * TILE + o]) * m.scale[tile * TILE + o];
+}
+
 inline void plain_block(const Matrix &m, const uint8_t *w, float (*to)[MOST_BLOCK]) {
     const uint16_t *halves = reinterpret_cast<const uint16_t *>(w);
     const float *numbers = reinterpret_cast<const float *>(w);
@@ -48,6 +53,7 @@ inline void unpack(const Matrix &m, int64_t tile, int64_t rows, uint16_t *out) {
     for (int64_t b = 0; b < m.blocks(); ++b, w += m.block_bytes()) {
         if (m.kind == INT8) int8_block(m, tile, w, block);
         else if (m.kind == INT4) int4_block(m, w, block);
+        else if (m.kind == FP8) fp8_block(m, tile, w, block);
         else plain_block(m, w, block);
         int64_t start = b * m.block, count = m.inputs - start < m.block ? m.inputs - start : m.block;
         for (int64_t o = 0; o < rows; ++o)

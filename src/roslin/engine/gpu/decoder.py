@@ -157,7 +157,7 @@ class _Attention:
 
 def _kind(linear: nn.Module) -> str:
     if isinstance(linear, QuantisedLinear):
-        return f"{linear.quantised.bits} bits, groups of {linear.quantised.group}"
+        return f"{linear.quantised.form}, groups of {linear.quantised.group}"
     return str(cast("nn.Linear", linear).weight.dtype)
 
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from roslin.model.fp8 import FP8
-from roslin.model.quantised import quantise_8, round_to_4
+from roslin.model.quantised import quantise_8, quantise_fp8, round_to_4
 from roslin.model.quantised_linear import QuantisedLinear
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def matrix_of(linear: nn.Module) -> Matrix:
         quantised = linear.quantised
         if quantised.bits == 4:
             return _packed(quantised)
-        return Matrix(quantised.codes, quantised.scale[None], (linear.in_features,))
+        return _scaled(quantised)
     assert isinstance(linear, nn.Linear)
     return Matrix(linear.weight.detach(), None, (linear.in_features,))
 
@@ -71,16 +70,12 @@ def as_it_is(matrix: Matrix) -> Matrix:
 
 def in_int8(matrix: Matrix) -> Matrix:
     """Rounds a plain matrix to int8, a scale for each row."""
-    made = quantise_8(matrix.weight)
-    return Matrix(made.codes, made.scale[None], matrix.widths)
+    return _scaled(quantise_8(matrix.weight))
 
 
 def in_fp8(matrix: Matrix) -> Matrix:
-    """Rounds a plain matrix to fp8 (e4m3), a scale for each row that takes its largest number to the greatest."""
-    weight = matrix.weight.float()
-    scale = weight.abs().amax(1) / torch.finfo(FP8).max
-    scaled = weight / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
-    return Matrix(scaled.to(FP8), scale[None], matrix.widths)
+    """Rounds a plain matrix to fp8 (e4m3), a scale for each row."""
+    return _scaled(quantise_fp8(matrix.weight))
 
 
 def in_int4(matrix: Matrix) -> Matrix:
@@ -115,6 +110,11 @@ def beside(parts: Sequence[Matrix]) -> Matrix:
     widths = tuple(width for part in parts for width in part.widths)
     group = parts[0].group
     return Matrix(weight, torch.cat(scales, 1 if group else 0) if scales else None, widths, group)
+
+
+def _scaled(quantised: QuantisedWeight) -> Matrix:
+    """A matrix in 8 bits; no copy."""
+    return Matrix(quantised.codes, quantised.scale[None], (quantised.shape[1],))
 
 
 def _packed(quantised: QuantisedWeight) -> Matrix:
