@@ -3,7 +3,7 @@
     python bench/cpu_decode.py [--model base] [--rounds 7] [--threads 2] [--new-tokens 128] [--prompt-tokens 60]
 
 `--model smollm2` measures a model of the llama family, of 135 million parameters; `--shape 2.8b` random weights of a
-size, in 8 and 4 bits, beside transformers and CTranslate2.
+size, in int8, fp8 and int4, beside transformers and CTranslate2.
 
 Each row measures both sides in turn, `rounds` times, and prints medians. Both run the same dtype (in int8, fp8 and
 int4, which transformers has no fast way for on a CPU, it runs bfloat16), the same prompts and as many new tokens
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--prompt-tokens", type=int, default=60)
-    parser.add_argument("--shape", choices=SHAPES, help="random weights of this size, in 8 and 4 bits (cpu_shape.py)")
+    parser.add_argument("--shape", choices=SHAPES, help="random weights of this size, in few bits (cpu_shape.py)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     transformers.utils.logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""Decoding on a CPU at a size, with random weights: Roslin in 8 and 4 bits beside transformers in bfloat16 and
+"""Decoding on a CPU at a size, with random weights: Roslin in int8, fp8 and int4 beside transformers in bfloat16 and
 CTranslate2 in int8, alternating in one run.
 
     python bench/cpu_decode.py --shape 2.8b [--rounds 3] [--threads 2] [--prompt-tokens 128] [--new-tokens 64]

@@ -12,8 +12,8 @@ from roslin.model import find_model, save
 from roslin.publish.quantise import quantise_model
 
 
-@pytest.mark.parametrize("form", ["int8", "fp8"])
-def test_a_quantised_model_answers_without_the_original(form: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("form", "off"), [("int8", 0.02), ("fp8", 0.05)])
+def test_a_quantised_model_answers_without_the_original(form: str, off: float, tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     shutil.copytree(find_model("base"), source)
     done = CliRunner().invoke(app, ["quantize", str(source), str(out), "--format", form, "--json"])
@@ -26,7 +26,7 @@ def test_a_quantised_model_answers_without_the_original(form: str, tmp_path: Pat
         packed, plain = Roslin.load(str(out), device="cpu"), Roslin.load("base", device="cpu")
     assert packed.answer("Name a river.", max_new_tokens=5).text is not None
     found, expected = (model.score("Name a river.", "The Rhine.").loss for model in (packed, plain))
-    assert found == pytest.approx(expected, rel=0.02)
+    assert found == pytest.approx(expected, rel=off)
 
 
 def test_what_cannot_be_quantised_is_told_and_leaves_nothing(tmp_path: Path) -> None:

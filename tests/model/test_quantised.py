@@ -1,4 +1,5 @@
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from roslin.model import find_model, load_decoder, load_for_answering, save_deco
 from roslin.model.quantised import GROUPS, Form, quantise, quantise_4, quantise_8, quantise_fp8, round_to_4, stacked
 from roslin.model.quantised_linear import QuantisedEmbedding, QuantisedLinear
 from roslin.model.save_quantised import save_quantised
+from roslin.model.stored_quantised import tensors_of
 from roslin.tokens import Tokenizer
 from tiny_decoders import FAMILIES, plain_logits, tiny_decoder
 
@@ -151,6 +153,40 @@ def test_pieces_that_do_not_fit_are_named(tmp_path: Path) -> None:
         load_for_answering(tmp_path, dtype=torch.float32)
     assert "gpt_neox.layers.0.mlp.dense_h_to_4h.weight is neither in 8 bits" in str(caught.value)
     assert "gpt_neox.layers.1.mlp.dense_h_to_4h.weight of shape" in str(caught.value)
+
+
+def test_fp8_without_its_scales_is_no_weight(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save_quantised(tiny_decoder("gpt_neox"), tmp_path, "fp8")
+    file, name = tmp_path / "model.safetensors", "gpt_neox.layers.1.mlp.dense_h_to_4h.weight"
+    save_file({other: tensor for other, tensor in load_file(file).items() if other != name + ".scale"}, file)
+    for load in (load_decoder, partial(load_for_answering, dtype=torch.float32)):
+        with pytest.raises(InputError, match=rf"{name} holds fp8 without {name}\.scale"):
+            load(tmp_path)
+
+
+@pytest.mark.parametrize("other", [None, "int8", "int4"])
+def test_layers_in_several_forms_are_refused(other: Form | None, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    decoder = tiny_decoder("gpt_neox")
+    save_quantised(decoder, tmp_path, "fp8")
+    file, name = tmp_path / "model.safetensors", "gpt_neox.layers.1.mlp.dense_h_to_4h.weight"
+    tensors = {its: tensor for its, tensor in load_file(file).items() if not its.startswith(name)}
+    weight = decoder.blocks[1].up.weight.detach()
+    made = [weight] if other is None else tensors_of(quantise(weight, other))
+    save_file(tensors | dict(zip([name, name + ".scale", name + ".shift"], made, strict=False)), file)
+    with pytest.raises(InputError, match=r"is in fp8; .*h_to_4h\.weight is in .*: all layers must be in one form"):
+        load_for_answering(tmp_path, dtype=torch.float32)
+
+
+def test_a_folder_of_an_earlier_version_loads(tmp_path: Path) -> None:
+    save_quantised(tiny_decoder("gpt_neox"), tmp_path, "int4", group=32)
+    values = json.loads((tmp_path / "config.json").read_text())
+    values["quantization_config"] = {"quant_method": "roslin", "bits": 4, "group": 32, "embedding_and_head_bits": 8}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert isinstance(load_for_answering(tmp_path, dtype=torch.float32).blocks[0].qkv, QuantisedLinear)
 
 
 def test_a_plain_model_loads_for_answering_as_ever(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from roslin.answer import Roslin
+from roslin.engine import Engine
 from roslin.errors import MachineError
 from roslin.model import Decoder
 from served import CHAT, QUESTION, TEXT, Running, chat_body, half_a_question, posted, refused, text_body
@@ -53,6 +54,22 @@ class TestSlots:
             posted(both, CHAT, chat_body())
             assert both.worker.open_answers == 1
             assert len(steps) < 450
+
+    def test_a_server_outlives_an_engine_that_cannot_prepare_yet(
+        self, run_server: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+
+        def prepare(engine: Engine) -> None:
+            asked.append(engine)
+            if len(asked) < 3:
+                raise RuntimeError("no graph yet")
+
+        monkeypatch.setattr(Engine, "prepare", prepare)
+        running = run_server()
+        assert "The engine failed" in refused(running, CHAT, chat_body(), 500)
+        assert posted(running, CHAT, chat_body())["choices"]
+        assert len(asked) == 3
 
     def test_a_full_queue_says_when_to_come_again(self, run_server: Callable[..., Running]) -> None:
         small = run_server(max_batch=1, max_waiting=2)

@@ -198,7 +198,7 @@ def _show(asked: Serving) -> None:
     )
     console.print(_gpus(asked))
     console.print(
-        Text("int8 (as large: fp8) and int4 are what `roslin quantize` writes: what they cost is in docs/quantize.md.")
+        Text("`roslin quantize` writes int8, fp8 (as large) and int4: what they cost is in docs/quantize.md.")
     )
 
 

@@ -75,7 +75,10 @@ def fuse(decoder: Decoder) -> "Decoder | FusedDecoder | KernelDecoder | GpuDecod
             return _on_gpu(decoder)
         if decoder.dtype in TAKEN and library() is not None:
             return KernelDecoder(decoder)
-        return with_torch_kernels(decoder) if is_quantised(decoder) else FusedDecoder(decoder)
+        if not is_quantised(decoder):
+            return FusedDecoder(decoder)
+        unpack_fp8(decoder)  # of which torch's kernels know nothing
+        return with_torch_kernels(decoder)
 
 
 def _on_gpu(decoder: Decoder) -> "Decoder | GpuDecoder":
@@ -84,13 +87,19 @@ def _on_gpu(decoder: Decoder) -> "Decoder | GpuDecoder":
         return decoder
     from roslin.engine.gpu.decoder import GpuDecoder, takes
 
-    if not has_fp8_cores(decoder.device) and unpack_fp8(decoder):
+    if not has_fp8_cores(decoder.device):
+        _without_fp8(decoder)
+    return GpuDecoder(decoder) if takes(decoder) else decoder
+
+
+def _without_fp8(decoder: Decoder) -> None:
+    """For a GPU that reads none."""
+    if unpack_fp8(decoder):
         warnings.warn(
             f"This GPU reads no fp8 (L4, RTX 40, H100 and later do): the weights are unpacked to {decoder.dtype}, "
             "twice the memory and half the speed. `roslin quantize --format int8` is as small, and read as it is here.",
-            stacklevel=3,
+            stacklevel=4,
         )
-    return GpuDecoder(decoder) if takes(decoder) else decoder
 
 
 class _Parallel:

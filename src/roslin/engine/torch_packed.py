@@ -22,13 +22,14 @@ INT4_ZERO = 8
 
 
 class TorchPackedLinear(nn.Module):
-    """A quantised linear layer by torch's packed kernels for few rows; unpacked for many, and in fp8."""
+    """A quantised linear layer by torch's packed kernels for few rows, and unpacked for many."""
 
     def __init__(self, linear: QuantisedLinear) -> None:
         super().__init__()
         self._linear = linear
         (rows, columns), form = linear.quantised.shape, linear.quantised.form
-        self._taken = form != "fp8" and rows % ROWS == 0 and columns % max(COLUMNS, linear.quantised.group or 0) == 0
+        assert form != "fp8"
+        self._taken = rows % ROWS == 0 and columns % max(COLUMNS, linear.quantised.group or 0) == 0
         self._packed = _int4_packed(linear.quantised) if self._taken and form == "int4" else None
 
     def forward(self, x_NI: Tensor) -> Tensor:

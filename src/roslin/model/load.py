@@ -21,8 +21,10 @@ from roslin.model.config import ModelConfig
 from roslin.model.decoder import Decoder
 from roslin.model.families import FAMILIES
 from roslin.model.files import config_values, raise_faults, stored_weights, unchanged
+from roslin.model.fp8 import FP8
 from roslin.model.pages import Piece, reading_ahead
 from roslin.model.stored import StoredTensor, put, read_pieces
+from roslin.model.stored_quantised import several_forms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -83,7 +85,10 @@ def checked_parts(path: Path, decoder: Decoder) -> dict[str, list[Stored]]:
         raise_faults(path, [_of_another_family(decoder, stored)])
     raise_faults(path, _misfits(decoder, family, stored, shapes))
     names = {name: family.source(name).names for name, _ in decoder.named_parameters()}
-    return {name: [stored[theirs] for theirs in its] for name, its in names.items()}
+    parts = {name: [stored[theirs] for theirs in its] for name, its in names.items()}
+    matrices = [name for name, parameter in decoder.blocks.named_parameters() if parameter.dim() > 1]
+    raise_faults(path, several_forms([part for name in matrices for part in parts[f"blocks.{name}"]]))
+    return parts
 
 
 def _expected_shapes(decoder: Decoder, family: Family) -> Iterable[tuple[str, tuple[int, ...]]]:
@@ -107,6 +112,8 @@ def _misfits(
             faults.append(f"{tensor} has the shape {found}; config.json makes it {wanted}")
         elif not tensor.dtype.is_floating_point:
             faults.append(f"{tensor} holds {tensor.dtype}; Roslin loads floating-point weights")
+        elif tensor.dtype == FP8:
+            faults.append(f"{tensor} holds fp8 without {name}.scale, its scales")
     return faults
 
 

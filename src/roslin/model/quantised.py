@@ -130,7 +130,7 @@ def _joined(pieces: Sequence[Tensor]) -> Tensor:
 
 
 def quantise_8(weight_OI: Tensor) -> QuantisedWeight:
-    """The matrix in 8 bits; a row's largest number is kept exactly."""
+    """The matrix in int8; a row's largest number is kept."""
     weight_OI = _finite(weight_OI)
     scale_O = weight_OI.abs().amax(1) / LEVELS_8
     codes_OI = (weight_OI / scale_O.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).round()
@@ -139,7 +139,7 @@ def quantise_8(weight_OI: Tensor) -> QuantisedWeight:
 
 
 def quantise_fp8(weight_OI: Tensor) -> QuantisedWeight:
-    """The matrix in fp8 (e4m3); a row's largest number is kept exactly, and others to three bits behind the first."""
+    """The matrix in fp8 (e4m3); a row's largest number is kept, and others to three bits behind the first."""
     weight_OI = _finite(weight_OI)
     scale_O = weight_OI.abs().amax(1) / torch.finfo(FP8).max
     scaled_OI = weight_OI / scale_O.clamp(min=torch.finfo(torch.float32).tiny)[:, None]

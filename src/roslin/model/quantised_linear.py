@@ -68,15 +68,20 @@ class QuantisedEmbedding(_Quantised):
 
 def unpack_fp8(decoder: Decoder) -> bool:
     """Put plain layers of the decoder's dtype in the place of those in fp8; whether there were any."""
-    found = {name: module for name, module in decoder.named_modules() if isinstance(module, QuantisedLinear)}
-    in_fp8 = {name: module for name, module in found.items() if module.quantised.form == "fp8"}
-    for name, module in in_fp8.items():
+    names = [name for name, module in decoder.named_modules() if _is_fp8(module)]
+    for name in names:  # of which one at a time is there twice
         parent, _, attribute = name.rpartition(".")
+        module = decoder.get_submodule(name)
+        assert isinstance(module, QuantisedLinear)
         plain = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
         plain.weight = nn.Parameter(module.quantised.dequantize(decoder.dtype), requires_grad=False)
         plain.register_parameter("bias", module.bias)
         setattr(decoder.get_submodule(parent), attribute, plain)
-    return bool(in_fp8)
+    return bool(names)
+
+
+def _is_fp8(module: nn.Module) -> bool:
+    return isinstance(module, QuantisedLinear) and module.quantised.form == "fp8"
 
 
 def _bits(numbers: Tensor) -> Tensor:

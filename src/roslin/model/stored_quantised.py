@@ -18,7 +18,7 @@ from roslin.model.quantised import GROUPS, Form, QuantisedWeight
 from roslin.model.stored import Slot, put
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from roslin.model.stored import Stored
@@ -68,12 +68,22 @@ class StoredQuantised:
         """Where it is, for people."""
         return f"{self.path.name}: {self.name}"
 
+    @property
+    def form(self) -> str:
+        """What it is in, and how large its groups are."""
+        if self.shift is not None:
+            return f"int4 in groups of {self.group}"
+        return "fp8" if self.codes.dtype == FP8 else "int8"
+
+    @property
+    def group(self) -> int | None:
+        """The size of its groups, if it has any."""
+        return None if self.shift is None else _group(self.shape[1], self.scale.shape[1])
+
     def weight(self) -> QuantisedWeight:
         """The matrix as it is kept, in the file's own pages."""
-        if self.shift is None:
-            return QuantisedWeight(self.codes.read(), self.scale.read(), self.shape)
-        group = _group(self.shape[1], self.scale.shape[1])
-        return QuantisedWeight(self.codes.read(), self.scale.read(), self.shape, self.shift.read(), group)
+        shift = None if self.shift is None else self.shift.read()
+        return QuantisedWeight(self.codes.read(), self.scale.read(), self.shape, shift, self.group)
 
     def read(self) -> Tensor:
         """The matrix in plain numbers, in fresh memory."""
@@ -104,13 +114,21 @@ def with_quantised(tensors: Mapping[str, Stored], faults: list[str]) -> dict[str
     return plain
 
 
+def several_forms(parts: Sequence[Stored]) -> list[str]:
+    """What is wrong with layers whose matrices, which kernels read together, are in several forms."""
+    found = {part.form if isinstance(part, StoredQuantised) else str(part.dtype): part for part in parts}
+    if len(found) == 1 or not any(isinstance(part, StoredQuantised) for part in parts):
+        return []
+    return ["; ".join(f"{part} is in {form}" for form, part in found.items()) + ": all layers must be in one form"]
+
+
 def slots_of(name: str, shape: tuple[int, int], form: Form, group: int) -> list[Slot]:
     """The tensors that a matrix takes in a file. Raises InputError for a matrix of an odd width in 4 bits."""
     rows, columns = shape
     if form != "int4":
         return [Slot(name, shape, FP8 if form == "fp8" else torch.int8), Slot(name + SCALE, (rows,), torch.float32)]
     if columns % 2:
-        raise InputError(f"{name} has {columns} columns, an odd number, which int4 cannot hold: use int8")
+        raise InputError(f"{name} has {columns} columns, an odd number, which int4 cannot hold: use int8 or fp8")
     groups = (rows, -(-columns // group))
     codes = Slot(name, (rows, columns // 2), torch.uint8)
     return [codes, Slot(name + SCALE, groups, torch.float16), Slot(name + SHIFT, groups, torch.float16)]

@@ -193,8 +193,8 @@ class Worker:
     def _work(self) -> None:
         try:
             self._engine.prepare()
-        except RoslinError:
-            _log.exception("The engine could not prepare; whoever asks first will wait, or be told the same.")
+        except Exception:
+            _log.exception("The engine could not prepare; the first answer will wait for that.")
         while not self._over:
             if not self._engine.busy:
                 self._orders.get()()
@@ -215,6 +215,10 @@ class Worker:
             answers.numbers = self._engine.submit_all(answers.requests)
         except RoslinError as error:
             answers.tell(error)
+            return
+        except Exception:
+            _log.exception("The engine failed to take a call.")
+            answers.tell(MachineError("The engine failed; the server's log says how."))
             return
         self._drafts.update(zip(answers.numbers, drafts, strict=True))
         answers.tell(None)

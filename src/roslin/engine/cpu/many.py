@@ -29,7 +29,7 @@ Run = Callable[..., list[Tensor]]
 MANY = 32
 """Rows from which unpacking costs less than it saves."""
 SEVERAL = 9
-"""Rows that our own kernels take in bfloat16 rather than in fp32, which few rows are in where no codes are whole."""
+"""Rows from which our own kernels round to bfloat16, where fewer would meet the matrix in fp32."""
 PIECE = 2**20
 """Numbers of a matrix that are unpacked at once: 2 MB in bfloat16."""
 

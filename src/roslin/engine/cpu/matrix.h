@@ -36,8 +36,8 @@ struct Matrix {
     bool whole() const { return kind == INT8 || kind == INT4; }
 };
 
-// Rows of numbers. Where they meet codes that are whole numbers they are such of 16 bits, a scale for each block: products
-// are exact, so that a row's result is the same to the bit whatever rows it shares a product with.
+// Rows of numbers. Those that meet whole-number codes are whole numbers of 16 bits, a scale for each block: products are
+// exact, so that a row's result is the same to the bit whatever rows it shares a product with.
 struct Rows {
     int64_t count;
     int64_t padded;      // inputs of a row, padded to whole blocks
@@ -70,7 +70,7 @@ UnpackTile unpack_tile();
 
 float half_to_float(uint16_t half);
 
-// 2^-8 of a number in FP8.
+// 2^-8 of a number in FP8. Its NaN has no place there: who packs a row with one makes it the row's scale.
 inline float part_of_fp8(uint8_t number) {
     return half_to_float(static_cast<uint16_t>((number & 0x80) << 8 | (number & 0x7f) << 7));
 }

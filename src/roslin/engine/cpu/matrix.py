@@ -108,10 +108,10 @@ class PackedMatrix:
             kernels.roslin_pack_plain(pointer(made), c_void_p(source.data_ptr()), threads)
         elif weight.shift is None:
             self._scale = torch.zeros(-(-self.outputs // 16) * 16)
-            is_fp8 = weight.form == "fp8"
-            self._scale[: self.outputs] = weight.scale / FP8_PART if is_fp8 else weight.scale
+            self._scale[: self.outputs] = _fp8_scale(weight) if weight.form == "fp8" else weight.scale
             made.scale = self._scale.data_ptr()
-            codes, pack = weight.codes.contiguous(), kernels.roslin_pack_fp8 if is_fp8 else kernels.roslin_pack_int8
+            pack = kernels.roslin_pack_fp8 if weight.form == "fp8" else kernels.roslin_pack_int8
+            codes = weight.codes.contiguous()
             pack(pointer(made), c_void_p(codes.data_ptr()), threads)
         else:
             codes, scale, shift = (x.contiguous() for x in (weight.codes, weight.scale, weight.shift))
@@ -265,6 +265,12 @@ class Products:
         made.first_input, made.second_input = each.source, each.other_source
         made.activation = ACTIVATIONS[each.activation]
         return made
+
+
+def _fp8_scale(weight: QuantisedWeight) -> Tensor:
+    """What brings back the kernels' numbers; a row with a NaN, which they have no room for, has it here."""
+    is_nan_OI = weight.codes.view(torch.uint8) & 0x7F == 0x7F
+    return (weight.scale / FP8_PART).masked_fill(is_nan_OI.any(1), torch.nan)
 
 
 def _input(source: Source, kept: list[Any]) -> _Input:
