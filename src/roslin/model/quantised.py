@@ -4,9 +4,10 @@ A matrix in int8 keeps, for each output, a scale, and each number as the nearest
 number is one in floating point, whose greatest the scale takes to the row's largest. A matrix in int4 is cut along its
 inputs into groups; a group keeps a scale and a shift in fp16, and each number as one of sixteen: code · scale + shift.
 Where the sixteen lie is found without data, by alternating least squares: each number takes the nearest, then the scale
-and shift that fit the numbers so coded best are solved for, and so on. That ends near where it began, so it begins
-several times, with the sixteen spread over ever less than all of the group's numbers: a few outlying ones are better
-cut off than allowed to widen every step. Of all ends the best is taken.
+and shift that fit the numbers so coded best are solved for, and so on. Larger numbers weigh more, by their magnitude
+and the group's: what they are off by reaches further. That ends near where it began, so it begins several times, with
+the sixteen spread over ever less than all of the group's numbers: a few outlying ones are better cut off than allowed
+to widen every step. Of all ends the best is taken.
 """
 
 from __future__ import annotations
@@ -204,31 +205,33 @@ def _solved(numbers: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and shift [..., 1] of each group, as fp16 has them, of the start that ends nearest to the numbers."""
     least, greatest = numbers.aminmax(dim=-1, keepdim=True)
     middle, half = (least + greatest) / 2, (greatest - least) / 2
+    weights = numbers.abs() + numbers.square().mean(-1, keepdim=True).sqrt()
     best_scale, best_shift = _spread(numbers)
-    nearest = _distance(numbers, best_scale, best_shift)
+    nearest = _distance(numbers, weights, best_scale, best_shift)
     for share in SHARES:
         scale, shift = _as_kept(2 * share * half / LEVELS_4), _as_kept(middle - share * half)
         for _ in range(ROUNDS):
-            scale, shift = _line_through(_coded(numbers, scale, shift), numbers, scale)
-        distance = _distance(numbers, scale, shift)
+            scale, shift = _line_through(_coded(numbers, scale, shift), numbers, weights, scale)
+        distance = _distance(numbers, weights, scale, shift)
         better = distance < nearest
         best_scale, best_shift = torch.where(better, scale, best_scale), torch.where(better, shift, best_shift)
         nearest = torch.where(better, distance, nearest)
     return best_scale, best_shift
 
 
-def _line_through(codes: Tensor, numbers: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+def _line_through(codes: Tensor, numbers: Tensor, weights: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """The scale and shift that take codes to numbers with the least squares; the old scale where all codes are one."""
-    code_mean, mean = codes.mean(-1, keepdim=True), numbers.mean(-1, keepdim=True)
-    spread = ((codes - code_mean) ** 2).sum(-1, keepdim=True)
-    slope = ((codes - code_mean) * (numbers - mean)).sum(-1, keepdim=True) / spread.clamp(min=1e-12)
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    code_mean, mean = (weights * codes).sum(-1, keepdim=True), (weights * numbers).sum(-1, keepdim=True)
+    spread = (weights * (codes - code_mean) ** 2).sum(-1, keepdim=True)
+    slope = (weights * (codes - code_mean) * (numbers - mean)).sum(-1, keepdim=True) / spread.clamp(min=1e-12)
     scale = _as_kept(torch.where((spread > 0) & (slope > 0), slope, scale))
     return scale, _as_kept(mean - scale * code_mean)
 
 
-def _distance(numbers: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """How far each group is from its numbers, in squares."""
-    return ((numbers - (_coded(numbers, scale, shift) * scale + shift)) ** 2).sum(-1, keepdim=True)
+def _distance(numbers: Tensor, weights: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """How far each group is from its numbers, in weighted squares."""
+    return (weights * (numbers - (_coded(numbers, scale, shift) * scale + shift)) ** 2).sum(-1, keepdim=True)
 
 
 def _coded(numbers: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
