@@ -33,7 +33,7 @@ def on_two_machines(*words: str, port: int, is_host: bool) -> "subprocess.Popen[
 def torchrun(*words: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
     """Run torchrun on this machine alone, each process on one thread."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environment, cwd=cwd, check=False)
 
 

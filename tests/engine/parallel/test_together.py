@@ -47,7 +47,7 @@ def stored(folder: Path, family: str, **changes: Any) -> Path:
 def test_tokens_are_those_of_one_process(family: str, count: int, changes: dict[str, Any], tmp_path: Path) -> None:
     folder = stored(tmp_path, family, **changes)
     run = started(folder, count)
-    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.returncode == 0, run.stderr
     as_expected(json.loads(run.stdout), load_decoder(folder))
 
 
@@ -70,9 +70,9 @@ def as_expected(found: list[dict[str, Any]], decoder: Decoder, off: float = 1e-4
 @pytest.mark.parametrize(
     ("family", "form"),
     [
-        pytest.param("gpt_neox", "int4", marks=full),
+        ("gpt_neox", "int4"),
         pytest.param("gpt_neox", "int8", marks=full),
-        ("gpt_neox", "fp8"),
+        pytest.param("gpt_neox", "fp8", marks=full),
         pytest.param("llama", "int4", marks=full),
         pytest.param("llama", "int8", marks=full),
     ],
@@ -81,7 +81,7 @@ def test_tokens_of_a_quantised_model_are_those_of_one_process(family: str, form:
     decoder = tiny_decoder(family, width=64, kv_heads=2, head_dim=32, inner=128, vocab_rows=65)
     save_quantised(decoder, tmp_path, form, group=32)
     run = started(tmp_path, 2)
-    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.returncode == 0, run.stderr
     in_16_bits = 2e-3  # what meets int8 and int4
     as_expected(json.loads(run.stdout), load_decoder(tmp_path), 1e-4 if form == "fp8" else in_16_bits)
 
@@ -90,7 +90,7 @@ def test_tokens_of_a_quantised_model_are_those_of_one_process(family: str, form:
 def test_bfloat16_is_near(tmp_path: Path) -> None:
     folder = stored(tmp_path, "gpt_neox")
     run = started(folder, 2, dtype="bfloat16")
-    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.returncode == 0, run.stderr
     first, *_ = json.loads(run.stdout)
     expected, *_ = parallel_answers.answered(load_decoder(folder, dtype=torch.bfloat16), VOCABULARY)
     assert first["ids"][0] == expected["ids"][0]
