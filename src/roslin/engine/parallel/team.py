@@ -66,7 +66,9 @@ class Team:
             os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
         patience = timedelta(seconds=limit)
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=patience)
-        self._group = dist.new_group(backend="gloo", timeout=patience) if on_gpu else dist.group.WORLD
+        self._group: dist.ProcessGroup | None = dist.group.WORLD
+        if on_gpu:
+            self._group = dist.new_group(backend="gloo", timeout=patience)
         self.share = Share(dist.get_rank(), dist.get_world_size())
         hosts = [where.host for where in self.collected(Whereabouts.here(self.share.rank))]
         self.neighbours = hosts.count(hosts[self.share.rank])
@@ -158,7 +160,11 @@ class Team:
             self.leave()
 
     def leave(self) -> None:
-        """Part with the others, which do so too."""
+        """Part with the others, which do so too. The threads that exchanged have ended after it.
+
+        A thread that still had a tensor to let go of while the interpreter ends would abort the process.
+        """
+        self._group = None  # with the last reference to a group its threads end
         dist.destroy_process_group()
 
     @property

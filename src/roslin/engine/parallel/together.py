@@ -105,9 +105,7 @@ def _work(share: Network | None, team: Team, interruption: "_Interruption") -> N
         team.line.confess(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
         os._exit(EXIT_CODE)
     team.leave()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(0)  # without an interpreter's end, amid which threads of libraries that wake up abort the process
+    sys.exit(0)
 
 
 def _wait_for_end(team: Team, interruption: "_Interruption", *, while_there_is_news: bool = False) -> None:
