@@ -91,12 +91,17 @@ def _tune(recipe: Path, settings: list[str], check: bool, restart: bool) -> None
     except LostProcess as error:
         print(f"roslin: {error}", file=sys.stderr)
         _leave(error.exit_code)
-    if is_first:
-        typer.echo(folder)
+    if not is_first:
+        _leave(0)
+    typer.echo(folder)
 
 
 def _leave(code: int) -> NoReturn:
-    """End at once: what still waits for a process that is gone would keep this one from ending."""
+    """End at once, without the interpreter's own end.
+
+    What still waits for a process that is gone would keep this one from ending, and a thread of torch's that has just
+    exchanged something would abort it if it came to let go of a tensor meanwhile.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
