@@ -41,6 +41,7 @@ def test_an_answer_goes_to_stdout_and_what_is_about_it_to_stderr(folder: str) ->
     assert json.loads(as_json.stdout)["answers"][0]["text"] == done.stdout.decode().strip()
 
 
+@pytest.mark.full
 def test_a_question_from_a_pipe_or_a_file_is_the_one_typed(folder: str, tmp_path: Path) -> None:
     (tmp_path / "context.txt").write_bytes(b"\xef\xbb\xbfA sheep.\r\n")
     how = ["--seed", "4", "--max-new-tokens", "12", "--json"]
@@ -81,6 +82,7 @@ def test_a_draft_is_named_as_a_model_is_and_one_of_other_tokens_is_refused(folde
         assert b"Traceback" not in refused.stderr
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

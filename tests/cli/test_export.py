@@ -33,6 +33,7 @@ def test_the_base_as_gguf_answers_like_the_base(tmp_path: Path) -> None:
     assert before == after != ""
 
 
+@pytest.mark.full
 def test_json_has_the_error_and_the_tolerance(tmp_path: Path) -> None:
     done = roslin("export", "base", str(tmp_path / "out"), "--dtype", "float16", "--trim-vocab", "--json")
     assert done.returncode == 0, done.stderr

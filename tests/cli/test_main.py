@@ -122,6 +122,7 @@ def test_a_demo_that_is_finished_is_shown_again(tmp_path: Path) -> None:
         assert words in shown.stdout, shown.stdout
 
 
+@pytest.mark.full
 def test_the_demo_refuses_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.json").write_text("{}", encoding="utf-8")

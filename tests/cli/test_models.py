@@ -67,6 +67,7 @@ def test_the_table_fits_the_terminal(width: int, lines_each: int) -> None:
     assert "cc-by-nc-4.0" in text
 
 
+@pytest.mark.full
 def test_json_has_memory_by_part(tmp_path: Path) -> None:
     shown = roslin("EleutherAI/gpt-j-6B", "base", "--json", "--length", "512", "--batch", "4", cache=tmp_path)
     gptj, base = json.loads(shown.stdout)

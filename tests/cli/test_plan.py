@@ -39,6 +39,7 @@ def planned(*words: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.full
 def test_a_recipe_whose_model_and_records_are_elsewhere() -> None:
     path = RECIPES / "dolly-v2-7b.yaml"
     shown = planned(str(path), "--gpu", "h100")
@@ -69,6 +70,7 @@ def test_what_does_not_fit_ends_with_3_and_says_what_helps() -> None:
     assert "Traceback" not in shown.stderr
 
 
+@pytest.mark.full
 def test_settings_override_a_recipe_and_json_has_bytes() -> None:
     shown = planned(str(RECIPES / "dolly-v2-12b.yaml"), "records_per_update=16", "clip_norm=null",
                    "optimizer.in_backward=true", "--gpu", "h100", "--json")  # fmt: skip
@@ -103,6 +105,7 @@ def test_answering() -> None:
     assert found["most_answers_at_once"]["t4"]["bf16"] == 0 < found["most_answers_at_once"]["h100"]["bf16"]
 
 
+@pytest.mark.full
 def test_answering_that_would_fit_in_4_bits_alone_does_not_fit_as_it_is() -> None:
     """But that it would is said, and by which command."""
     shown = planned("EleutherAI/pythia-12b", "--serve", "--gpu", "t4")
@@ -113,6 +116,7 @@ def test_answering_that_would_fit_in_4_bits_alone_does_not_fit_as_it_is() -> Non
     assert "roslin quantize" in words
 
 
+@pytest.mark.full
 def test_answering_with_a_draft_model_and_keys_in_fp8() -> None:
     model, draft = "databricks/dolly-v2-12b", "databricks/dolly-v2-3b"
     asked = [model, "--serve", "--gpu", "h100", "--batch", "40"]
@@ -157,6 +161,7 @@ def test_the_cache_that_is_planned_is_the_engines(
     assert engine.capacity.tokens == asked.cache_tokens(precision) < 20 * 400
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

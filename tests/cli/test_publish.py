@@ -37,6 +37,7 @@ def roslin(site: HubSite, home: Path, *words: str) -> "subprocess.CompletedProce
     )
 
 
+@pytest.mark.full
 def test_a_dry_run_then_the_real_one_then_nothing(site: HubSite, made: Path, tmp_path: Path) -> None:
     dry = roslin(site, tmp_path, str(made), "ada/tiny", "--dry-run")
     assert dry.returncode == 0, dry.stderr

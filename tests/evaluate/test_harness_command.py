@@ -147,6 +147,7 @@ def test_a_task_that_does_not_exist_is_told_without_a_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.full
 def test_the_command_runs_a_task_by_model_args(task_folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "roslin.evaluate.harness", "--model", "roslin"]
     command += ["--model_args", "pretrained=base,dtype=float32", "--tasks", str(task_folder / "colours.yaml")]

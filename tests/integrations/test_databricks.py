@@ -139,6 +139,7 @@ def test_one_process_a_gpu() -> None:
     assert many.plan_command[-4:] == ["--gpu", "a100", "--count", "8"]
 
 
+@pytest.mark.full
 def test_roslin_plan_agrees_with_what_was_chosen() -> None:
     job = plan_job(Choices(model="EleutherAI/pythia-12b", gpu_family="a10"), ROOT)
     ended = subprocess.run(job.plan_command, cwd=job.repository, capture_output=True, text=True, check=False)
@@ -146,6 +147,7 @@ def test_roslin_plan_agrees_with_what_was_chosen() -> None:
     assert "This fits A10 24 GB" in ended.stdout
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("evaluation", ["limits", "benchmarks"])
 def test_what_evaluates_is_a_command_that_misses_nothing_but_the_model(evaluation: str, tmp_path: Path) -> None:
     chosen = Choices(model="base", gpu_family="cpu", local_output=str(tmp_path), evaluation=evaluation)

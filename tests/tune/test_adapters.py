@@ -230,6 +230,7 @@ def test_a_checkpoint_goes_on_with_the_same_adapter_alone(
             fit(other, prepare(other))
 
 
+@pytest.mark.full
 def test_settings_reach_the_run(adapting: Recipe) -> None:
     plain = fit(adapting, prepare(adapting)).held_out.loss
     adapter = adapting.model_dump()["adapter"]

@@ -127,6 +127,7 @@ def test_tuning_learns_and_logs(recipe: Recipe) -> None:
         assert part in line
 
 
+@pytest.mark.full
 def test_bf16_passes_learn_as_well(recipe: Recipe) -> None:
     plain = fit(recipe, prepare(recipe))
     half = changed(recipe, precision="bf16", output=recipe.output.with_name("half"))
@@ -165,6 +166,7 @@ def test_interrupted_and_resumed_is_bitwise_the_same(recipe: Recipe, passes: str
         assert torch.equal(a, b)
 
 
+@pytest.mark.full
 def test_early_stopping_is_the_same_over_a_resume(recipe: Recipe) -> None:
     """The rise of the held-out loss, the best weights and the stop survive an interruption between them."""
     greedy = {"learning_rate": 2e-2, "epochs": 12, "patience": 2, "evaluate_every": 3, "explosion": 100}
@@ -203,6 +205,7 @@ def start(recipe_file: Path) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.full
 def test_killed_at_any_moment_it_resumes_bitwise(recipe: Recipe, tmp_path: Path) -> None:
     """kill -9, three times, at moments that fall into updates, evaluations and checkpoint writes."""
     files = {}

@@ -44,6 +44,7 @@ def test_a_length_beyond_the_row_is_refused() -> None:
         best_fit([3, 65], 64)
 
 
+@pytest.mark.full
 def test_dolly_15k_fills_its_rows(dolly_15k: Path, pythia_tokenizer: Path) -> None:
     tokenizer = Tokenizer.load(pythia_tokenizer)
     tokenizer.add_keys()

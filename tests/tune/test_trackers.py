@@ -75,6 +75,7 @@ def assert_whole(run: Any, recipe: Recipe) -> None:
     assert history(run, "held_out_by_category/open_qa") == by_category
 
 
+@pytest.mark.full
 def test_a_run_that_was_lost_goes_on_in_its_mlflow_run(recipe: Recipe, experiment: str) -> None:
     tracked = changed(recipe, trackers=["mlflow"], epochs=2)
     with pytest.raises(Lost):
@@ -177,6 +178,7 @@ def offline_history(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.full
 def test_a_run_that_was_lost_goes_on_in_its_wandb_run(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")

@@ -91,6 +91,7 @@ def facts_of(run: Path) -> dict[str, Any]:
     return facts
 
 
+@pytest.mark.full
 def test_a_run_is_repeated_from_its_folder_alone(folder: Path) -> None:
     """By its own copy of the recipe, and the records where its facts say they are."""
     command = [sys.executable, "-m", "roslin", "tune", str(folder / "first"), f"output={folder}/again"]

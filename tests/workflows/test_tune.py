@@ -52,6 +52,7 @@ def roslin(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, "-m", "roslin", *words], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.full
 def test_a_recipe_becomes_a_model_folder(recipe_file: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -227,6 +228,7 @@ def test_restart_refuses_to_drop_what_the_recipe_needs(needed: dict[str, object]
     check_droppable(Recipe.parse({"model": "base", "records": [str(run / "own.jsonl")], "output": str(run)}))
 
 
+@pytest.mark.full
 def test_two_runs_in_one_folder_are_refused(recipe_file: Path, tmp_path: Path) -> None:
     """Until the first has ended; and what the first holds is not touched."""
     run = tmp_path / "run"
@@ -270,6 +272,7 @@ def test_the_written_recipe_is_the_recipe(settings: dict[str, object], tmp_path:
     assert Recipe.load(path) == recipe
 
 
+@pytest.mark.full
 def test_an_output_that_cannot_be_is_told_before_anything_is_loaded(recipe_file: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for output in (tmp_path / "file", tmp_path / "file" / "below"):

@@ -79,6 +79,7 @@ def test_other_interfaces_answer(
     assert answered(python, program, cache=tmp_path).strip()
 
 
+@pytest.mark.full
 def test_a_folder_without_the_pipelines_files_shows_how_transformers_loads_it(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "model", tmp_path / "model")
     for name in ("instruct_pipeline.py", "configuration.json"):

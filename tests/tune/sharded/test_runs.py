@@ -27,6 +27,7 @@ def single(recipe: Recipe) -> Path:
     return one.output
 
 
+@pytest.mark.full
 def test_stopped_on_two_processes_one_goes_on(recipe: Recipe, single: Path, launch: Launch) -> None:
     """One rank alone is told to stop; both do so at the same update, and a run without torchrun is the rest of it."""
     stopped = launch(recipe, 2, befalls=(signal.SIGTERM, 1, 7))
