@@ -178,7 +178,6 @@ def offline_history(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.full
 def test_a_run_that_was_lost_goes_on_in_its_wandb_run(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")

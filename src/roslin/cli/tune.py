@@ -85,6 +85,8 @@ def _tune(recipe: Path, settings: list[str], check: bool, restart: bool) -> None
         folder = run(loaded, restart=restart, console=console)
     except Interrupted:
         console.print("Stopped, and saved. The same command goes on from here.")
+        if not is_first:
+            _leave(130)
         raise typer.Exit(130) from None
     except Told as error:
         _leave(error.exit_code)

@@ -38,8 +38,10 @@ def test_stopped_on_two_processes_one_goes_on(recipe: Recipe, single: Path, laun
     assert_same_curve(recipe.output, single)
 
 
-@pytest.mark.full
-@pytest.mark.parametrize(("processes", "replicas"), [(2, None), (4, None), (4, 2)])
+@pytest.mark.parametrize(
+    ("processes", "replicas"),
+    [(2, None), pytest.param(4, None, marks=pytest.mark.full), pytest.param(4, 2, marks=pytest.mark.full)],
+)
 def test_losses_are_those_of_one_process(
     recipe: Recipe, single: Path, launch: Launch, processes: int, replicas: int | None
 ) -> None:
