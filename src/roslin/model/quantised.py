@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from roslin.errors import InputError
-from roslin.model.fp8 import FP8
+from roslin.model.fp8 import FP8, joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,23 +111,19 @@ class QuantisedWeight:
 def stacked(weights: Sequence[QuantisedWeight]) -> QuantisedWeight:
     """All rows of some matrices of one form, each piece in one dense tensor."""
     first = weights[0]
-    codes = _joined([_raw(each.codes) for each in weights]).view(first.codes.dtype)
-    scale = _joined([each.scale for each in weights])
+    codes = joined([each.codes for each in weights])
+    scale = joined([each.scale for each in weights])
     shifts = [each.shift for each in weights if each.shift is not None]
-    return QuantisedWeight(codes, scale, (len(codes), first.shape[1]), _joined(shifts) if shifts else None, first.group)
+    return QuantisedWeight(codes, scale, (len(codes), first.shape[1]), joined(shifts) if shifts else None, first.group)
 
 
 def _raw(codes: Tensor) -> Tensor:
-    """Codes as bytes: not on every device can torch index and join those in fp8."""
+    """Codes as bytes: not on every device can torch index those in fp8, or add to them."""
     return codes.view(torch.uint8)
 
 
 def _longer(piece: Tensor, count: int) -> Tensor:
     return torch.cat([piece, piece.new_zeros(count, *piece.shape[1:])])
-
-
-def _joined(pieces: Sequence[Tensor]) -> Tensor:
-    return torch.cat(list(pieces)) if len(pieces) > 1 else pieces[0].contiguous()
 
 
 def quantise_8(weight_OI: Tensor) -> QuantisedWeight:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from roslin.model.fp8 import joined
 from roslin.model.quantised import quantise_8, quantise_fp8, round_to_4
 from roslin.model.quantised_linear import QuantisedLinear
 
@@ -96,7 +97,7 @@ def stacked(parts: Sequence[Matrix]) -> Matrix:
     if len(parts) == 1:
         return parts[0]
     scales = [part.scale for part in parts if part.scale is not None]
-    weight, group = _joined([part.weight for part in parts], 0), parts[0].group
+    weight, group = joined([part.weight for part in parts], 0), parts[0].group
     scale = torch.cat(scales, 0 if group else 1) if scales else None
     return Matrix(weight, scale, parts[0].widths, group)
 
@@ -106,16 +107,10 @@ def beside(parts: Sequence[Matrix]) -> Matrix:
     if len(parts) == 1:
         return parts[0]
     scales = [part.scale for part in parts if part.scale is not None]
-    weight = _joined([part.weight for part in parts], 1)
+    weight = joined([part.weight for part in parts], 1)
     widths = tuple(width for part in parts for width in part.widths)
     group = parts[0].group
     return Matrix(weight, torch.cat(scales, 1 if group else 0) if scales else None, widths, group)
-
-
-def _joined(weights: Sequence[Tensor], dim: int) -> Tensor:
-    """Numbers of 8 bits as bytes: not on every device can torch join those in fp8."""
-    dtype = weights[0].dtype
-    return torch.cat([each.view(torch.uint8) if dtype.itemsize == 1 else each for each in weights], dim).view(dtype)
 
 
 def _scaled(quantised: QuantisedWeight) -> Matrix:

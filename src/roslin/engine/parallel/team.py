@@ -160,7 +160,7 @@ class Team:
             self.leave()
 
     def leave(self) -> None:
-        """Part with the others, which do so too. The threads that exchanged have ended after it.
+        """Part with the others, which do so too, when every exchange has ended, and the threads that made it.
 
         A thread that still had a tensor to let go of while the interpreter ends would abort the process.
         """
