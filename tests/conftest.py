@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # Kernels run in Triton's interpreter where there is no GPU, which must be said before they are first imported.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(autouse=True)
+def gradients() -> Iterator[None]:
+    """A test that leaves its thread without gradients fails itself, instead of those that come after it."""
+    yield
+    import torch  # which some tests do without
+
+    left_on = torch.is_grad_enabled()
+    torch.set_grad_enabled(True)
+    assert left_on
+    assert not torch.is_inference_mode_enabled()
 
 
 @pytest.fixture(scope="session")

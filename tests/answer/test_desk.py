@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 from roslin.answer import Answer, AnswerStream, AnswerText, Roslin
 from roslin.errors import MachineError
@@ -136,6 +137,7 @@ def test_ctrl_c_at_any_moment_leaves_a_model_that_answers(model: Roslin) -> None
                 signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.001, 0.01))
                 for _ in range(50):  # an end, since an interrupt that falls into a finalizer is swallowed by Python
                     whole(model, "Count from one to ten, please.")
+            assert torch.is_grad_enabled()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -24,6 +24,7 @@ from roslin.engine.store import Store, lengths_matter, usual_cache
 from roslin.engine.streams import has_kernels
 from roslin.errors import InputError, MachineError, out_of_memory
 from roslin.model.finite import find_fault, not_finite
+from roslin.model.grad_mode import no_grad
 
 GRAPHS = False
 """Whether an engine that is not told captures passes as CUDA graphs: not before that has been measured on GPUs."""
@@ -126,7 +127,7 @@ class Engine:
         """Whether any request runs or waits."""
         return self._scheduler.busy
 
-    @torch.no_grad()
+    @no_grad
     def prepare(self) -> None:
         """Do now what the first request would wait for, as long as there was none, on the thread that will step.
 
@@ -187,7 +188,7 @@ class Engine:
             self._abandon(generations)
         return [g.completion for g in generations if g.completion]
 
-    @torch.no_grad()  # not inference_mode: Ctrl-C within its entry lets it end in the middle of a later step
+    @no_grad
     def _step(self) -> list[Event]:
         if untold := [generation for generation in self._scheduler.running if generation.kept]:
             return self._tell(untold, first=False)

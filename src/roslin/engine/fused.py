@@ -23,6 +23,7 @@ from roslin.engine.torch_packed import is_quantised, with_torch_kernels
 from roslin.model import Attend, Block, Decoder, ModelConfig
 from roslin.model.decoder import activation_of
 from roslin.model.fp8 import has_fp8_cores
+from roslin.model.grad_mode import no_grad
 from roslin.model.quantised_linear import unpack_fp8
 from roslin.model.rotary import Rotary, Turns
 
@@ -65,20 +66,20 @@ class FusedDecoder:
         return self._head(hidden_ND)
 
 
+@no_grad
 def fuse(decoder: Decoder) -> "Decoder | FusedDecoder | KernelDecoder | GpuDecoder":
     """The decoder in its fastest form for answering; it is taken apart for that, and must not be used any more.
 
     On a GPU it runs by our own kernels where Triton is; on a CPU likewise, or by torch's where ours are missing.
     """
-    with torch.inference_mode():
-        if decoder.device.type != "cpu":
-            return _on_gpu(decoder)
-        if decoder.dtype in TAKEN and library() is not None:
-            return KernelDecoder(decoder)
-        if not is_quantised(decoder):
-            return FusedDecoder(decoder)
-        unpack_fp8(decoder)  # of which torch's kernels know nothing
-        return with_torch_kernels(decoder)
+    if decoder.device.type != "cpu":
+        return _on_gpu(decoder)
+    if decoder.dtype in TAKEN and library() is not None:
+        return KernelDecoder(decoder)
+    if not is_quantised(decoder):
+        return FusedDecoder(decoder)
+    unpack_fp8(decoder)  # of which torch's kernels know nothing
+    return with_torch_kernels(decoder)
 
 
 def _on_gpu(decoder: Decoder) -> "Decoder | GpuDecoder":

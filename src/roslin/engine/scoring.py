@@ -17,6 +17,7 @@ from roslin.engine.tree import ScoreRow, Tree, TreeAttention, common
 from roslin.errors import InputError, MachineError, out_of_memory
 from roslin.model import Attend, ModelConfig, PackedAttention
 from roslin.model.finite import find_fault, not_finite, watched_hidden
+from roslin.model.grad_mode import no_grad
 
 T = TypeVar("T", bound=Tree)
 
@@ -43,7 +44,7 @@ class RowScore:
     """Whether each scored id was the model's first choice."""
 
 
-@torch.inference_mode()
+@no_grad
 def score(decoder: Network, rows: Sequence[ScoreRow]) -> list[list[float]]:
     """The log-probability of every scored id, row by row.
 
@@ -58,7 +59,6 @@ def score(decoder: Network, rows: Sequence[ScoreRow]) -> list[list[float]]:
     return scored
 
 
-@torch.inference_mode()
 def score_groups(
     decoder: Network, groups: Sequence[Sequence[ScoreRow]], tokens_per_pass: int = TOKENS_PER_PASS
 ) -> Iterator[tuple[int, list[RowScore]]]:
@@ -190,6 +190,7 @@ def _passes(trees: Sequence[T], tokens: int) -> Iterator[list[T]]:
 class _Pass:
     """One pass over some trees, begun when it is made: on a GPU it runs on while its maker goes on."""
 
+    @no_grad
     def __init__(self, decoder: Network, trees: Sequence[Tree]) -> None:
         self._decoder, self._trees = decoder, trees
         device = decoder.device
@@ -202,6 +203,7 @@ class _Pass:
             hidden_UD = watched_hidden(decoder, *self._stream, places_U.to(device))
             self._found_2M = _logprobs(decoder, hidden_UD, row_M, _targets(trees))
 
+    @no_grad
     def read(self) -> tuple[Tensor, Tensor]:
         """The log-probability of every scored id, row by row, [M], and whether it was the model's first choice."""
         logprobs_M, first_M = self._found_2M.cpu()

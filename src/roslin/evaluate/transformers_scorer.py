@@ -23,6 +23,7 @@ from roslin.evaluate.scorer import ChoiceScore, answering, pairs
 from roslin.evaluate.scores import Profile
 from roslin.evaluate.tasks import as_instruction
 from roslin.model.fingerprint import fingerprint
+from roslin.model.grad_mode import no_grad
 
 DEFAULT_LENGTH = 2048
 """Positions of a model whose settings name no number: HFLM's."""
@@ -130,7 +131,7 @@ class TransformersScorer:
                 ) from error
             raise
 
-    @torch.inference_mode()
+    @no_grad
     def _read(self, rows: Sequence[ScoreRow]) -> list[float]:
         reads = [tuple(row.ids[:-1]) for row in rows]
         places = {ids: place for place, ids in enumerate(dict.fromkeys(reads))}

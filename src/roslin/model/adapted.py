@@ -6,17 +6,18 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
 from roslin.errors import InputError
 from roslin.model.families import FAMILIES
+from roslin.model.grad_mode import no_grad
 from roslin.model.lora import LoraLinear, Part, as_linear, dense_weight
 from roslin.model.nf4_linear import Nf4Linear
 from roslin.model.token_rows import RowsEmbedding, RowsHead
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+
+    import torch
+    from torch import nn
 
     from roslin.model.config import ModelConfig
     from roslin.model.decoder import Decoder
@@ -132,7 +133,7 @@ def quantize_blocks(decoder: Decoder, device: torch.device) -> None:
     decoder.to(device)
 
 
-@torch.no_grad()
+@no_grad
 def merge(decoder: Decoder, dtype: torch.dtype | None = None) -> None:
     """Put an adapter into the weights, in fp32 and rounded once, to `dtype` or the decoder's; nf4 becomes dense too.
 

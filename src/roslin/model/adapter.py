@@ -14,6 +14,7 @@ from roslin.model.adapted import LINEARS, Lora, chosen_modules, merge, train_row
 from roslin.model.families import FAMILIES
 from roslin.model.files import text_source
 from roslin.model.find import SHIPPED, find_model
+from roslin.model.grad_mode import no_grad
 from roslin.model.load import load_config, load_decoder
 from roslin.model.lora import LoraLinear, Part
 from roslin.model.peft_config import CONFIG, PeftConfig, write_peft_config
@@ -80,6 +81,7 @@ def load_adapted_config(folder: Path, base: str | None = None) -> ModelConfig:
     return replace(config, vocab_rows=fitting_rows(config.vocab_rows, rows_needed))
 
 
+@no_grad
 def load_adapted(
     folder: Path,
     *,
@@ -100,13 +102,12 @@ def load_adapted(
     stored = StoredAdapter.read(folder, plain)
     asked = plain if config is None else replace(config, vocab_rows=plain.vocab_rows)
     decoder = load_decoder(found, dtype=dtype, device=device, config=asked)
-    with torch.no_grad():
-        if stored.rows_needed > decoder.config.vocab_rows:
-            fit_vocabulary(decoder, stored.rows_needed, stored.ids["embedding"], "keep")
-        _put_whole(decoder, stored.whole)
-        decoder.requires_grad_(False)
-        _put_rows(decoder, stored)
-        _put_pairs(decoder, stored)
+    if stored.rows_needed > decoder.config.vocab_rows:
+        fit_vocabulary(decoder, stored.rows_needed, stored.ids["embedding"], "keep")
+    _put_whole(decoder, stored.whole)
+    decoder.requires_grad_(False)
+    _put_rows(decoder, stored)
+    _put_pairs(decoder, stored)
     decoder.eval()
     if merged:
         merge(decoder)
@@ -166,7 +167,7 @@ def _to_file(config: ModelConfig, ours: str, B_OR: Tensor) -> Tensor:
     return B_OR.reshape(3, config.heads, config.head_dim, -1).transpose(0, 1).reshape(B_OR.shape)
 
 
-@torch.no_grad()
+@no_grad
 def save_adapter(
     decoder: Decoder, folder: Path, lora: Lora, *, base: str, revision: str | None, base_rows: int, dtype: torch.dtype
 ) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from roslin.errors import MachineError
+from roslin.model.grad_mode import no_grad
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +98,7 @@ def watched_hidden(
     return hidden_MD
 
 
-@torch.no_grad()
+@no_grad
 def find_fault(decoder: Runs, ids_N: Tensor, positions_N: Tensor, attend: Attend, hidden_ND: Tensor) -> str:
     """Where a pass whose results are no numbers went wrong, found by running it again; `hidden_ND` is what it gave."""
     watched = Watched(attend, decoder.config.layers)

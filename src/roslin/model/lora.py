@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from roslin.model.grad_mode import no_grad
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -49,7 +51,7 @@ class LoraLinear(nn.Module):
         self.A_RI = nn.Parameter(torch.zeros(sum(self._ranks), base.in_features, device=device))
         self.B = nn.ParameterList(torch.zeros(p.stop - p.start, p.rank, device=device) for p in self.parts)
 
-    @torch.no_grad()
+    @no_grad
     def start_from(self, source: torch.Generator) -> None:
         """Draw A as torch and PEFT do for a linear layer; B stays zero, so that nothing is added yet.
 
@@ -77,7 +79,7 @@ class LoraLinear(nn.Module):
         """Each part with its A [rank, I] and its B [rows, rank]."""
         return list(zip(self.parts, self.A_RI.split_with_sizes(self._ranks), self.B, strict=True))
 
-    @torch.no_grad()
+    @no_grad
     def merged(self, dtype: torch.dtype) -> nn.Linear:
         """A plain layer that does the same without dropout: its matrix is summed in fp32 and rounded once."""
         weight_OI = dense_weight(self.base)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from roslin.model.grad_mode import no_grad
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -22,7 +24,7 @@ def fitting_rows(rows: int, tokens: int) -> int:
     return rows if tokens <= rows else -(-tokens // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
-@torch.no_grad()
+@no_grad
 def fit_vocabulary(
     decoder: Decoder, tokenizer_size: int, new_ids: Sequence[int], init: Literal["mean", "keep"]
 ) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from roslin.errors import InputError
 from roslin.model import load_config, load_decoder, text_source
 from roslin.model.adapter import base_of, is_adapter, load_adapted
+from roslin.model.grad_mode import no_grad
 from roslin.tokens import Tokenizer
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Source:
         return [place if place.is_dir() else place.parent for place in places]
 
 
-@torch.no_grad()
+@no_grad
 def trim_rows(decoder: Decoder, tokens: int) -> None:
     """Drop the rows of embedding and head that belong to no token, in place: what is left are views of the old ones."""
     if tokens >= decoder.config.vocab_rows:

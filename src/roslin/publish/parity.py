@@ -10,6 +10,7 @@ from torch import Tensor
 
 from roslin.errors import InputError, RoslinError
 from roslin.model import PackedAttention, packed_positions
+from roslin.model.grad_mode import no_grad
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,7 +134,7 @@ def parity_ids(tokenizer: Tokenizer, positions: int) -> list[list[int]]:
     return [ids[:positions] for ids in texts]
 
 
-@torch.inference_mode()
+@no_grad
 def decoder_logits(decoder: Decoder, texts: Sequence[Sequence[int]]) -> Tensor:
     """The logits [N, V] of every position of all texts, one text after the other, on the CPU in fp32."""
     lengths = [len(ids) for ids in texts]
@@ -167,7 +168,7 @@ def compare_logits(
     )
 
 
-@torch.inference_mode()
+@no_grad
 def weight_error(source: Decoder, export: Decoder, tokens: int) -> float:
     """The largest error of any weight of the source, as a share of the largest in its row.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from roslin.errors import InputError
 from roslin.model import Decoder, ModelConfig, fit_vocabulary, load_decoder
+from roslin.model.grad_mode import no_grad
 from roslin.tune.adamw.split import HALVES, split
 
 
@@ -56,7 +57,7 @@ def load_base(
     return Base(decoder, low, stored_dtype, digest)
 
 
-@torch.no_grad()
+@no_grad
 def base_digest(decoder: Decoder) -> bytes:
     """A checksum of a model's configuration and of its weights' bits.
 

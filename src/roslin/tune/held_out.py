@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from roslin.model import Decoder, PackedAttention, packed_positions
 from roslin.model.finite import find_fault
+from roslin.model.grad_mode import no_grad
 from roslin.statistics import FEWEST_FOR_INTERVALS, RESAMPLES, Interval, ratio_interval
 from roslin.tokens import Example
 from roslin.tune.dealing import padded
@@ -96,7 +97,7 @@ class HeldOutSet:
         """The layer at which the numbers of a measurement stop being finite, in words."""
         return where_it_broke(decoder, self._share(self._packs, processes), processes)
 
-    @torch.no_grad()
+    @no_grad
     def measure(self, decoder: Decoder, processes: Processes = ALONE) -> HeldOutLoss:
         """The loss of every record under `decoder` as it is now; each process measures a part, and all get it all."""
         rows, packs = processes.part(self._rows), self._share(self._packs, processes)
@@ -140,7 +141,7 @@ def _stream(decoder: Decoder, pack: Pack) -> tuple[torch.Tensor, torch.Tensor, P
     return pack.ids_N.to(decoder.device), positions, PackedAttention(pack.lengths, decoder.config.window)
 
 
-@torch.no_grad()
+@no_grad
 def where_it_broke(decoder: Decoder, packs: Sequence[Pack], processes: Processes = ALONE) -> str:
     """The layer at which the numbers of the first pack whose loss is no number stop being finite, in words.
 

@@ -11,6 +11,7 @@ import torch
 
 from roslin.errors import InputError
 from roslin.model import Decoder
+from roslin.model.grad_mode import enable_grad
 from roslin.tune.adamw.shards import as_parts, part_of
 from roslin.tune.ahead import made_ahead
 from roslin.tune.base import is_rounded
@@ -37,6 +38,7 @@ class Diverged(InputError):
     """The loss or a gradient is not finite, or the loss has exploded."""
 
 
+@enable_grad
 def fit(
     recipe: Recipe,
     prepared: Prepared,

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from roslin.model.grad_mode import no_grad
 from roslin.tune.passes import elementwise_for
 
 CHUNK = 1024
@@ -116,7 +117,7 @@ def answer_loss(
     return _ChunkedCrossEntropy.apply(hidden_MD, *head, weight_VD.detach(), bias, target_M, scale)  # type: ignore[no-untyped-call,no-any-return]
 
 
-@torch.no_grad()
+@no_grad
 def answer_nll(hidden_MD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, target_M: Tensor) -> Tensor:
     """Negative log-likelihood (nats, fp32) of each of M next tokens."""
     parts = [

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from roslin.model.grad_mode import no_grad
 from roslin.tune.adamw import plain
 from roslin.tune.adamw.moments import Kind, Moments
 from roslin.tune.adamw.noise import key_of
@@ -86,7 +87,7 @@ class MasterAdamW:
     def _when_there_is_a_gradient(self, name: str, parameter: Tensor, work: Callable[[str, Tensor], None]) -> None:
         """Have a finished gradient worked on and freed while backward still runs."""
 
-        @torch.no_grad()
+        @no_grad
         def hook(parameter: Tensor) -> None:
             if parameter.grad is not None:
                 work(name, here(parameter.grad))
@@ -115,7 +116,7 @@ class MasterAdamW:
         self._norms[name] = norm
         self._step(name, gradient, _factor(norm, None), self._rate)
 
-    @torch.no_grad()
+    @no_grad
     def update(self, learning_rate: float, clip_norm: float | None, loss_scale: float = 1.0) -> float:
         """Clip, step, clear; the gradients' norm before clipping. Nothing is changed when the norm is not finite.
 

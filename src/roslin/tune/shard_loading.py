@@ -13,6 +13,7 @@ from torch import Tensor
 from roslin.errors import InputError
 from roslin.model import Decoder, ModelConfig
 from roslin.model.adapter import is_adapter
+from roslin.model.grad_mode import no_grad
 from roslin.model.stored_rows import StoredRows
 from roslin.model.vocabulary import fitting_rows, mean_row, rows_of_mean, used_rows
 from roslin.tune.adamw.shards import first_row, here
@@ -50,7 +51,7 @@ class _Part:
             self.columns += columns[0]
 
 
-@torch.no_grad()
+@no_grad
 def load_in_shards(
     folder: Path,
     config: ModelConfig,

@@ -21,6 +21,7 @@ from roslin.engine.parallel.team import End, Team
 from roslin.memory import Device, cache_tokens
 from roslin.model import Attend, ModelConfig
 from roslin.model.finite import Watched
+from roslin.model.grad_mode import no_grad
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class ParallelCache(SharedCache):
         return self._decoder.provide(self, blocks)
 
 
-@torch.no_grad()
+@no_grad
 def follow(share: Network, team: Team) -> None:
     """In every process but the first: do as one is told, until there is no more to do. Raises EOFError when it dies."""
     caches: dict[int, KVCache] = {}

@@ -4,6 +4,7 @@ import torch
 import triton
 from torch import Tensor
 
+from roslin.model.grad_mode import no_grad
 from roslin.tune.adamw import triton_kernel as compiled
 from roslin.tune.adamw.moments import BLOCK
 from roslin.tune.adamw.plain import Held, Step
@@ -12,7 +13,7 @@ BLOCKS_A_PROGRAM = 16
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
-@torch.no_grad()
+@no_grad
 def step(held: Held, gradient: Tensor, factor: Tensor, told: Step) -> None:
     """What `plain.step` does, without waiting for the device."""
     moments, low, rates = held.moments, held.low, held.rate_factor

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from roslin.model.grad_mode import no_grad
 from roslin.tune.adamw.moments import Moments
 from roslin.tune.adamw.noise import bits_of
 from roslin.tune.adamw.split import join, split_into
@@ -42,7 +43,7 @@ class Step:
     """Of the random bits, see `noise`."""
 
 
-@torch.no_grad()
+@no_grad
 def step(held: Held, gradient: Tensor, factor: Tensor, told: Step) -> None:
     """torch's AdamW (decoupled decay, bias correction) on `gradient * factor`; nothing changes if `factor` is NaN."""
     if not torch.isfinite(factor):
