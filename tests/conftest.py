@@ -29,7 +29,6 @@ def gradients() -> Iterator[None]:
     left_on = torch.is_grad_enabled()
     torch.set_grad_enabled(True)
     assert left_on
-    assert not torch.is_inference_mode_enabled()
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,14 @@
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from types import FrameType
 
 import pytest
 import torch
 
 from roslin.model.grad_mode import enable_grad, no_grad
+from roslin.model.load import load_decoder
 
 
 def interrupted(function: Callable[[], object]) -> Iterator[int]:
@@ -44,11 +47,12 @@ def work() -> None:
 
 @pytest.mark.parametrize("wrap", [no_grad, enable_grad])
 @pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("device", [nullcontext(), torch.device("cpu")], ids=["", "with a default device"])
 def test_ctrl_c_at_any_moment_leaves_the_mode_as_it_was(
-    wrap: Callable[[Callable[[], None]], Callable[[], None]], before: bool
+    wrap: Callable[[Callable[[], None]], Callable[[], None]], before: bool, device: AbstractContextManager[object]
 ) -> None:
     wrapped = wrap(work)
-    with torch.set_grad_enabled(before):
+    with torch.set_grad_enabled(before), device:
         moments = 0
         for moments in interrupted(wrapped):
             assert torch.is_grad_enabled() is before, f"moment {moments}"
@@ -72,3 +76,24 @@ def test_a_function_runs_in_its_mode_and_returns_and_raises_as_without(
             with pytest.raises(ZeroDivisionError):
                 tenth(0)
             assert torch.is_grad_enabled() is before
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 20])
+def test_ctrl_c_while_a_model_is_made_leaves_gradients_on(base_folder: Path, wanted: int) -> None:
+    """torch makes and moves modules without gradients, and is interrupted as it is about to go back."""
+    seen = 0
+
+    def watch(frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal seen
+        if event == "call" and frame.f_code is torch.no_grad.__exit__.__code__:
+            seen += 1
+            if seen == wanted:
+                raise KeyboardInterrupt
+
+    try:
+        sys.setprofile(watch)
+        with pytest.raises(KeyboardInterrupt):
+            load_decoder(base_folder)
+    finally:
+        sys.setprofile(None)
+    assert torch.is_grad_enabled()

@@ -20,6 +20,7 @@ from roslin.engine.noise import fresh_seed
 from roslin.engine.parallel import is_first_process, several_processes
 from roslin.errors import InputError
 from roslin.model import ModelConfig, find_model, load_config, load_for_answering, scaled, text_source
+from roslin.model.grad_mode import no_grad
 from roslin.tokens import Tokenizer
 
 NO_DRAFT = "The draft model is not used: in float16 a wrong guess could overflow. Take bfloat16 or float32 for it."
@@ -60,6 +61,7 @@ class Roslin:
         self._desk = Desk(engine)
 
     @classmethod
+    @no_grad
     def load(
         cls,
         model: str,

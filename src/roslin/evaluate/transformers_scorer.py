@@ -58,6 +58,7 @@ class TransformersScorer:
         self._encoder = _encoder(tokenizer)
 
     @classmethod
+    @no_grad
     def load(
         cls,
         name: str,

@@ -124,6 +124,7 @@ def train_rows(decoder: Decoder, embedding_ids: Sequence[int], head_ids: Sequenc
         decoder.add_module("embedding", embedding)
 
 
+@no_grad
 def quantize_blocks(decoder: Decoder, device: torch.device) -> None:
     """Turn the matrices of the blocks into nf4, layer by layer, on `device`, which never holds them all unquantised."""
     for block in decoder.blocks:

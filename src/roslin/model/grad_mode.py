@@ -1,8 +1,8 @@
-"""torch's no_grad and enable_grad for whole functions, such that Ctrl-C at any moment leaves the thread as it was.
+"""torch's no_grad and enable_grad for whole functions, such that Ctrl-C leaves the thread as it was.
 
 torch's own come and go by functions written in Python, at whose beginnings Python looks for signals: a Ctrl-C that is
 seen as one of them begins leaves a thread without gradients for good (or, from inference_mode, until some later
-collection of garbage), and whatever it tunes next fails.
+collection of garbage), and whatever it tunes next fails. torch uses them itself where models are made and moved.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,11 @@ def _in_mode(function: Callable[P, R], *, enabled: bool) -> Callable[P, R]:
         try:
             torch._C._set_grad_enabled(enabled)
             return function(*args, **kwargs)
-        finally:
-            torch._C._set_grad_enabled(before)  # written in C: no signal is seen between the end of `try` and this
+        finally:  # no signal is seen between the end of `try` and a function written in C
+            try:
+                torch._C._set_grad_enabled(before)
+            except BaseException:  # Ctrl-C in what a default device has torch call first, which is written in Python
+                torch._C._set_grad_enabled(before)
+                raise
 
     return guarded

@@ -22,6 +22,7 @@ from roslin.model.decoder import Decoder
 from roslin.model.families import FAMILIES
 from roslin.model.files import config_values, raise_faults, stored_weights, unchanged
 from roslin.model.fp8 import FP8
+from roslin.model.grad_mode import no_grad
 from roslin.model.pages import Piece, reading_ahead
 from roslin.model.stored import StoredTensor, put, read_pieces
 from roslin.model.stored_quantised import several_forms
@@ -44,6 +45,7 @@ def load_config(path: Path) -> ModelConfig:
     return ModelConfig.from_hf(*config_values(Path(path)))
 
 
+@no_grad
 def load_decoder(
     path: Path,
     *,

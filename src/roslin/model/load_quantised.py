@@ -12,6 +12,7 @@ from torch import nn
 from roslin.model.decoder import Decoder
 from roslin.model.families import FAMILIES
 from roslin.model.files import unchanged
+from roslin.model.grad_mode import no_grad
 from roslin.model.load import assign, checked_parts, load_config, placed, room_for
 from roslin.model.quantised import stacked
 from roslin.model.quantised_linear import QuantisedEmbedding, QuantisedLinear
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from roslin.model.quantised import QuantisedWeight
 
 
+@no_grad
 def load_quantised(
     path: Path,
     *,

@@ -17,6 +17,7 @@ from roslin.errors import InputError, UsageError
 from roslin.model.adapter import is_adapter
 from roslin.model.decoder import Decoder
 from roslin.model.files import unchanged
+from roslin.model.grad_mode import no_grad
 from roslin.model.load import assign, room_for
 from roslin.model.load_quantised import take
 from roslin.model.quantised import stacked
@@ -44,6 +45,7 @@ class Share:
         return self.rank == 0
 
 
+@no_grad
 def load_share(
     path: Path, config: ModelConfig, share: Share, *, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> Decoder:

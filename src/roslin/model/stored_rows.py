@@ -9,6 +9,7 @@ import torch
 
 from roslin.model.decoder import Decoder
 from roslin.model.families import FAMILIES
+from roslin.model.grad_mode import no_grad
 from roslin.model.load import checked_parts
 from roslin.model.quantised import QuantisedWeight, stacked
 from roslin.model.stored_quantised import StoredQuantised
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 class StoredRows:
     """The parameters of a model in its files, by rows. Of plain files only the pages that hold these are read."""
 
+    @no_grad
     def __init__(self, path: Path, config: ModelConfig) -> None:
         """Look through the files in `path`. Raises InputError for them as `load_decoder` does."""
         with torch.device("meta"):

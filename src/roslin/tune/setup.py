@@ -14,6 +14,7 @@ from roslin.memory import PassPrecision, TuningPlan
 from roslin.model import Decoder, ModelConfig, find_model, load_config, scaled, text_source
 from roslin.model.adapted import Lora, adapt, chosen_modules, quantize_blocks
 from roslin.model.adapter import is_adapter
+from roslin.model.grad_mode import no_grad
 from roslin.records import Record
 from roslin.tokens import Example, Tokenizer
 from roslin.tune.base import Base, Vocabulary, load_base, refuse_beyond_fp16
@@ -253,6 +254,7 @@ def _is_quantized(recipe: Recipe) -> bool:
     return recipe.adapter is not None and recipe.adapter.quantize == "nf4"
 
 
+@no_grad
 def _adapt(recipe: Recipe, decoder: Decoder, lora: Lora, precision: torch.dtype, taught_ids: Sequence[int]) -> None:
     """Put an adapter and new rows into a decoder, whose own weights are frozen, and in 4 bits if so asked."""
     if precision == torch.float16 != decoder.dtype:
